@@ -1,0 +1,146 @@
+"""The command line: turns words into a job's arguments, and errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from cifar_mlflow import __version__
+from cifar_mlflow.config import TrainingConfig, as_option, read_yaml, resolve
+from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
+
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    # `mlflow run -P learning_rate=0.1` arrives as --learning_rate 0.1.
+    "token_normalize_func": lambda word: word.replace("_", "-"),
+}
+
+
+def main() -> None:
+    """Runs the command line and exits, with a code from `cifar_mlflow.errors`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except CifarMlflowError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (Interrupted, click.Abort, KeyboardInterrupt) as error:
+        click.echo(f"{error or 'stopped'}", err=True)
+        sys.exit(getattr(error, "exit_code", 130))
+    except BrokenPipeError:
+        # The reader of our output has left; that is its right, and Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("CIFAR_MLFLOW_DEBUG"):
+            raise
+        click.echo(
+            f"error: this should not have happened ({type(error).__name__}: {error}). "
+            "Set CIFAR_MLFLOW_DEBUG=1 to see where, and report it",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # The wrap-up that follows is short, and must not be cut in two.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
+def cli() -> None:
+    """Run, track, compare and promote image-classification experiments with MLflow.
+
+    Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 2 wrong options, 3 data,
+    4 tracking store, 5 training cannot go on, 6 model, 130 interrupted.
+    """
+
+
+def _config_options(command: Any) -> Any:
+    """One option for each field of the training configuration; values are checked together, not one by one."""
+    for name, field in reversed(TrainingConfig.model_fields.items()):
+        command = click.option(
+            f"--{name.replace('_', '-')}",
+            name,
+            metavar=_metavar(name),
+            help=f"{field.description}  [{as_option(field.default)}]",
+        )(command)
+    return command
+
+
+def _metavar(name: str) -> str:
+    annotation = TrainingConfig.model_json_schema()["properties"][name]
+    if "enum" in annotation:
+        return "|".join(annotation["enum"])
+    return {"integer": "N", "number": "X", "boolean": "true|false"}.get(annotation.get("type", ""), "VALUE")
+
+
+@cli.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.option("--config", "config_file", metavar="FILE", help="YAML file of options; those given here win")
+@click.option("--experiment", metavar="NAME", help="MLflow experiment  [the dataset's name]")
+@click.option("--run-name", metavar="NAME", help="name of the run  [from the configuration]")
+@_config_options
+@click.pass_context
+def train(
+    context: click.Context,
+    config_file: str | None,
+    experiment: str | None,
+    run_name: str | None,
+    **options: str | None,
+) -> None:
+    """Train one network and record everything about it in MLflow.
+
+    Every option is also a key of the YAML file (with _ for -) and a parameter of `mlflow run . -P KEY=VALUE`.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    from_file = read_yaml(config_file) if config_file else {}
+    unknown, stray = _leftovers(context.args)
+    try:
+        config = resolve({**from_file, **given, **unknown}, f"options and {config_file}" if config_file else "options")
+    except ConfigurationError as error:
+        raise ConfigurationError([*error.faults, *stray], error.source) from None
+    if stray:
+        raise ConfigurationError(stray, "options")
+    from cifar_mlflow.jobs.train import train as job
+
+    outcome = job(config, experiment=experiment, run_name=run_name)
+    best = f", best {outcome.best_accuracy:.2f}% at epoch {outcome.best_epoch}" if outcome.held_out != "test" else ""
+    click.echo(f"run       {outcome.run_id} ({outcome.run_name})")
+    click.echo(f"accuracy  {outcome.final_accuracy:.2f}% {outcome.held_out}{best}")
+    click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
+    click.echo(f"evaluate  cifar-mlflow evaluate {outcome.run_id}")
+    click.echo(f"done: {outcome.dataset}, {outcome.held_out} accuracy {outcome.final_accuracy:.2f}%")
+
+
+def _leftovers(words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Options that the command does not know, to be refused with the rest, and words that belong to none."""
+    unknown: dict[str, str] = {}
+    stray = []
+    position = 0
+    while position < len(words):
+        word = words[position]
+        position += 1
+        if not word.startswith("-"):
+            stray.append(f"{word!r}: every value needs an option before it")
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals and position < len(words) and not words[position].startswith("--"):
+            value = words[position]
+            position += 1
+        unknown[name.replace("-", "_")] = value
+    return unknown, stray

@@ -1,0 +1,67 @@
+"""Every error that a user can cause, each with its exit code.
+
+    CifarMlflowError            1   anything below, and faults of no other kind
+    ├── ConfigurationError      2   an option, a configuration file or their combination (as click's usage errors)
+    ├── DataError               3   a dataset that is missing, damaged or of the wrong shape
+    ├── TrackingError           4   the tracking server or store cannot be used
+    ├── TrainingError           5   training cannot go on: the loss is not finite, memory is short
+    └── ModelError              6   a model that cannot be found, loaded or asked
+    Interrupted               130   Ctrl-C; 143 after SIGTERM (a KeyboardInterrupt: no `except Exception` swallows it)
+
+The message says what is wrong, where, and what to do; the command line prints it and exits with the code.
+"""
+
+from __future__ import annotations
+
+import signal
+
+
+class CifarMlflowError(Exception):
+    """Base of all errors that end in one message and an exit code."""
+
+    exit_code = 1
+
+
+class ConfigurationError(CifarMlflowError):
+    """One or more faults of a configuration, all reported together."""
+
+    exit_code = 2
+
+    def __init__(self, faults: str | list[str], source: str = "configuration") -> None:
+        self.faults = [faults] if isinstance(faults, str) else list(faults)
+        self.source = source
+        lines = "".join(f"\n  - {fault}" for fault in self.faults)
+        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
+        super().__init__(f"{count} in the {source}:{lines}")
+
+
+class DataError(CifarMlflowError):
+    """A dataset is missing, damaged, or not what it must be."""
+
+    exit_code = 3
+
+
+class TrackingError(CifarMlflowError):
+    """The tracking server or its store cannot be reached, read or written."""
+
+    exit_code = 4
+
+
+class TrainingError(CifarMlflowError):
+    """Training cannot go on."""
+
+    exit_code = 5
+
+
+class ModelError(CifarMlflowError):
+    """A model cannot be found or loaded."""
+
+    exit_code = 6
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the command to stop; the exit code is 128 plus the signal's number."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.exit_code = 128 + signal_number
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")

@@ -1,0 +1,69 @@
+"""What a person watches: a bar on a terminal, plain lines elsewhere. All of it goes to standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from cifar_mlflow.learning.training import EpochResult
+
+
+class TrainingProgress:
+    """A bar over all images of all epochs, and a line an epoch."""
+
+    def __init__(self, epochs: int, images_per_epoch: int, held_out: str) -> None:
+        self._epochs, self._images, self._held_out = epochs, images_per_epoch, held_out
+        self._started = time.monotonic()
+        self._bar = tqdm(
+            total=epochs * images_per_epoch,
+            unit=" images",
+            unit_scale=True,
+            desc=f"epoch 1/{epochs}",
+            dynamic_ncols=True,
+            disable=not sys.stderr.isatty(),
+            leave=False,
+        )
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def step(self, images: int, steps: int) -> None:
+        self._bar.update(images)
+
+    def epoch(self, result: EpochResult) -> None:
+        left = (self._epochs - result.epoch) * (time.monotonic() - self._started) / result.epoch
+        ending = f", {duration(left)} left" if result.epoch < self._epochs else ""
+        say(
+            f"epoch {result.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
+            f"{self._held_out} accuracy {result.held_out_accuracy:6.2f}%  training {result.train_accuracy:6.2f}%  "
+            f"{result.images_per_second:,.0f} images/s{ending}"
+        )
+        self._bar.set_description(f"epoch {min(result.epoch + 1, self._epochs)}/{self._epochs}")
+
+
+def say(text: str) -> None:
+    """A line on standard error that leaves a bar intact."""
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
+
+
+def warn(text: str) -> None:
+    say(f"warning: {text}")
+
+
+def duration(seconds: float) -> str:
+    """1 h 05 min, 12 min, 40 s."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -1,0 +1,1 @@
+"""Data, networks, training and evaluation: knows torch, and nothing of MLflow."""

@@ -1,0 +1,143 @@
+"""CIFAR-10 (Krizhevsky, 2009): found on disk or downloaded, checked against the official md5s, read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import socket
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from cifar_mlflow.errors import DataError
+
+ENVIRONMENT_VARIABLE = "CIFAR_MLFLOW_DATA"
+FOLDER = "cifar-10-batches-py"
+ARCHIVE = "cifar-10-python.tar.gz"
+DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
+
+
+def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...], str]:
+    """x_train, y_train, x_test, y_test, the class names, and where they were read.
+
+    The images are uint8 (50000 or 10000, 32, 32, 3), the labels int64.
+
+    Raises:
+        DataError: CIFAR-10 is not there and cannot be downloaded, or a file is not the official one.
+    """
+    from torchvision.datasets import CIFAR10
+
+    place = locate(data_dir)
+    batches = {name: md5 for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list]}
+    meta = CIFAR10.meta["filename"]
+    contents = _member_reader(place)
+    arrays: dict[str, dict[str, object]] = {}
+    for name, md5 in {**batches, meta: CIFAR10.meta["md5"]}.items():
+        data = contents(name)
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+            raise DataError(
+                f"{place}: {name} is not the official file (its md5 differs); delete it and fetch CIFAR-10 again"
+            )
+        # Unpickled only now that the bytes are known to be the official ones.
+        arrays[name] = pickle.loads(data, encoding="latin1")
+    train = [arrays[name] for name, _ in CIFAR10.train_list]
+    test = [arrays[name] for name, _ in CIFAR10.test_list]
+    classes = tuple(str(name) for name in arrays[meta][CIFAR10.meta["key"]])  # type: ignore[attr-defined]
+    return (*_stack(train), *_stack(test), classes, str(place))
+
+
+def locate(data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
+    """The directory or archive that holds CIFAR-10: `data_dir`, else $CIFAR_MLFLOW_DATA, else the user's cache.
+
+    Only the cache is downloaded to. `timeout` is the longest silence of the server, in seconds.
+
+    Raises:
+        DataError: it is not there, and there is no download of it either.
+    """
+    given = os.environ.get(ENVIRONMENT_VARIABLE, "") if data_dir == "auto" else data_dir
+    if given:
+        found = _find(Path(given).expanduser())
+        if found is None:
+            origin = f"${ENVIRONMENT_VARIABLE}" if data_dir == "auto" else "--data-dir"
+            raise DataError(
+                f"{given} ({origin}) holds neither the folder {FOLDER} nor {ARCHIVE}; name the directory that does, "
+                "or use --dataset digits, which needs no files"
+            )
+        return found
+    import platformdirs
+
+    cache = platformdirs.user_cache_path("cifar-mlflow")
+    return _find(cache) or _download(cache, timeout)
+
+
+def _find(directory: Path) -> Path | None:
+    candidates = (directory / FOLDER, directory / ARCHIVE)
+    found = next((path for path in candidates if path.exists()), None)
+    if found is None and directory.name in (FOLDER, ARCHIVE) and directory.exists():
+        return directory
+    return found
+
+
+def _member_reader(place: Path) -> Callable[[str], bytes]:
+    """A function from the name of one of CIFAR-10's files to its bytes."""
+    if place.is_dir():
+        members = {path.name: path for path in place.iterdir()}
+
+        def from_folder(name: str) -> bytes:
+            try:
+                return members[name].read_bytes()
+            except (KeyError, OSError) as error:
+                reason = "is missing" if isinstance(error, KeyError) else f"cannot be read: {error.strerror}"
+                raise DataError(f"{place}: {name} {reason}; fetch CIFAR-10 again") from None
+
+        return from_folder
+    try:
+        # Read into memory: nothing of an archive is ever unpacked to disk.
+        with tarfile.open(place) as archive:
+            wanted = (member for member in archive if member.isfile() and Path(member.name).parent.name == FOLDER)
+            read = {Path(member.name).name: file.read() for member in wanted if (file := archive.extractfile(member))}
+    except (OSError, EOFError, tarfile.TarError) as error:
+        raise DataError(f"{place}: this archive is damaged ({error}); delete it and fetch CIFAR-10 again") from None
+
+    def from_archive(name: str) -> bytes:
+        if name not in read:
+            raise DataError(f"{place}: {FOLDER}/{name} is missing; delete the archive and fetch CIFAR-10 again")
+        return read[name]
+
+    return from_archive
+
+
+def _download(cache: Path, timeout: float) -> Path:
+    from filelock import FileLock
+    from torchvision.datasets import CIFAR10
+    from torchvision.datasets.utils import download_url
+
+    before = socket.getdefaulttimeout()
+    # torchvision's download has no time-out of its own.
+    socket.setdefaulttimeout(timeout)
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{ARCHIVE}.lock"):
+            if not (cache / ARCHIVE).exists():
+                partial = cache / f"{ARCHIVE}.partial"
+                download_url(CIFAR10.url, str(cache), filename=partial.name, md5=CIFAR10.tgz_md5)
+                partial.replace(cache / ARCHIVE)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", None) or error
+        raise DataError(
+            f"CIFAR-10 is not on this machine and could not be downloaded from {CIFAR10.url} ({reason}).\n"
+            f"Give the directory that holds {FOLDER} or {ARCHIVE} by --data-dir or ${ENVIRONMENT_VARIABLE}, "
+            "or use --dataset digits, which needs no files."
+        ) from None
+    finally:
+        socket.setdefaulttimeout(before)
+    return cache / ARCHIVE
+
+
+def _stack(batches: list[dict[str, object]]) -> tuple[np.ndarray, np.ndarray]:
+    pixels = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
+    labels = np.concatenate([np.asarray(batch["labels"], dtype=np.int64) for batch in batches])
+    return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels

@@ -1,0 +1,52 @@
+"""What to train on: device, precision, threads and what they are called."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.errors import ConfigurationError
+
+
+def choose_device(config: TrainingConfig) -> torch.device:
+    """The device that `config` asks for; auto takes a CUDA GPU, then Apple's, then the processor.
+
+    Raises:
+        ConfigurationError: the device asked for is not on this machine.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if config.device == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available[config.device]:
+        there = ", ".join(name for name, present in available.items() if present)
+        raise ConfigurationError(f"--device: {config.device} is not available here (available: {there}, auto)")
+    return torch.device(config.device)
+
+
+def choose_precision(config: TrainingConfig, device: torch.device) -> torch.dtype:
+    """The arithmetic of the training steps: bfloat16 where it was asked for, or on auto where it is fast."""
+    if config.precision == "auto":
+        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
+    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """True if the hardware computes in bfloat16; elsewhere torch emulates it, slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def describe(device: torch.device) -> str:
+    """The processor's or the GPU's name, as its maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        return f"{names[0]}, {len(names)} cores"
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,71 @@
+"""Optimizers and learning rate schedules, each built from the configuration's fields alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import optim
+from torch.optim import lr_scheduler
+
+from cifar_mlflow.config import TrainingConfig
+
+
+def build_optimizer(config: TrainingConfig, parameters: Iterable[torch.nn.Parameter]) -> optim.Optimizer:
+    """The optimizer that `config` names, with torch's defaults for what is no field of it."""
+    rate, decay = config.learning_rate, config.weight_decay
+    # One kernel for all parameters instead of several for each.
+    fused = config.optimizer in ("sgd", "adam", "adamw", "adagrad") and not torch.backends.mps.is_available()
+    match config.optimizer:
+        case "sgd":
+            return optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay, fused=fused)
+        case "adam":
+            return optim.Adam(parameters, rate, weight_decay=decay, fused=fused)
+        case "adamw":
+            return optim.AdamW(parameters, rate, weight_decay=decay, fused=fused)
+        case "adagrad":
+            return optim.Adagrad(parameters, rate, weight_decay=decay)
+        case "rmsprop":
+            return optim.RMSprop(parameters, rate, momentum=config.momentum, weight_decay=decay)
+        case "adamax":
+            return optim.Adamax(parameters, rate, weight_decay=decay)
+        case "asgd":
+            return optim.ASGD(parameters, rate, weight_decay=decay)
+
+
+class Schedule:
+    """The learning rate over the run. Call `after_step` and `after_epoch` as their names say."""
+
+    def __init__(self, config: TrainingConfig, optimizer: optim.Optimizer, steps_per_epoch: int) -> None:
+        self._optimizer = optimizer
+        self._every_step = config.scheduler == "one_cycle"
+        self._scheduler: lr_scheduler.LRScheduler | None
+        match config.scheduler:
+            case "none":
+                self._scheduler = None
+            case "step":
+                self._scheduler = lr_scheduler.StepLR(optimizer, config.step_size, config.gamma)
+            case "multistep":
+                self._scheduler = lr_scheduler.MultiStepLR(optimizer, list(config.milestones), config.gamma)
+            case "exponential":
+                self._scheduler = lr_scheduler.ExponentialLR(optimizer, config.gamma)
+            case "cosine":
+                self._scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs)
+            case "one_cycle":
+                # Momentum stays what --momentum says.
+                self._scheduler = lr_scheduler.OneCycleLR(
+                    optimizer, config.learning_rate, total_steps=config.epochs * steps_per_epoch, cycle_momentum=False
+                )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def after_step(self) -> None:
+        if self._scheduler is not None and self._every_step:
+            self._scheduler.step()
+
+    def after_epoch(self) -> None:
+        if self._scheduler is not None and not self._every_step:
+            self._scheduler.step()

@@ -1,0 +1,46 @@
+"""What one run was, as plain data: tracking fills these records, analysis reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Per-image results of one model on the validation split; the three arrays have one entry an image."""
+
+    index: NDArray[np.int64]
+    """Position of the image in the training set it was split from: says which images two models share."""
+    label: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run, read back from the tracking store."""
+
+    run_id: str
+    name: str
+    status: str
+    """MLflow's: FINISHED, FAILED, KILLED, RUNNING or SCHEDULED."""
+    seed: int
+    parameters: dict[str, object] = field(default_factory=dict)
+    """Parsed values, not MLflow's strings."""
+    kind: str = "single"
+    """single, trial or sweep (the parent of a sweep's trials, which trains nothing itself)."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Latest value of each metric; accuracies in per cent."""
+    minutes: float | None = None
+    start_time: datetime | None = None
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    """Metric to its (epoch, value) pairs, epochs counted from 1."""
+    predictions: Predictions | None = None
+    url: str | None = None
+    """The run's page in MLflow's user interface."""
+    tags: dict[str, str] = field(default_factory=dict)

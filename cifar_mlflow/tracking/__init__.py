@@ -1,0 +1,1 @@
+"""Everything that is written to or read from MLflow: knows MLflow, and nothing of torch."""

@@ -1,0 +1,64 @@
+"""Where a run came from: the code's commit and the versions it ran with."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import socket
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import cifar_mlflow
+
+PACKAGE = Path(cifar_mlflow.__file__).parent
+
+
+def tags() -> dict[str, str]:
+    """Tags that tell which code ran, with which packages, by whom and where."""
+    commit, dirty = commit_and_state()
+    found = {
+        "mlflow.source.name": "cifar_mlflow",
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": _user(),
+        "git_commit": commit or "unknown: the package was not run from a git checkout",
+        "version_cifar_mlflow": cifar_mlflow.__version__,
+        "version_python": platform.python_version(),
+        "host": socket.gethostname(),
+        "process_id": str(os.getpid()),
+    }
+    if commit:
+        found |= {"git_dirty": str(dirty).lower(), "mlflow.source.git.commit": commit}
+    for package in ("torch", "torchvision", "mlflow", "numpy"):
+        try:
+            found[f"version_{package}"] = version(package)
+        except PackageNotFoundError:
+            found[f"version_{package}"] = "unknown"
+    return found
+
+
+def commit_and_state() -> tuple[str | None, bool]:
+    """The commit of the checkout that this package is part of, and whether tracked files differ from it.
+
+    None if the package was installed elsewhere: a checkout around a virtual environment says nothing of it.
+    """
+    try:
+        _git("ls-files", "--error-unmatch", "__init__.py")
+        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None, False
+
+
+def _git(*arguments: str) -> str:
+    result = subprocess.run(
+        ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=True, timeout=10
+    )
+    return result.stdout.strip()
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return str(os.getuid())

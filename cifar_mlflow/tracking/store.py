@@ -1,0 +1,177 @@
+"""Where runs are tracked: found, checked once, and initialized by one process at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from cifar_mlflow.errors import TrackingError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHECK_TIMEOUT = 5  # seconds that a server has to answer before anything starts
+SQLITE = "sqlite:///"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store that answered. `uri` is absolute; `project_run_id` is the run that `mlflow run` created."""
+
+    client: MlflowClient
+    uri: str
+    project_run_id: str | None
+
+    def experiment_id(self, name: str) -> str:
+        """The id of the experiment `name`, created if it is new.
+
+        Raises:
+            TrackingError: the experiment was deleted, or the store refuses the name.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with translated_errors(self.uri):
+            experiment = self.client.get_experiment_by_name(name)
+            if experiment is None:
+                try:
+                    return str(self.client.create_experiment(name))
+                except MlflowException:
+                    # Another process may have created it between the two calls.
+                    experiment = self.client.get_experiment_by_name(name)
+                    if experiment is None:
+                        raise
+            if experiment.lifecycle_stage == "deleted":
+                raise TrackingError(
+                    f"the experiment {name!r} was deleted; restore it with "
+                    f"`mlflow experiments restore -x {experiment.experiment_id}` or give another --experiment"
+                )
+            return str(experiment.experiment_id)
+
+    def environment_experiment(self) -> str | None:
+        """The experiment that MLflow's own environment variables name, if any."""
+        if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+            return name
+        if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
+            with translated_errors(self.uri):
+                return str(self.client.get_experiment(experiment_id).name)
+        return None
+
+    def run_url(self, experiment_id: str, run_id: str) -> str | None:
+        """The run's page in MLflow's UI, if the store is a server."""
+        if not self.uri.startswith("http"):
+            return None
+        base = redact(self.uri.rstrip("/"))
+        return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+
+
+def connect() -> Store:
+    """The store at MLFLOW_TRACKING_URI, or MLflow's own default in the current directory, once it has answered.
+
+    Raises:
+        TrackingError: no server answers, the store is from another version of MLflow or cannot be written.
+    """
+    # A dead server would otherwise block one call for four minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
+    import mlflow
+
+    for noisy in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient(uri)
+    with _one_at_a_time(uri), _short_timeouts(), translated_errors(uri):
+        client.search_experiments(max_results=1)
+    return Store(client, uri, os.environ.get("MLFLOW_RUN_ID") or None)
+
+
+def redact(text: str) -> str:
+    """`text` without the user name and password of any URI in it."""
+    return re.sub(r"(?<=://)[^/\s@]*(?::[^/\s@]*)?@", "***@", text)
+
+
+@contextmanager
+def translated_errors(uri: str) -> Iterator[None]:
+    """Turns what MLflow and its database raise into a TrackingError that says what to do."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        raise TrackingError(_explain(redact(uri), redact(str(error)))) from error
+
+
+def _explain(uri: str, text: str) -> str:
+    first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+    short = first if len(first) <= 300 else first[:300] + "..."
+    if "out-of-date database schema" in text:
+        return (
+            f"{uri} was written by another version of MLflow ({short}). If it is older, `mlflow db upgrade {uri}` "
+            "brings it up to date (make a copy first); if it is newer, install that version of MLflow"
+        )
+    if "Can't locate revision" in text:
+        return f"{uri} was written by a newer version of MLflow than is installed here; install that version ({short})"
+    if "401" in first or "403" in first:
+        return (
+            f"{uri} refuses access ({short}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
+            "or MLFLOW_TRACKING_TOKEN"
+        )
+    if any(word in text for word in ("Max retries exceeded", "API request to", "Connection", "timed out")):
+        return (
+            f"no MLflow server answers at {uri} ({short}). Start one (`mlflow server`), correct MLFLOW_TRACKING_URI, "
+            "or unset it to track in ./mlflow.db"
+        )
+    if "unable to open database file" in text or "readonly database" in text or "Permission denied" in text:
+        return f"{uri} cannot be written ({short}); go to a directory that you may write to, or set MLFLOW_TRACKING_URI"
+    if "file is not a database" in text:
+        return f"{uri} is not an SQLite database; move the file away or set MLFLOW_TRACKING_URI"
+    if "database is locked" in text:
+        return f"{uri} is locked by another process; wait for it to end, or use a server (`mlflow server`)"
+    return f"{uri}: {short}"
+
+
+def _absolute_uri(uri: str) -> str:
+    """A relative SQLite path would be resolved anew, from another directory, in a child process."""
+    if uri.startswith(SQLITE) and not uri.startswith(f"{SQLITE}/") and uri != f"{SQLITE}:memory:":
+        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
+    if urlsplit(uri).scheme in ("", "file"):
+        raise TrackingError(
+            f"MLFLOW_TRACKING_URI={uri} is a directory, which MLflow no longer tracks to; use for example "
+            f"sqlite:///{Path(urlsplit(uri).path).absolute()}/mlflow.db"
+        )
+    return uri
+
+
+@contextmanager
+def _one_at_a_time(uri: str) -> Iterator[None]:
+    """A fresh SQLite store that several processes initialize at once is left broken; let one go first."""
+    if not uri.startswith(SQLITE):
+        yield
+        return
+    from filelock import FileLock
+
+    name = hashlib.sha256(uri.encode()).hexdigest()[:16]
+    with FileLock(Path(tempfile.gettempdir()) / f"cifar-mlflow-{os.getuid()}-{name}.lock"):
+        yield
+
+
+@contextmanager
+def _short_timeouts() -> Iterator[None]:
+    names = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(CHECK_TIMEOUT)}
+    before = {name: os.environ[name] for name in names}
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        os.environ.update(before)
