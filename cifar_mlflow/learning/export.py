@@ -32,6 +32,7 @@ def classifier(preprocessing: Preprocessing, network: nn.Module, weights: Mappin
     exportable = Classifier(copy.deepcopy(preprocessing).cpu(), network).eval()
     for parameter in exportable.parameters():
         parameter.requires_grad_(False)
+        parameter.data = parameter.data.contiguous()  # torch.export warns of weights in channels_last order
     return exportable
 
 

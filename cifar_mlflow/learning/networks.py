@@ -3,16 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
 from cifar_mlflow.config import TrainingConfig
 
+
+
+class _FastPReLU(torch.autograd.Function):
+    """PReLU with one slope, on the CPU: torch's own backward kernel takes more than twice as long."""
+
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(inputs, slope)
+        return torch.nn.functional.leaky_relu(inputs, slope.item())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, slope = ctx.saved_tensors
+        # One memory order for both, so that they can be read as one long vector each.
+        order = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
+        inputs, gradient = inputs.contiguous(memory_format=order), gradients[0].contiguous(memory_format=order)
+        negative = inputs.clamp(max=0)
+        if inputs.dtype == torch.float32:
+            slope_gradient = torch.dot(_as_vector(gradient), _as_vector(negative)).reshape(slope.shape)
+        else:
+            slope_gradient = (gradient * negative).sum(dtype=torch.float32).to(slope.dtype).reshape(slope.shape)
+        return torch.ops.aten.leaky_relu_backward(gradient, inputs, slope.item(), False), slope_gradient
+
+
+def _as_vector(tensor: torch.Tensor) -> torch.Tensor:
+    return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
+
+
+class PReLU(nn.PReLU):
+    """torch's PReLU (He et al., 2015) with a single slope; the same function, trained faster on a CPU."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training and input.device.type == "cpu":
+            activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
+            return activated
+        return super().forward(input)
+
+
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
-    "prelu": nn.PReLU,
+    "prelu": PReLU,
     "rrelu": nn.RReLU,
     "elu": nn.ELU,
     "gelu": nn.GELU,
