@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cifar_mlflow import __version__
 from cifar_mlflow.config import TrainingConfig, as_option, read_yaml, resolve
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
+
+if TYPE_CHECKING:
+    from cifar_mlflow.jobs.evaluate import EvaluateOutcome
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -98,6 +102,7 @@ def _metavar(name: str) -> str:
 @click.pass_context
 def train(
     context: click.Context,
+    /,
     config_file: str | None,
     experiment: str | None,
     run_name: str | None,
@@ -125,6 +130,75 @@ def train(
     click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
     click.echo(f"evaluate  cifar-mlflow evaluate {outcome.run_id}")
     click.echo(f"done: {outcome.dataset}, {outcome.held_out} accuracy {outcome.final_accuracy:.2f}%")
+
+
+@cli.command()
+@click.argument("model")
+@click.option(
+    "--weights",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="which epoch's weights, if MODEL is a run id",
+)
+@click.option("--dataset", metavar="PATH", help="score on the test set of another dataset with the same classes")
+@click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None, form: str) -> None:
+    """Score MODEL on the test set; the result is written to the run that trained it.
+
+    MODEL is a run id, models:/NAME/VERSION, models:/NAME@ALIAS or models:/m-...
+    """
+    from cifar_mlflow.jobs.evaluate import evaluate as job
+    from cifar_mlflow.jobs.evaluate import per_class_csv
+
+    outcome = job(model, weights=weights, dataset=dataset, data_dir=data_dir)
+    if form == "csv":
+        click.echo(per_class_csv(outcome), nl=False)
+    elif form == "json":
+        summary = {"model": outcome.model_uri, "run_id": outcome.run_id, "dataset": outcome.dataset}
+        click.echo(json.dumps({**summary, **outcome.metrics, "classes": outcome.rows()}, indent=2))
+    else:
+        _print_evaluation(outcome)
+
+
+def _print_evaluation(outcome: EvaluateOutcome) -> None:
+    score, (low, high) = outcome.score, outcome.interval
+    width = max(len("class"), *(len(name) for name in outcome.classes))
+    click.echo(f"{'class':<{width}}  precision  recall  images")
+    for row in outcome.rows():
+        cells = [f"{row[key]:.1f}%" if row[key] is not None else "-" for key in ("precision", "recall")]
+        click.echo(f"{row['class']:<{width}}  {cells[0]:>9}  {cells[1]:>6}  {row['images']:>6}")
+    click.echo(
+        f"{outcome.dataset} test accuracy {score.accuracy:.2f}% (95% interval {low:.2f} to {high:.2f}, "
+        f"{score.images:,} images), loss {score.loss:.4f}, calibration error {score.calibration_error:.2f}%"
+    )
+    click.echo(f"written to the run {outcome.run_id}")
+
+
+@cli.command()
+@click.option("--data-dir", metavar="PATH", default="auto", help="directory that should hold CIFAR-10  [as in train]")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=30,
+    show_default=True,
+    metavar="SECONDS",
+    help="longest silence of the server",
+)
+def download(data_dir: str, timeout: float) -> None:
+    """Find CIFAR-10, or download it to the user's cache, and print where it is."""
+    from cifar_mlflow.learning import cifar10
+
+    click.echo(cifar10.locate(data_dir, timeout))
+
+
+@cli.command()
+def check() -> None:
+    """Check that the tracking store answers, and say where it is."""
+    from cifar_mlflow.tracking.store import connect, redact
+
+    click.echo(f"tracking to {redact(connect().uri)}")
 
 
 def _leftovers(words: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -117,7 +117,7 @@ class TrainingConfig(BaseModel):
         return {name: as_option(value) for name, value in self}
 
     def as_yaml(self) -> str:
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
 def as_option(value: object) -> str:
@@ -266,9 +266,7 @@ def without_effect(config: TrainingConfig) -> list[str]:
     if config.scheduler == "multistep":
         late = [milestone for milestone in config.milestones if milestone >= config.epochs]
         if late:
-            warnings.append(
-                f"--milestones {as_option(late)} has no effect: the run ends after {config.epochs} epochs"
-            )
+            warnings.append(f"--milestones {as_option(late)} has no effect: the run ends after {config.epochs} epochs")
     if config.scheduler == "exponential" and config.epochs == 1:
         warnings.append("--scheduler exponential has no effect: the rate first falls after epoch 1, and the run has 1")
     if config.gamma == 1 and config.scheduler in _ACTS_ONLY_WITH["gamma"][1]:
@@ -293,4 +291,3 @@ def parse_logged(parameters: Mapping[str, str]) -> dict[str, object]:
                 value = parameters[name]
         parsed[name] = as_option(value) if isinstance(value, tuple) else value
     return parsed
-

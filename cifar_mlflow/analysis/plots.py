@@ -20,6 +20,8 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
     `history` has the keys train_accuracy, train_loss, held_out_accuracy, held_out_loss and lr, one value an epoch;
     `held_out` is what the held-out images are called: validation or test.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure = _figure(10, 5.2)
     grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
     epochs = np.arange(1, len(history["lr"]) + 1)
@@ -40,8 +42,8 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
                 color=HELD_OUT,
             )
         axes.grid(alpha=0.25)
-        axes.legend(loc="upper left" if quantity == "accuracy" else "upper right", frameon=False)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.legend(loc="best", frameon=False)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         below = figure.add_subplot(grid[1, column], sharex=axes)
         below.step(epochs, history["lr"], where="mid", color=RATE)
         below.set(xlabel="epoch", ylabel="rate", ylim=(0, 1.15 * max(history["lr"])))

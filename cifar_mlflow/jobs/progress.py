@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,13 @@ class TrainingProgress:
             f"{result.images_per_second:,.0f} images/s{ending}"
         )
         self._bar.set_description(f"epoch {min(result.epoch + 1, self._epochs)}/{self._epochs}")
+
+
+@contextmanager
+def bar(total: int, description: str, unit: str) -> Iterator[Callable[[int], object]]:
+    """A bar on a terminal, nothing elsewhere; yields the function that moves it on."""
+    with tqdm(total=total, desc=description, unit=unit, disable=not sys.stderr.isatty(), leave=False) as shown:
+        yield shown.update
 
 
 def say(text: str) -> None:

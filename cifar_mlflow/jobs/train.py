@@ -153,7 +153,8 @@ def _check_paths(config: TrainingConfig) -> None:
     relative = [
         f"--{name.replace('_', '-')}: {value!r} is relative; give an absolute path under `mlflow run`"
         for name, value in (("data_dir", config.data_dir), ("dataset", config.dataset))
-        if (name == "data_dir" and value != "auto" or value.endswith(".npz")) and not Path(value).expanduser().is_absolute()
+        if ((name == "data_dir" and value != "auto") or value.endswith(".npz"))
+        and not Path(value).expanduser().is_absolute()
     ]
     if relative:
         raise ConfigurationError(relative)
@@ -233,6 +234,7 @@ def _record_results(
     accuracies = history.values["held_out_accuracy"]
     last = export.classifier(session.preprocessing, session.network, session.weights())
     files = {"curves.png": _curves(run, history)}
+    kept: list[tuple[torch.nn.Module, str, int, dict[str, float]]]
     if config.trains_on_all:
         summary = f"Test accuracy after the last epoch: {accuracies[-1]:.2f}%."
         kept = [(last, "last", len(accuracies), {})]

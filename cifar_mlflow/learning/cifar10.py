@@ -31,7 +31,7 @@ def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     from torchvision.datasets import CIFAR10
 
     place = locate(data_dir)
-    batches = {name: md5 for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list]}
+    batches = dict([*CIFAR10.train_list, *CIFAR10.test_list])
     meta = CIFAR10.meta["filename"]
     contents = _member_reader(place)
     arrays: dict[str, dict[str, object]] = {}

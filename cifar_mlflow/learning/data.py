@@ -189,9 +189,7 @@ def _read_npz(path: Path) -> _Arrays:
     if faults:
         raise DataError(f"{path}: this dataset cannot be used:" + "".join(f"\n  - {fault}" for fault in faults))
     names = arrays.get("classes")
-    classes = (
-        tuple(map(str, names)) if names is not None else tuple(map(str, range(int(arrays["y_train"].max()) + 1)))
-    )
+    classes = tuple(map(str, names)) if names is not None else tuple(map(str, range(int(arrays["y_train"].max()) + 1)))
     labels = {name: arrays[name].astype(np.int64) for name in ("y_train", "y_test")}
     result = _Arrays(arrays["x_train"], labels["y_train"], arrays["x_test"], labels["y_test"], classes, str(path))
     shared = overlap(_images(result.x_test, result.y_test), _images(result.x_train, result.y_train))

@@ -36,7 +36,7 @@ def choose_precision(config: TrainingConfig, device: torch.device) -> torch.dtyp
 def has_fast_bfloat16(device: torch.device) -> bool:
     """True if the hardware computes in bfloat16; elsewhere torch emulates it, slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 

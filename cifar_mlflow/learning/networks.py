@@ -11,7 +11,6 @@ from torch import nn
 from cifar_mlflow.config import TrainingConfig
 
 
-
 class _FastPReLU(torch.autograd.Function):
     """PReLU with one slope, on the CPU: torch's own backward kernel takes more than twice as long."""
 

@@ -1,0 +1,38 @@
+VENV ?= .venv
+PYTHON ?= python3
+EXPERIMENT ?= cifar10
+ARGS ?=
+
+BIN := $(abspath $(VENV))/bin
+# `mlflow run --env-manager local` takes the python that is first on PATH.
+export PATH := $(BIN):$(PATH)
+
+.PHONY: run test test-long lint
+
+# Trains the report's network on CIFAR-10: make run, or make run ARGS="-P epochs=1".
+run: $(VENV)/.installed
+	@cifar-mlflow check
+	@if [ -n "$$CIFAR_MLFLOW_DATA" ] || cifar-mlflow download --timeout 10; then \
+	    exec mlflow run . --env-manager local --experiment-name $(EXPERIMENT) -P activation=prelu $(ARGS); \
+	else \
+	    echo "CIFAR-10 cannot be had here, so this run trains on scikit-learn's DIGITS instead." >&2; \
+	    exec mlflow run . --env-manager local --experiment-name digits --run-name digits-prelu \
+	        -P activation=prelu -P dataset=digits $(ARGS); \
+	fi
+
+test: $(VENV)/.installed
+	python -m pytest -m "not long" $(ARGS)
+
+# The same tests many times over, and those that take minutes.
+test-long: $(VENV)/.installed
+	python -m pytest -m long $(ARGS)
+
+lint: $(VENV)/.installed
+	ruff check .
+	ruff format --check .
+	mypy
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --editable '.[test]'
+	touch $@

@@ -1,0 +1,164 @@
+"""Score a logged model on the test set, and write the result to the run that the model came from."""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cifar_mlflow.analysis import classification, plots
+from cifar_mlflow.analysis.statistics import wilson_interval
+from cifar_mlflow.config import resolve
+from cifar_mlflow.errors import DataError
+from cifar_mlflow.jobs.progress import bar
+from cifar_mlflow.tracking import history
+from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.recorder import Recorder
+
+if TYPE_CHECKING:
+    from cifar_mlflow.learning.data import Dataset
+
+GALLERY_IMAGES = 24
+
+
+@dataclass(frozen=True)
+class EvaluateOutcome:
+    """A model's score on a test set, with the 95% Wilson interval of its accuracy (per cent)."""
+
+    model_uri: str
+    run_id: str
+    dataset: str
+    classes: tuple[str, ...]
+    score: classification.Score
+    interval: tuple[float, float]
+    metrics: dict[str, float]
+
+    def rows(self) -> list[dict[str, object]]:
+        """One row a class: its name, precision and recall (per cent, None where undefined) and images."""
+        return [
+            {
+                "class": name,
+                "precision": _defined(self.score.precision[position]),
+                "recall": _defined(self.score.recall[position]),
+                "images": int(self.score.confusion[position].sum()),
+            }
+            for position, name in enumerate(self.classes)
+        ]
+
+
+def evaluate(
+    model: str, *, weights: str = "last", dataset: str | None = None, data_dir: str | None = None
+) -> EvaluateOutcome:
+    """Scores `model` on the test set of its own dataset, or of another `dataset` with the same classes.
+
+    Raises:
+        ModelError: there is no such model.
+        DataError: the data are not those that the model was trained on, or the test set overlaps them.
+        TrackingError: the store cannot be read or written.
+    """
+    store = tracking_store.connect()
+    if store.project_run_id:
+        # `mlflow run` made a run for this job; the results belong to the run that trained the model.
+        Recorder.start(store, "", "", {"kind": "job"})
+    found = history.find_model(store, model, weights)
+    predictor = history.load_model(store, found.uri)
+
+    from cifar_mlflow.learning import data, evaluation
+
+    where = {"data_dir": data_dir} if data_dir else {}
+    trained_on = data.load(resolve({**found.config.model_dump(), **where}))
+    if trained_on.digest != found.dataset_digest:
+        raise DataError(
+            f"{trained_on.source} is not the data that the run {found.run_id} trained on (digest {trained_on.digest}, "
+            f"recorded {found.dataset_digest}); give the original by --data-dir"
+        )
+    scored = trained_on if dataset is None else data.load(resolve({"dataset": dataset, **where}))
+    _check_test_set(scored, trained_on)
+    with bar(len(scored.test), "evaluating", " images") as update:
+        probabilities = evaluation.predict(predictor, scored.test, update)
+
+    labels = scored.test.labels.numpy()
+    score = classification.score(labels, probabilities)
+    low, high = (100 * bound for bound in wilson_interval(score.correct, score.images))
+    prefix = _prefix(found.weights, None if dataset is None else scored.name)
+    metrics = {
+        f"{prefix}_accuracy": score.accuracy,
+        f"{prefix}_loss": score.loss,
+        f"{prefix}_accuracy_low": low,
+        f"{prefix}_accuracy_high": high,
+        f"{prefix}_calibration_error": score.calibration_error,
+        f"{prefix}_min_class_recall": float(np.nanmin(score.recall)),
+    }
+    outcome = EvaluateOutcome(found.uri, found.run_id, scored.name, scored.classes, score, (low, high), metrics)
+    run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
+    _record(run, outcome, scored, probabilities, prefix)
+    looked = int(history.tag(store, found.run_id, "test_evaluations") or 0) + 1
+    run.set_tags({"test_evaluations": str(looked), f"{prefix}_digest": scored.test_digest})
+    return outcome
+
+
+def _check_test_set(scored: Dataset, trained_on: Dataset) -> None:
+    from cifar_mlflow.learning import data
+
+    if (scored.classes, scored.image_shape) != (trained_on.classes, trained_on.image_shape):
+        raise DataError(
+            f"{scored.source} has images of {scored.image_shape} and classes {', '.join(scored.classes[:12])}; "
+            f"the model takes {trained_on.image_shape} and {', '.join(trained_on.classes[:12])}"
+        )
+    shared = data.overlap(scored.test, trained_on.train)
+    if shared:
+        raise DataError(
+            f"{shared} of the {len(scored.test)} test images of {scored.source} were trained on; "
+            "an accuracy on them would say nothing"
+        )
+
+
+def _prefix(weights: str, other_dataset: str | None) -> str:
+    """`test` is the last-epoch model on its own test set; whatever else is scored has names of its own."""
+    prefix = "test" if weights == "last" else f"{weights}_test"
+    return prefix if other_dataset is None else f"{prefix}_{re.sub(r'[^0-9A-Za-z_.-]', '_', other_dataset)}"
+
+
+def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, probabilities: np.ndarray, prefix: str) -> None:
+    labels, score = scored.test.labels.numpy(), outcome.score
+    predicted = probabilities.argmax(1)
+    worst = classification.worst_mistakes(labels, probabilities, GALLERY_IMAGES)
+    names = np.array(scored.classes)
+    predictions = io.BytesIO()
+    np.savez_compressed(predictions, label=labels, predicted=predicted, probabilities=probabilities)
+    title = f"{run.run_name}: {scored.name} test, {score.accuracy:.2f}% of {score.images:,} images"
+    run.log_files(
+        {
+            f"{prefix}_confusion_matrix.png": plots.confusion_matrix(score.confusion, scored.classes, title),
+            f"{prefix}_mistakes.png": plots.gallery(
+                scored.test.pixels.numpy()[worst],
+                list(names[labels[worst]]),
+                list(names[predicted[worst]]),
+                list(100 * probabilities[worst].max(1)),
+                f"{run.run_name}: the most confident mistakes of {score.images - score.correct:,}",
+            ),
+            f"{prefix}_predictions.npz": predictions.getvalue(),
+            f"{prefix}_per_class.csv": per_class_csv(outcome).encode(),
+        }
+    )
+    run.log_metrics(outcome.metrics, model_id=outcome.model_uri.removeprefix("models:/"))
+    sizes = {"test": len(scored.test)}
+    run.log_dataset(scored.name, scored.test_digest, scored.source, sizes, "evaluation")
+
+
+def per_class_csv(outcome: EvaluateOutcome) -> str:
+    """The rows of the outcome as CSV with a header line."""
+    import csv
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=["class", "precision", "recall", "images"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(outcome.rows())
+    return text.getvalue()
+
+
+def _defined(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 4)

@@ -1,0 +1,164 @@
+"""All that is read back from MLflow: runs, their configurations and their models."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cifar_mlflow.config import TrainingConfig, resolve
+from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.tracking.store import Store, translated_errors
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A logged model and the run that it came from. `weights` is last or best, `uri` is models:/m-..."""
+
+    uri: str
+    name: str
+    weights: str
+    run_id: str
+    run_name: str
+    experiment_id: str
+    config: TrainingConfig
+    dataset_digest: str
+    test_digest: str
+
+
+def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
+    """The model that `what` names: a run id, models:/m-..., models:/NAME/VERSION, models:/NAME@ALIAS or NAME@ALIAS.
+
+    `weights` (last or best) chooses among the models of a run.
+
+    Raises:
+        ModelError: there is none, or it was not logged by this package.
+    """
+    if RUN_ID.fullmatch(what):
+        model = _model_of_run(store, what, weights)
+    elif what.startswith("models:/") or ("@" in what and "/" not in what):
+        model = _model_of_uri(store, what.removeprefix("models:/"))
+    else:
+        raise ModelError(
+            f"{what!r} names no model; give a run id (32 hex digits), models:/NAME/VERSION, models:/NAME@ALIAS "
+            "or models:/m-..."
+        )
+    if str(model.status) != "READY":
+        raise ModelError(f"the model {model.model_id} is {model.status}: it was never logged completely")
+    if not model.source_run_id:
+        raise ModelError(f"the model {model.model_id} belongs to no run, so nothing is known of its data")
+    run = _run(store, model.source_run_id)
+    tags = run.data.tags
+    if "dataset_digest" not in tags:
+        raise ModelError(f"the run {run.info.run_id} was not recorded by cifar-mlflow: it has no dataset digest")
+    return FoundModel(
+        uri=f"models:/{model.model_id}",
+        name=model.name,
+        weights=model.tags.get("weights", "last"),
+        run_id=run.info.run_id,
+        run_name=run.info.run_name,
+        experiment_id=run.info.experiment_id,
+        config=run_config(run),
+        dataset_digest=tags["dataset_digest"],
+        test_digest=tags.get("test_digest", ""),
+    )
+
+
+def load_model(store: Store, uri: str) -> Any:
+    """The exported program of the model: a function of a uint8 tensor (n, height, width, channels).
+
+    No pickle is loaded, whatever the artifact holds.
+
+    Raises:
+        ModelError: the artifact is missing, damaged or of another kind.
+    """
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    import mlflow.pytorch
+
+    with translated_errors(store.uri):
+        try:
+            return mlflow.pytorch.load_model(uri)
+        except Exception as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ModelError(f"{uri} cannot be loaded: {first}") from error
+
+
+def run_config(run: Run) -> TrainingConfig:
+    """The configuration that the run's parameters tell.
+
+    Raises:
+        ModelError: they are not a training configuration of this version.
+    """
+    # Under `mlflow run`, MLflow logs values quoted for the shell.
+    values = {name: " ".join(shlex.split(value)) for name, value in run.data.params.items()}
+    known = {name: value for name, value in values.items() if name in TrainingConfig.model_fields}
+    try:
+        return resolve(known)
+    except ConfigurationError as error:
+        raise ModelError(f"the parameters of the run {run.info.run_id} are no configuration: {error}") from error
+
+
+def tag(store: Store, run_id: str, name: str) -> str | None:
+    """The value of a run's tag, or None."""
+    value = _run(store, run_id).data.tags.get(name)
+    return None if value is None else str(value)
+
+
+def _run(store: Store, run_id: str) -> Run:
+    from mlflow.exceptions import MlflowException
+
+    with translated_errors(store.uri):
+        try:
+            return store.client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise ModelError(_not_here("run", run_id, store)) from None
+            raise
+
+
+def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
+    run = _run(store, run_id)
+    with translated_errors(store.uri):
+        outputs = run.outputs.model_outputs if run.outputs else []
+        models = [store.client.get_logged_model(output.model_id) for output in outputs]
+    for model in models:
+        if model.tags.get("weights") == weights:
+            return model
+    if not models:
+        raise ModelError(f"the run {run_id} ({run.info.status}) has no model")
+    there = ", ".join(sorted(model.tags.get("weights", "?") for model in models))
+    raise ModelError(f"the run {run_id} has no {weights} weights (there are: {there})")
+
+
+def _model_of_uri(store: Store, name: str) -> LoggedModel:
+    from mlflow.exceptions import MlflowException
+
+    with translated_errors(store.uri):
+        try:
+            if name.startswith("m-"):
+                return store.client.get_logged_model(name)
+            if "@" in name:
+                version = store.client.get_model_version_by_alias(*name.rsplit("@", 1))
+            elif re.fullmatch(r"[^/]+/\d+", name):
+                version = store.client.get_model_version(*name.split("/"))
+            else:
+                raise ModelError(f"models:/{name} names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
+            model_id = version.model_id or version.source.removeprefix("models:/")
+            return store.client.get_logged_model(model_id)
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise ModelError(_not_here("model", f"models:/{name}", store)) from None
+            raise
+
+
+def _not_here(kind: str, name: str, store: Store) -> str:
+    from cifar_mlflow.tracking.store import redact
+
+    return f"there is no {kind} {name} in {redact(store.uri)}; is MLFLOW_TRACKING_URI the store that it was logged to?"
