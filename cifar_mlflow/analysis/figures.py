@@ -16,6 +16,7 @@ COLOURS = 8
 """Configurations with a colour of their own; more could not be told apart, so the others are grey."""
 FOREST_ROWS = 60
 WIDTH = 920
+SEPARATOR = " · "
 
 
 def colour(place: int) -> str:
@@ -30,7 +31,7 @@ def curve_metric(objective: str) -> str:
 
 def forest_plot(comparison: Comparison) -> str:
     """Mean and 95% interval of each configuration, its runs as ticks, published results as diamonds."""
-    rows, left, right, top, height = comparison.rows[:FOREST_ROWS], 270, 70, 14, 28
+    rows, left, right, top, height = comparison.rows[:FOREST_ROWS], 270, 70, 26, 28
     everything = [value for row in rows for value in (*row.values, *row.reported, row.summary.low, row.summary.high)]
     scale = _Scale([value for value in everything if value is not None], left, WIDTH - right)
     bottom = top + height * len(rows)
@@ -39,6 +40,8 @@ def forest_plot(comparison: Comparison) -> str:
         f'<text class="tick" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>'
         for x, text in scale.ticks()
     ]
+    head = escape(_shortened(SEPARATOR.join(comparison.columns), 42))
+    parts.append(f'<text class="tick" x="0" y="14">{head}</text>')
     best = next((row for row in rows if row.verdict.kind == "best"), None)
     if best is not None:
         x = scale(best.summary.mean)
@@ -50,8 +53,9 @@ def forest_plot(comparison: Comparison) -> str:
 
 def _forest_row(row: Row, comparison: Comparison, place: int, y: float, scale: _Scale) -> str:
     name = wording.label(row, comparison.columns)
+    short = SEPARATOR.join(wording.cell(row.parameters, column) for column in comparison.columns) or name
     mean, low, high = row.summary.mean, row.summary.low, row.summary.high
-    parts = [f'<text class="label" x="0" y="{y + 4:.1f}">{escape(_shortened(name, 40))}</text>']
+    parts = [f'<text class="label" x="0" y="{y + 4:.1f}">{escape(_shortened(short, 38))}</text>']
     parts += [
         f'<line class="run" x1="{scale(value):.1f}" x2="{scale(value):.1f}" y1="{y - 6:.1f}" y2="{y + 6:.1f}"/>'
         for value in row.values
@@ -96,7 +100,7 @@ def curves(comparison: Comparison) -> str:
     parts += [
         f'<text class="tick" x="{x:.1f}" y="350" text-anchor="middle">{text}</text>'
         for x, text in horizontal.ticks()
-        if "." not in text
+        if text.isdecimal() and text != "0"
     ]
     parts.append(f'<text class="tick" x="{(WIDTH + 40) / 2:.0f}" y="370" text-anchor="middle">epoch</text>')
     parts.append(f'<clipPath id="plot"><rect x="52" y="8" width="{WIDTH - 60}" height="326"/></clipPath>')
@@ -149,7 +153,8 @@ def parallel_coordinates(comparison: Comparison) -> str:
     objective = _Scale(means, bottom, top)
     heights = [*(positions for positions, _ in scales), [objective(mean) for mean in means]]
     parts = []
-    for row, mean, *each in zip(rows, means, *heights, strict=True):
+    # Better rows stand first in the table: drawn last, they lie on top.
+    for row, mean, *each in reversed(list(zip(rows, means, *heights, strict=True))):
         points = " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(places, each, strict=True))
         share = (bottom - objective(mean)) / (bottom - top)
         share = 1 - share if lower_is_better(comparison.objective) else share
@@ -214,7 +219,7 @@ class _Scale:
 
 def _svg(width: float, height: float, parts: Sequence[str], name: str) -> str:
     return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" role="img" '
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="100%" style="min-width:{0.7 * width:.0f}px" role="img" '
         f'aria-label="{escape(name)}" xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
     )
 

@@ -59,7 +59,7 @@ def to_csv(comparison: Comparison) -> str:
     writer = csv.DictWriter(output, [*names, *fields], lineterminator="\n", restval="")
     writer.writeheader()
     for row in comparison.rows:
-        cells = {f"parameter:{name}": wording.cell(row.parameters, name) for name in comparison.columns}
+        cells = {f"parameter:{name}": row.parameters.get(name, "") for name in comparison.columns}
         values = {name: _rounded(value) for name, value in _summary(row).items()}
         test = {"test_mean": _rounded(row.test.mean), "test_n": row.test.n} if row.test else {}
         lists = {
@@ -70,7 +70,7 @@ def to_csv(comparison: Comparison) -> str:
         writer.writerow({**cells, **values, **test, **lists, "verdict": row.verdict.kind})
     for apart in comparison.apart:
         for run in apart.runs:
-            cells = {f"parameter:{name}": wording.cell(run.parameters, name) for name in comparison.columns}
+            cells = {f"parameter:{name}": run.parameters.get(name, "") for name in comparison.columns}
             writer.writerow({**cells, "n": 0, "verdict": apart.reason, "seeds": run.seed, "run_ids": run.run_id})
     return output.getvalue()
 
@@ -129,8 +129,8 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         ("95% interval", True, lambda row: wording.interval(row, objective)),
         ("min", True, lambda row: wording.number(min(row.values), objective)),
         ("max", True, lambda row: wording.number(max(row.values), objective)),
-        ("minutes", any(row.minutes is not None for row in comparison.rows), lambda row: _minutes(row.minutes)),
-        ("test", any(row.test for row in comparison.rows), _test),
+        ("minutes", any(row.minutes is not None for row in comparison.rows), lambda row: wording.minutes(row)),
+        ("test", any(row.test for row in comparison.rows), wording.test),
         ("reported", any(row.reported for row in comparison.rows), wording.reported),
         ("verdict", not comparison.replication, lambda row: wording.verdict(row.verdict, objective)),
     ]
@@ -140,16 +140,6 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         [*(wording.cell(row.parameters, name) for name in comparison.columns), *(text(row) for _, text in shown)]
         for row in comparison.rows
     ]
-
-
-def _minutes(minutes: float | None) -> str:
-    return wording.MISSING if minutes is None else f"{minutes:.1f}"
-
-
-def _test(row: Row) -> str:
-    if row.test is None:
-        return wording.MISSING
-    return wording.number(row.test.mean) + (f" (n={row.test.n})" if row.test.n != row.summary.n else "")
 
 
 def _aligned(headers: list[str], rows: list[list[str]]) -> list[str]:

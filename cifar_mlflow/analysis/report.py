@@ -26,6 +26,8 @@ def to_html(comparison: Comparison, title: str = "Comparison of runs") -> str:
         number=wording.number,
         parameter=wording.parameter,
         reported=wording.reported,
+        test=wording.test,
+        minutes=wording.minutes,
         verdict=wording.verdict,
         colour=figures.colour,
         link=_link,
@@ -37,7 +39,7 @@ def to_html(comparison: Comparison, title: str = "Comparison of runs") -> str:
         headline=_headline(comparison),
         notes=wording.notes(comparison),
         metric=figures.curve_metric(comparison.objective),
-        # The figures escape what they draw.
+        # The figures have escaped what they draw.
         forest=Markup(figures.forest_plot(comparison)) if comparison.rows else "",
         curves=Markup(figures.curves(comparison)),
         parallel=Markup(figures.parallel_coordinates(comparison)),

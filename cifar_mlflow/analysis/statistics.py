@@ -128,7 +128,7 @@ def mcnemar(only_first: ArrayLike, only_second: ArrayLike) -> NDArray[np.float64
     better than exact conditional", BMC Medical Research Methodology 13:91 (2013).
     Raises ValueError for a negative count.
     """
-    first, second = np.asarray(only_first, dtype=np.float64), np.asarray(only_second, dtype=np.float64)
+    first, second = np.asarray(only_first, dtype=np.int64), np.asarray(only_second, dtype=np.int64)
     if np.any(first < 0) or np.any(second < 0):
         raise ValueError("counts must not be negative")
     fewer, total = np.minimum(first, second), first + second
@@ -152,7 +152,8 @@ def pooled_sd(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
 def seeds_needed(sd: float, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
     """Seeds a configuration (at least 2) with which a two-sided two-sample t-test finds a true difference.
 
-    sd and difference are in the same unit; power is the chance to find it, alpha the error allowed.
+    sd and difference are in the same unit; power is the chance to find it in its true direction, alpha the
+    error allowed.
     Source: Cohen, "Statistical power analysis for the behavioral sciences" (1988), chapter 2; noncentral t.
     Raises ValueError for a negative or infinite sd, a difference not above 0, or a power or alpha outside (0, 1).
     """
@@ -163,20 +164,21 @@ def seeds_needed(sd: float, difference: float, power: float = 0.8, alpha: float 
     if sd == 0:
         return 2
     effect = difference / sd
-    # The normal approximation falls short of the t-test's answer by one or two seeds, so the search starts there.
-    quantiles = float(special.ndtri(1 - alpha / 2) + special.ndtri(power))
-    n = max(2, math.floor(2 * (max(0.0, quantiles) / effect) ** 2))
-    while n > 2 and _power(effect, n - 1, alpha) >= power:
-        n -= 1
+    # A t-test needs more than the normal approximation says, by a seed or two: the search starts there.
+    quantiles = max(0.0, float(special.ndtri(1 - alpha / 2) + special.ndtri(power)))
+    n = max(2, math.floor(2 * (quantiles / effect) ** 2))
     while _power(effect, n, alpha) < power:
         n += 1
     return n
 
 
 def _power(effect: float, n: int, alpha: float) -> float:
+    """Chance to call the difference significant in its true direction."""
     degrees, shift = 2 * (n - 1), effect * math.sqrt(n / 2)
     critical = float(special.stdtrit(degrees, 1 - alpha / 2))
-    return float(1 - special.nctdtr(degrees, shift, critical) + special.nctdtr(degrees, shift, -critical))
+    missed = float(special.nctdtr(degrees, shift, critical))
+    # SciPy answers nan for some probabilities next to 0.
+    return 1.0 if math.isnan(missed) else 1 - missed
 
 
 def _sample(values: Sequence[float]) -> NDArray[np.float64]:

@@ -22,10 +22,15 @@ def parameter(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:.4g}"
     if isinstance(value, list | tuple):
         return ",".join(parameter(item) for item in value) or MISSING
-    return "none" if value is None else str(value)
+    return "none" if value is None else plain(str(value))
+
+
+def plain(text: str) -> str:
+    """Without line breaks and escape sequences, which would upset a terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def cell(parameters: Mapping[str, object], name: str) -> str:
@@ -34,7 +39,7 @@ def cell(parameters: Mapping[str, object], name: str) -> str:
 
 def label(row: Row, columns: Sequence[str]) -> str:
     """The configuration by the parameters that set it apart."""
-    return ", ".join(f"{name} {cell(row.parameters, name)}" for name in columns) or "the only configuration"
+    return ", ".join(f"{plain(name)} {cell(row.parameters, name)}" for name in columns) or "the only configuration"
 
 
 def settings(parameters: Mapping[str, object]) -> str:
@@ -66,13 +71,25 @@ def reported(row: Row) -> str:
     return f"{number(sum(values) / len(values))} (mean of {len(values)})"
 
 
+def minutes(row: Row) -> str:
+    return MISSING if row.minutes is None else f"{row.minutes:.1f}"
+
+
+def test(row: Row) -> str:
+    """Mean test accuracy, with its n where not all runs have one."""
+    if row.test is None:
+        return MISSING
+    return number(row.test.mean) + (f" (n={row.test.n})" if row.test.n != row.summary.n else "")
+
+
 def notes(comparison: Comparison) -> list[str]:
     """Sentences that belong to the table: how it was judged, what was left out, and what would settle more."""
     rows = comparison.rows
     written = [_method(comparison)]
     single = sum(row.summary.n == 1 for row in rows)
-    if single and not comparison.replication:
-        written.append(f"One run: no interval and no verdict for {count(single, 'configuration')} of {len(rows)}.")
+    if single:
+        missing = "no interval" if comparison.replication else "no interval and no verdict"
+        written.append(f"One run: {missing} for {count(single, 'configuration')} of {len(rows)}.")
     best = next((row for row in rows if row.verdict.kind == "best"), None)
     if best is not None and rows[0] is not best:
         written.append("A single run stands above the best repeated configuration: repeat it before believing it.")
@@ -98,7 +115,7 @@ def notes(comparison: Comparison) -> list[str]:
         f"{' '.join(number(value) for value in entry.accuracy)}."
         for entry in comparison.unmatched
     ]
-    return written
+    return [plain(note) for note in written]
 
 
 def _method(comparison: Comparison) -> str:

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.proportion import proportion_confint
+
+from cifar_mlflow.analysis.statistics import (
+    holm,
+    mcnemar,
+    mean_interval,
+    pairwise_welch,
+    pooled_sd,
+    seeds_needed,
+    wilson_interval,
+)
+
+# Accuracies as runs have them: per cent of 5,000 images.
+accuracy = st.integers(0, 5000).map(lambda correct: correct / 50)
+several = st.lists(accuracy, min_size=2, max_size=12)
+spread_out = several.filter(lambda values: len(set(values)) > 1)
+confidence = st.floats(0.5, 0.999)
+
+
+@given(spread_out, confidence)
+def test_mean_interval_is_scipys(values: list[float], level: float) -> None:
+    ours = mean_interval(values, level)
+    reference = scipy.stats.t.interval(level, len(values) - 1, np.mean(values), scipy.stats.sem(values))
+    assert (ours.low, ours.high) == pytest.approx(reference, abs=1e-8)
+    assert ours.mean == pytest.approx(np.mean(values))
+    assert ours.sd == pytest.approx(np.std(values, ddof=1))
+    assert ours.n == len(values)
+
+
+def test_one_value_has_no_interval() -> None:
+    assert mean_interval([76.3]) == mean_interval([76.3], 0.5)
+    assert (mean_interval([76.3]).low, mean_interval([76.3]).high, mean_interval([76.3]).sd) == (None, None, None)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
+def test_values_must_be_there_and_finite(values: list[float]) -> None:
+    with pytest.raises(ValueError, match="finite"):
+        mean_interval(values)
+    with pytest.raises(ValueError, match="finite"):
+        pairwise_welch([[1.0, 2.0], values])
+
+
+@given(st.integers(1, 20000), st.floats(0, 1), confidence)
+def test_wilson_interval_is_statsmodels(n: int, share: float, level: float) -> None:
+    successes = round(share * n)
+    reference = proportion_confint(successes, n, alpha=1 - level, method="wilson")
+    assert wilson_interval(successes, n, level) == pytest.approx(reference, abs=1e-9)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(1, 0), (-1, 10), (11, 10)])
+def test_wilson_interval_refuses_impossible_counts(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="successes"):
+        wilson_interval(successes, n)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(spread_out, min_size=2, max_size=6))
+def test_pairwise_welch_is_scipys_with_statsmodels_holm(groups: list[list[float]]) -> None:
+    pairs = [(i, j) for i in range(len(groups)) for j in range(i)]
+    raw = [scipy.stats.ttest_ind(groups[i], groups[j], equal_var=False).pvalue for i, j in pairs]
+    reference = multipletests(raw, method="holm")[1]
+    ours = pairwise_welch(groups)
+    assert [ours[i, j] for i, j in pairs] == pytest.approx(reference, abs=1e-9)
+    assert np.array_equal(ours, ours.T)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_holm_is_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
+
+
+def test_holm_refuses_what_is_no_probability() -> None:
+    with pytest.raises(ValueError, match="p-values"):
+        holm([0.5, math.nan])
+
+
+def test_single_runs_are_not_tested_and_do_not_count_as_pairs() -> None:
+    first, second = [76.0, 76.4, 76.1], [74.0, 74.3, 74.9]
+    p = pairwise_welch([first, [90.0], second])
+    assert np.isnan(p[1]).all()
+    assert p[0, 2] == pytest.approx(scipy.stats.ttest_ind(first, second, equal_var=False).pvalue)
+
+
+@given(st.lists(st.lists(accuracy, min_size=1, max_size=4), max_size=5), accuracy, accuracy)
+def test_no_warning_and_no_nan_whatever_the_spread(groups: list[list[float]], one: float, other: float) -> None:
+    groups = [*groups, [one] * 3, [other] * 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p = pairwise_welch(groups)
+    repeated = [place for place, group in enumerate(groups) if len(group) > 1]
+    tested = p[np.ix_(repeated, repeated)]
+    assert ((tested >= 0) & (tested <= 1)).all()
+
+
+@pytest.mark.parametrize(("n1", "n2"), [(2, 2), (2, 3), (3, 3), (5, 5), (4, 6)])
+def test_without_any_spread_the_test_is_scipys_permutation_test(n1: int, n2: int) -> None:
+    first, second = [76.52] * n1, [76.5] * n2
+    reference = scipy.stats.permutation_test(
+        (first, second), lambda x, y: np.mean(x) - np.mean(y), alternative="two-sided"
+    )
+    assert pairwise_welch([first, second])[0, 1] == pytest.approx(reference.pvalue)
+
+
+def test_equal_constants_are_not_different() -> None:
+    assert pairwise_welch([[0.1 + 0.2] * 5, [0.3] * 5])[0, 1] == 1
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_mcnemar_is_statsmodels_exact_test_less_what_was_seen(first: int, second: int) -> None:
+    exact = reference_mcnemar([[0, first], [second, 0]], exact=True).pvalue
+    seen = scipy.stats.binom.pmf(min(first, second), first + second, 0.5)
+    expected = 1.0 if first == second else exact - seen
+    assert mcnemar(first, second) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mcnemar_meets_the_chi_square_test_for_many_disagreements() -> None:
+    chi_square = reference_mcnemar([[0, 50300], [49700, 0]], exact=False, correction=False).pvalue
+    assert mcnemar(50300, 49700) == pytest.approx(chi_square, rel=0.01)
+
+
+def test_mcnemar_refuses_negative_counts() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        mcnemar([1, -1], [2, 2])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.floats(0.05, 3), st.floats(0.2, 3), st.sampled_from([0.5, 0.8, 0.95]), st.sampled_from([0.05, 0.01, 0.0005]))
+def test_seeds_needed_is_the_least_number_with_the_power(
+    sd: float, difference: float, power: float, alpha: float
+) -> None:
+    n = seeds_needed(sd, difference, power, alpha)
+
+    def reference(n: int) -> float:
+        return float(TTestIndPower().power(difference / sd, n, alpha / 2, alternative="larger"))
+
+    assert reference(n) >= power - 1e-9
+    assert n == 2 or reference(n - 1) < power + 1e-9
+
+
+def test_seeds_needed_for_the_published_spread() -> None:
+    assert seeds_needed(0.71, 0.5) == 33
+    assert seeds_needed(0, 0.5) == 2
+
+
+@pytest.mark.parametrize(("sd", "difference", "power"), [(-1, 1, 0.8), (1, 0, 0.8), (math.inf, 1, 0.8), (1, 1, 1)])
+def test_seeds_needed_refuses_what_has_no_answer(sd: float, difference: float, power: float) -> None:
+    with pytest.raises(ValueError, match=r"sd must|power must"):
+        seeds_needed(sd, difference, power)
+
+
+def test_pooled_sd_weighs_groups_by_their_degrees_of_freedom() -> None:
+    assert pooled_sd([[1.0, 3.0], [1.0, 2.0, 3.0], [50.0]]) == (pytest.approx(math.sqrt(4 / 3)), 3)
+    assert pooled_sd([[1.0], [2.0]]) is None
