@@ -1,0 +1,107 @@
+"""The files at the root agree with the package, and the package with its own plan."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.projects import utils as project_utils
+from mlflow.utils.environment import _PythonEnv
+
+from cifar_mlflow.config import TrainingConfig, as_option
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "cifar_mlflow"
+WINGS = ("learning", "tracking", "tuning", "analysis")
+# What a part may import of the package, besides itself.
+BASE = {"config", "errors", "records", "space", "sweep_config"}
+ALLOWED = {
+    **{wing: BASE for wing in WINGS},
+    "jobs": BASE | set(WINGS),
+    "cli": BASE | {"jobs"},
+    "__main__": {"cli"},
+    "config": {"errors"},
+    "space": {"config", "errors"},
+    "sweep_config": {"config", "errors", "space"},
+    "errors": set(),
+    "records": set(),
+    "__init__": set(),
+}
+NOT_IN_WING = {"learning": {"mlflow", "optuna"}, "analysis": {"mlflow", "optuna", "torch"}, "tracking": {"torch"},
+               "tuning": {"torch", "mlflow"}}  # fmt: skip
+
+
+def project():
+    return project_utils.load_project(str(ROOT))
+
+
+def packages():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+
+
+def imports(path):
+    """(top-level package, second part) of every import in a file, those inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module]
+            if node.module == "cifar_mlflow":
+                names = [f"cifar_mlflow.{alias.name}" for alias in node.names]
+        for name in names:
+            top, _, rest = name.partition(".")
+            yield top, rest.split(".")[0]
+
+
+def part_of(path):
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_conda_yaml_and_pyproject_ask_for_the_same_packages():
+    (listed,) = [entry["pip"] for entry in yaml.safe_load((ROOT / "conda.yaml").read_text())["dependencies"]
+                 if isinstance(entry, dict)]  # fmt: skip
+    assert listed == packages()
+
+
+def test_every_package_has_an_upper_bound():
+    assert all(">=" in package and ",<" in package for package in packages())
+
+
+def test_mlflow_reads_conda_yaml_without_dropping_a_package():
+    environment = _PythonEnv.from_conda_yaml(str(ROOT / "conda.yaml"))
+    assert environment.dependencies == packages()
+
+
+@pytest.mark.parametrize("entry_point", ["main", "train"])
+def test_train_declares_every_field_with_its_default(entry_point):
+    declared = {name: str(p.default) for name, p in project().get_entry_point(entry_point).parameters.items()}
+    assert declared == {name: as_option(field.default) for name, field in TrainingConfig.model_fields.items()}
+
+
+def test_train_passes_every_field_to_the_command():
+    values = {name: f"value-of-{name}" for name in TrainingConfig.model_fields}
+    command = project().get_entry_point("main").compute_command(values, storage_dir=None)
+    for name, value in values.items():
+        assert f"--{name.replace('_', '-')} {value}" in command
+
+
+def test_preset_passes_any_field_after_the_file(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("epochs: 3")
+    command = project().get_entry_point("preset").compute_command({"config": str(config), "epochs": "5"}, None)
+    assert command == f"python -m cifar_mlflow train --config {config} --epochs 5"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    part = part_of(path)
+    for top, second in imports(path):
+        if top == "cifar_mlflow" and second and second != "__version__":
+            assert second == part or second in ALLOWED[part], f"{path.name} imports {second}"
+        assert top not in NOT_IN_WING.get(part, set()), f"{path.name} imports {top}"
+
+
+def test_no_file_is_too_long_to_hold_in_the_head():
+    assert {path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 400} == set()
