@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,10 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except (Interrupted, click.Abort, KeyboardInterrupt) as error:
-        click.echo(f"{error or 'stopped'}", err=True)
-        sys.exit(getattr(error, "exit_code", 130))
+        # click makes an Abort of every KeyboardInterrupt; what it was is the cause.
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        click.echo(str(cause or "") or "stopped", err=True)
+        sys.exit(getattr(cause, "exit_code", 130))
     except BrokenPipeError:
         # The reader of our output has left; that is its right, and Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -77,20 +80,21 @@ def cli() -> None:
 
 def _config_options(command: Any) -> Any:
     """One option for each field of the training configuration; values are checked together, not one by one."""
+    schema = TrainingConfig.model_json_schema()["properties"]
     for name, field in reversed(TrainingConfig.model_fields.items()):
         command = click.option(
             f"--{name.replace('_', '-')}",
             name,
-            metavar=_metavar(name),
+            metavar=_metavar(schema[name]),
             help=f"{field.description}  [{as_option(field.default)}]",
         )(command)
     return command
 
 
-def _metavar(name: str) -> str:
-    annotation = TrainingConfig.model_json_schema()["properties"][name]
-    if "enum" in annotation:
-        return "|".join(annotation["enum"])
+def _metavar(annotation: dict[str, Any]) -> str:
+    """What stands for the value in the help, from the field's JSON schema."""
+    if choices := annotation.get("enum") or ([annotation["const"]] if "const" in annotation else None):
+        return "|".join(choices)
     return {"integer": "N", "number": "X", "boolean": "true|false"}.get(annotation.get("type", ""), "VALUE")
 
 
@@ -113,7 +117,7 @@ def train(
     Every option is also a key of the YAML file (with _ for -) and a parameter of `mlflow run . -P KEY=VALUE`.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    from_file = read_yaml(config_file) if config_file else {}
+    from_file = {} if config_file is None else read_yaml(config_file)
     unknown, stray = _leftovers(context.args)
     try:
         config = resolve({**from_file, **given, **unknown}, f"options and {config_file}" if config_file else "options")
@@ -130,6 +134,32 @@ def train(
     click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
     click.echo(f"evaluate  cifar-mlflow evaluate {outcome.run_id}")
     click.echo(f"done: {outcome.dataset}, {outcome.held_out} accuracy {outcome.final_accuracy:.2f}%")
+
+
+@cli.command()
+@click.argument("spec")
+def sweep(spec: str) -> None:
+    """Run the sweep that the YAML file SPEC describes; started again, it goes on where it was broken off.
+
+    Each configuration is run with several seeds, under one parent run, which ends with the table and the report.
+    """
+    from cifar_mlflow.sweep_config import load_spec
+
+    checked = load_spec(spec)
+    from cifar_mlflow.analysis.formats import to_table
+    from cifar_mlflow.jobs.sweep import sweep as job
+
+    outcome = job(checked)
+    click.echo(to_table(outcome.comparison))
+    click.echo(f"run       {outcome.run_id} (sweep {checked.name} in the experiment {outcome.experiment})")
+    click.echo(f"see it    {'' if outcome.url else 'mlflow ui, then '}{outcome.leaderboard}")
+    click.echo(f"compare   cifar-mlflow compare {outcome.run_id} --format html --output report.html")
+    if outcome.winner:
+        click.echo(f"evaluate  cifar-mlflow evaluate {outcome.winner.run_id}")
+    if outcome.left:
+        click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({outcome.left} runs are left)")
+    counts = f"{outcome.runs} runs, {outcome.failed} failed, {outcome.pruned} pruned"
+    click.echo(f"done: {counts}; {'winner ' + outcome.winner.text if outcome.winner else 'no winner'}")
 
 
 @cli.command()
@@ -177,6 +207,43 @@ def _print_evaluation(outcome: EvaluateOutcome) -> None:
 
 
 @cli.command()
+@click.argument("what", nargs=-1)
+@click.option("--filter", "condition", metavar="FILTER", help="MLflow filter, such as \"params.optimizer = 'adam'\"")
+@click.option("--objective", metavar="METRIC", default="final_val_accuracy", show_default=True)
+@click.option("--difference", type=float, default=0.5, show_default=True, help="difference worth finding")
+@click.option("--with-test", is_flag=True, help="show test accuracy, and how often the test set was consulted")
+@click.option("--reported", metavar="FILE", help="YAML file of published results to put beside ours")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "markdown", "html"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--output", metavar="FILE", help="file to write to  [standard output]")
+def compare(what: tuple[str, ...], condition: str | None, form: str, output: str | None, **options: Any) -> None:
+    """Compare WHAT: sweeps or experiments by name, run ids, or all runs that the filter lets through.
+
+    Runs that differ by seed alone are one configuration. The verdict says which ones the evidence tells apart.
+    """
+    if not what and not condition:
+        raise ConfigurationError("name a sweep, an experiment or run ids, or give --filter", "options")
+    from cifar_mlflow.jobs.compare import compare as job
+    from cifar_mlflow.jobs.compare import render
+
+    result = job(what, condition=condition, with_curves=form == "html", **options)
+    text = render(result, form, ", ".join(what) or str(condition))
+    if output is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--output: {output} cannot be written: {error.strerror}", "options") from None
+    click.echo(f"written to {output}", err=True)
+
+
+@cli.command()
 @click.option("--data-dir", metavar="PATH", default="auto", help="directory that should hold CIFAR-10  [as in train]")
 @click.option(
     "--timeout",
@@ -188,17 +255,17 @@ def _print_evaluation(outcome: EvaluateOutcome) -> None:
 )
 def download(data_dir: str, timeout: float) -> None:
     """Find CIFAR-10, or download it to the user's cache, and print where it is."""
-    from cifar_mlflow.learning import cifar10
+    from cifar_mlflow.jobs.download import download as job
 
-    click.echo(cifar10.locate(data_dir, timeout))
+    click.echo(job(data_dir, timeout))
 
 
 @cli.command()
 def check() -> None:
     """Check that the tracking store answers, and say where it is."""
-    from cifar_mlflow.tracking.store import connect, redact
+    from cifar_mlflow.jobs.check import check as job
 
-    click.echo(f"tracking to {redact(connect().uri)}")
+    click.echo(f"tracking to {job()}")
 
 
 def _leftovers(words: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -205,6 +205,8 @@ def _describe(name: str, kind: str, message: str, value: object) -> str:
     if kind == "literal_error":
         text = ", ".join(choices)
         return f"{option}: {value!r} is not one of {text}{_did_you_mean(str(value), choices)}"
+    if kind == "string_too_short":
+        return f"{option}: {value!r} is refused: must not be empty"
     if kind in ("value_error", "missing"):
         message = message.removeprefix("Value error, ")
     message = message.removeprefix("Input ").removeprefix("should be ")

@@ -15,7 +15,7 @@ from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.config import TrainingConfig, without_effect
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.progress import TrainingProgress, warn
-from cifar_mlflow.tracking import provenance
+from cifar_mlflow.tracking import provenance, views
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.recorder import ExportedModel, Recorder
 
@@ -42,6 +42,10 @@ class TrainOutcome:
     best_epoch: int
 
 
+class Pruned(Exception):
+    """Raised by a listener to end a run early, because others do better; the run is KILLED, with the tag pruned."""
+
+
 class Listener(Protocol):
     """Who is told how far a training is."""
 
@@ -66,8 +70,9 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
 
     # torch is imported only now, so that a fault found above is told at once.
-    from cifar_mlflow.learning import data
+    from cifar_mlflow.learning import data, hardware
 
+    hardware.choose_device(config)
     dataset = data.load(config)
     run = Recorder.start(
         store,
@@ -178,6 +183,7 @@ def _record_start(run: Recorder, config: TrainingConfig, dataset: Dataset) -> No
     run.set_tags(
         {
             "config_fingerprint": config.fingerprint,
+            views.COLOR_TAG: views.run_color(config.fingerprint),
             "run_fingerprint": config.run_fingerprint(dataset.digest),
             "dataset_digest": dataset.digest,
             "test_digest": dataset.test_digest,
@@ -300,12 +306,14 @@ def _curves(run: Recorder, history: History) -> bytes:
 def _record_failure(
     run: Recorder, config: TrainingConfig, dataset: Dataset, history: History, error: BaseException
 ) -> None:
-    killed = isinstance(error, KeyboardInterrupt)
+    killed = isinstance(error, KeyboardInterrupt | Pruned)
     reason = str(error) or type(error).__name__
     epochs = len(history.values.get("lr", ()))
     try:
         note = f"{_sentence(config, dataset)} Ended after {epochs} of {config.epochs} epochs: {reason}"
-        run.set_tags({"failure": reason[:5000], "mlflow.note.content": note[:5000]})
+        failure = {"failure": reason[:5000], "failure_type": type(error).__name__}
+        outcome = {"pruned": "true"} if isinstance(error, Pruned) else failure
+        run.set_tags({**outcome, "mlflow.note.content": note[:5000]})
         if epochs:
             run.log_files({"curves.png": _curves(run, history)})
     finally:

@@ -100,7 +100,8 @@ def _member_reader(place: Path) -> Callable[[str], bytes]:
             wanted = (member for member in archive if member.isfile() and Path(member.name).parent.name == FOLDER)
             read = {Path(member.name).name: file.read() for member in wanted if (file := archive.extractfile(member))}
     except (OSError, EOFError, tarfile.TarError) as error:
-        raise DataError(f"{place}: this archive is damaged ({error}); delete it and fetch CIFAR-10 again") from None
+        reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise DataError(f"{place}: this archive is damaged ({reason}); delete it and fetch CIFAR-10 again") from None
 
     def from_archive(name: str) -> bytes:
         if name not in read:

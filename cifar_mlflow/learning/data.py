@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,7 @@ def load(config: TrainingConfig) -> Dataset:
     elif config.dataset == "digits":
         arrays = _read_digits()
     else:
-        arrays = _read_npz(Path(config.dataset))
+        arrays = _read_npz(Path(config.dataset).expanduser())
     held_out = _validation_count(config, len(arrays.y_train))
     validation = stratified_indices(arrays.y_train, held_out, config.split_seed)
     train = np.setdiff1d(np.arange(len(arrays.y_train)), validation)
@@ -171,6 +172,8 @@ def _read_digits() -> _Arrays:
 def _read_npz(path: Path) -> _Arrays:
     needed = ("x_train", "y_train", "x_test", "y_test")
     try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise DataError(f"{path}: this is no .npz file, or a part of one; write it with numpy.savez")
         with np.load(path, allow_pickle=False) as file:
             missing = [name for name in needed if name not in file.files]
             if missing:
@@ -179,6 +182,8 @@ def _read_npz(path: Path) -> _Arrays:
                     f"needed are {', '.join(needed)}"
                 )
             arrays = {name: file[name] for name in (*needed, "classes") if name in file.files}
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; --dataset takes cifar10, digits or an .npz file") from None
     except (OSError, ValueError, EOFError, KeyError, RuntimeError, NotImplementedError, MemoryError) as error:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-import socket
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cifar_mlflow
+from cifar_mlflow.tracking.processes import process_tags
 
 PACKAGE = Path(cifar_mlflow.__file__).parent
 
@@ -25,8 +25,7 @@ def tags() -> dict[str, str]:
         "git_commit": commit or "unknown: the package was not run from a git checkout",
         "version_cifar_mlflow": cifar_mlflow.__version__,
         "version_python": platform.python_version(),
-        "host": socket.gethostname(),
-        "process_id": str(os.getpid()),
+        **process_tags(),
     }
     if commit:
         found |= {"git_dirty": str(dirty).lower(), "mlflow.source.git.commit": commit}

@@ -50,9 +50,11 @@ class Recorder:
                         f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
                     )
             else:
-                run = store.client.create_run(store.experiment_id(experiment), run_name=run_name)
+                # With its tags from the first: a run that is broken off at once must tell whose it was.
+                run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
             recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
-            recorder.set_tags(tags)
+            if store.project_run_id:
+                recorder.set_tags(tags)
         return recorder
 
     @property

@@ -6,21 +6,24 @@ import hashlib
 import logging
 import os
 import re
+import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.tracking.patience import PatientClient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHECK_TIMEOUT = 5  # seconds that a server has to answer before anything starts
 SQLITE = "sqlite:///"
+SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,9 @@ def connect() -> Store:
     # A dead server would otherwise block one call for four minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    # MLflow would print the server's address at the end of a run, password included.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
     import mlflow
 
@@ -89,10 +95,16 @@ def connect() -> Store:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ["MLFLOW_TRACKING_URI"] = uri
     mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient(uri)
     with _one_at_a_time(uri), _short_timeouts(), translated_errors(uri):
+        _check_sqlite(uri)
+        try:
+            client = mlflow.MlflowClient(uri)
+        except ImportError as error:
+            raise TrackingError(
+                f"{redact(uri)} needs a database driver that is not installed here ({error}); install it with pip"
+            ) from None
         client.search_experiments(max_results=1)
-    return Store(client, uri, os.environ.get("MLFLOW_RUN_ID") or None)
+    return Store(cast("MlflowClient", PatientClient(client)), uri, os.environ.get("MLFLOW_RUN_ID") or None)
 
 
 def redact(text: str) -> str:
@@ -108,7 +120,7 @@ def translated_errors(uri: str) -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise TrackingError(_explain(redact(uri), redact(str(error)))) from error
 
 
@@ -132,7 +144,7 @@ def _explain(uri: str, text: str) -> str:
             f"no MLflow server answers at {uri} ({short}). Start one (`mlflow server`), correct MLFLOW_TRACKING_URI, "
             "or unset it to track in ./mlflow.db"
         )
-    if "unable to open database file" in text or "readonly database" in text or "Permission denied" in text:
+    if any(word in text for word in ("unable to open database file", "readonly database", "[Errno", "disk I/O error")):
         return f"{uri} cannot be written ({short}); go to a directory that you may write to, or set MLFLOW_TRACKING_URI"
     if "file is not a database" in text:
         return f"{uri} is not an SQLite database; move the file away or set MLFLOW_TRACKING_URI"
@@ -143,14 +155,34 @@ def _explain(uri: str, text: str) -> str:
 
 def _absolute_uri(uri: str) -> str:
     """A relative SQLite path would be resolved anew, from another directory, in a child process."""
-    if uri.startswith(SQLITE) and not uri.startswith(f"{SQLITE}/") and uri != f"{SQLITE}:memory:":
+    setting = f"MLFLOW_TRACKING_URI={redact(uri)}"
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise TrackingError(f"{setting} is no URI ({error}); give for example http://HOST:5000") from None
+    scheme = parts.scheme.partition("+")[0]
+    if uri in ("sqlite:", "sqlite:/", "sqlite://", SQLITE, f"{SQLITE}:memory:"):
+        raise TrackingError(f"{setting} names no file, so all would be forgotten; give for example {SQLITE}mlflow.db")
+    if scheme == "sqlite" and not uri.startswith(f"{SQLITE}/"):
         return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
-    if urlsplit(uri).scheme in ("", "file"):
+    if scheme == "file" or (scheme == "" and not uri.startswith("databricks")):
         raise TrackingError(
-            f"MLFLOW_TRACKING_URI={uri} is a directory, which MLflow no longer tracks to; use for example "
-            f"sqlite:///{Path(urlsplit(uri).path).absolute()}/mlflow.db"
+            f"{setting} is a directory, which MLflow no longer tracks to; use for example "
+            f"sqlite:///{Path(parts.path).absolute()}/mlflow.db"
         )
+    if scheme not in SCHEMES:
+        raise TrackingError(f"{setting} cannot be tracked to; give a URI that starts with {', '.join(SCHEMES)}")
     return uri
+
+
+def _check_sqlite(uri: str) -> None:
+    """MLflow would try for 100 seconds to open a file that cannot be opened."""
+    if not uri.startswith(SQLITE):
+        return
+    path = Path(uri.removeprefix(SQLITE).partition("?")[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=CHECK_TIMEOUT)) as database:
+        database.execute("PRAGMA schema_version").fetchone()  # creates the file, or reads its first page
 
 
 @contextmanager

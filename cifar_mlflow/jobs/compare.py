@@ -1,0 +1,110 @@
+"""Compare runs: which configurations the evidence tells apart, and which it does not."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_mlflow.analysis import comparison, formats, report
+from cifar_mlflow.config import read_yaml
+from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.jobs.progress import warn
+from cifar_mlflow.records import Predictions, RunRecord
+from cifar_mlflow.tracking import runs, selection
+from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.recorder import Recorder
+
+CURVE = {"final_val_accuracy": "val_accuracy", "best_val_accuracy": "val_accuracy"}
+# Single runs are paired image by image; beyond this many the pairs are too many to read.
+MOST_SINGLE_RUNS = 20
+
+
+def compare(
+    what: Sequence[str],
+    *,
+    condition: str | None = None,
+    objective: str = "final_val_accuracy",
+    difference: float = 0.5,
+    with_test: bool = False,
+    reported: str | Path | None = None,
+    with_curves: bool = False,
+) -> comparison.Comparison:
+    """The comparison of the runs that `what` names (see `tracking.selection.select`).
+
+    `difference` is the one worth finding, in the unit of `objective`. `reported` is a YAML file of published results.
+    `with_curves` also reads the values by epoch, which `report.to_html` draws.
+
+    Raises:
+        TrackingError: the store does not answer, or there are no such runs.
+        ConfigurationError: the objective is measured on the test set or is not there, or the file cannot be used.
+    """
+    published = read_reported(reported) if reported else []
+    store = tracking_store.connect()
+    if store.project_run_id:
+        Recorder.start(store, "", "", {"kind": "job"})
+    found = selection.select(store, what, condition)
+    ours = [run for run in found if "config_fingerprint" in run.data.tags]
+    if len(ours) < len(found):
+        warn(
+            f"{len(found) - len(ours)} runs were not recorded by cifar-mlflow, or broke off at once; they are left out"
+        )
+    if not ours:
+        raise TrackingError("no training run is among them, so there is nothing to compare")
+    curves = (CURVE.get(objective, objective), comparison.REPLICATION_OBJECTIVE) if with_curves else ()
+    records = [runs.to_record(store, run, curves) for run in ours]
+    options: dict[str, Any] = {
+        "objective": objective, "difference": difference, "with_test": with_test, "reported": published,
+    }  # fmt: skip
+    result = comparison.compare(records, **options)
+    single = {row.runs[0].run_id for row in result.rows if len(row.runs) == 1}
+    if 2 <= len(single) <= MOST_SINGLE_RUNS:
+        paired = [_with_predictions(store, record) if record.run_id in single else record for record in records]
+        result = comparison.compare(paired, **options)
+    return result
+
+
+def render(result: comparison.Comparison, form: str, title: str) -> str:
+    """The comparison as text: table, csv, json, markdown or html (one self-contained page)."""
+    if form == "html":
+        return report.to_html(result, title)
+    renderers = {
+        "table": formats.to_table,
+        "csv": formats.to_csv,
+        "json": formats.to_json,
+        "markdown": formats.to_markdown,
+    }
+    return renderers[form](result)
+
+
+def read_reported(path: str | Path) -> list[Mapping[str, object]]:
+    """Published results: the rows under `results`, each with its parameters and `accuracy`.
+
+    Raises:
+        ConfigurationError: the file holds no such list.
+    """
+    values = read_yaml(path)
+    rows = values.get("results")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ConfigurationError(
+            "it must hold a list `results`, each entry with parameters and `accuracy: [76.5]`", f"file {path}"
+        )
+    common = values.get("common", {})
+    return [{**common, **row} for row in rows]
+
+
+def _with_predictions(store: tracking_store.Store, record: RunRecord) -> RunRecord:
+    content = runs.read_artifact(store, record.run_id, "val_predictions.npz")
+    if content is None:
+        return record
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as file:
+            arrays = Predictions(*(file[name].astype(np.int64) for name in ("index", "label", "predicted")))
+    except Exception as error:  # a damaged artifact: numpy and zipfile share no base class
+        warn(f"the predictions of the run {record.run_id} cannot be read ({error}); it is compared without them")
+        return record
+    return replace(record, predictions=arrays)

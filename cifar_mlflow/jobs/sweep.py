@@ -1,0 +1,270 @@
+"""Run a sweep: every configuration of its spec with every seed, under one parent run; started again, it goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cifar_mlflow.analysis.comparison import Comparison
+from cifar_mlflow.config import TrainingConfig, as_option
+from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrainingError
+from cifar_mlflow.jobs import sweep_estimate, sweep_report
+from cifar_mlflow.jobs.progress import say, warn
+from cifar_mlflow.jobs.sweep_plan import Outcome, Plan, PlannedRun
+from cifar_mlflow.jobs.sweep_progress import SweepProgress, describe
+from cifar_mlflow.jobs.sweep_report import Winner
+from cifar_mlflow.jobs.trial import EpochReport, TrialRun, forget_dataset, load_dataset, prepare, run_trial
+from cifar_mlflow.records import RunRecord
+from cifar_mlflow.sweep_config import SweepConfig, changes, load_spec
+from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking import sweeps, views
+from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tuning.executors import Event, ProcessExecutor
+from cifar_mlflow.tuning.study import TuningStudy
+
+STATE_VARIABLE = "CIFAR_MLFLOW_STATE"
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep came to: its runs so far, how many of them failed or were pruned, how many a budget has left."""
+
+    run_id: str
+    url: str | None
+    leaderboard: str
+    experiment: str
+    runs: int
+    failed: int
+    pruned: int
+    left: int
+    comparison: Comparison
+    winner: Winner | None
+
+
+def sweep(spec: SweepConfig | str | Path) -> SweepOutcome:
+    """Runs the sweep, or what is left of it, and publishes its results on the parent run.
+
+    Raises:
+        ConfigurationError: the spec has faults, or contradicts what was run under its name.
+        TrackingError: the store cannot be used, or the sweep is being run elsewhere.
+        TrainingError: all its runs failed.
+        KeyboardInterrupt: it was interrupted; all its runs are closed, and the same call goes on.
+    """
+    if not isinstance(spec, SweepConfig):
+        spec = load_spec(spec)
+    store = tracking_store.connect()
+    experiment = _experiment(store, spec)
+    with _only_one(store, experiment, spec.name):
+        return _Sweep(spec, store, experiment).run()
+
+
+class _Sweep:
+    """One start of a sweep, from the look at what is there to the report."""
+
+    def __init__(self, spec: SweepConfig, store: Store, experiment: str) -> None:
+        self._spec, self._store, self._experiment = spec, store, experiment
+        self._digests: dict[tuple[object, ...], str] = {}
+        self._earlier = sweeps.find_sweep(store, store.experiment_id(experiment), spec.name)
+        if self._earlier and self._earlier.spec is not None and (told := changes(self._earlier.spec, spec)):
+            raise ConfigurationError(
+                [*told, "a sweep can only be added to; give the changed one another name"],
+                f"sweep {spec.name}, which was run before",
+            )
+        # The data are read before anything is written: no run is made for a dataset that is not there.
+        forget_dataset()
+        self._fingerprint(spec.base_config)
+
+    def run(self) -> SweepOutcome:
+        """Takes the sweep to its end, or to that of its budget, and leaves nothing RUNNING."""
+        parent, self._id = sweeps.start_parent(self._store, self._experiment, self._spec.name, self._earlier)
+        self._parent = parent
+        status = "FAILED"
+        try:
+            parent.log_files({sweeps.SPEC_FILE: self._spec.as_yaml().encode()})
+            waiting = "waiting for the workers of an earlier start to close their runs"
+            sweeps.close_abandoned(self._store, parent.experiment_id, self._id, lambda: say(waiting))
+            study = TuningStudy(self._spec, self._directory / "journal.log")
+            plan = Plan(self._spec, study, self._fingerprint, self._records())
+            say(f"watch it: {self._publish_views()}")
+            complete = self._train(plan)
+            outcome = self._publish(plan, study, complete)
+            status = "FINISHED"
+            return outcome
+        except KeyboardInterrupt:
+            status = "KILLED"
+            say("interrupted; the finished runs are kept. The same command goes on from here")
+            raise
+        finally:
+            # What ended the sweep is what the user must hear of, even if the store cannot be told any more.
+            with suppress(CifarMlflowError):
+                if status != "FINISHED":
+                    sweeps.close_abandoned(self._store, parent.experiment_id, self._id)
+                parent.finish(status)
+
+    @property
+    def _directory(self) -> Path:
+        return state_directory() / "sweeps" / self._id
+
+    def _fingerprint(self, config: TrainingConfig) -> str:
+        key = (config.dataset, config.data_dir, config.validation_size, config.split_seed)
+        if key not in self._digests:
+            self._digests[key] = load_dataset(config).digest
+        return config.run_fingerprint(self._digests[key])
+
+    def _records(self) -> list[RunRecord]:
+        return sweep_report.read_children(self._store, self._spec, self._parent.experiment_id, self._id)
+
+    def _train(self, plan: Plan) -> bool:
+        """Trains what is to be trained; False if the budget ended it."""
+        spec = self._spec
+        estimate = sweep_estimate.estimate(spec, len(plan.outcomes))
+        forget_dataset()
+        say(estimate.text)
+        for text in sweep_estimate.warnings(spec):
+            warn(text)
+        if not plan.has_next():
+            return True
+        log = self._directory / "workers.log"
+        with (
+            SweepProgress(spec, estimate.left, estimate.epochs) as progress,
+            ProcessExecutor(estimate.workers, spec.threads, run_trial, prepare, log) as executor,
+        ):
+            for values, outcome in plan.known:
+                progress.known(values, outcome.value)
+            return self._loop(plan, executor, progress)
+
+    def _loop(self, plan: Plan, executor: ProcessExecutor, progress: SweepProgress) -> bool:
+        """Keeps the workers busy until no run is left; False if the budget ended it."""
+        started = time.monotonic()
+        running: dict[str, PlannedRun] = {}
+        while True:
+            within = self._within_budget(plan, time.monotonic() - started)
+            while within and executor.idle and (planned := plan.next()):
+                running[planned.fingerprint] = planned
+                executor.submit(planned.fingerprint, self._trial_run(planned))
+                within = self._within_budget(plan, time.monotonic() - started)
+            if not running:
+                return within
+            for event in executor.events(timeout=1.0):
+                planned = running[event.task_id]
+                if event.kind == "event":
+                    progress.epoch()
+                    executor.answer(event, plan.report(planned, event.payload.epoch, self._value(event.payload)))
+                else:
+                    del running[event.task_id]
+                    self._end(plan, progress, planned, event)
+
+    def _within_budget(self, plan: Plan, seconds: float) -> bool:
+        budget = self._spec.budget
+        late = budget.minutes is not None and seconds > 60 * budget.minutes
+        return not late and (budget.runs is None or plan.handed_out < budget.runs)
+
+    def _end(self, plan: Plan, progress: SweepProgress, planned: PlannedRun, event: Event) -> None:
+        """Takes the end of a run, whichever it was."""
+        what = f"{describe(planned.trial.values)}, seed {planned.config.seed}"
+        if event.kind == "lost":
+            # The worker may have been killed when its run had just ended.
+            recorded = plan.recorded(planned, self._records())
+            again = recorded is None and plan.lost(planned)
+            status = "KILLED" if again else "FAILED"
+            sweeps.close_lost(self._store, self._parent.experiment_id, self._id, event.payload, status)
+            if again:
+                warn(f"{what}: {event.payload}; it is tried once more")
+                return
+            outcome = recorded or Outcome("FAILED", reason=event.payload)
+        elif event.kind == "done":
+            outcome = Outcome(event.payload.status, event.payload.objectives.get(self._spec.objective))
+        else:
+            outcome = Outcome("FAILED", reason=event.payload)
+        plan.finish(planned, outcome)
+        progress.run(planned.trial.values, what, outcome)
+
+    def _value(self, report: EpochReport) -> float:
+        return report.loss if self._spec.objective == "val_loss" else report.accuracy
+
+    def _trial_run(self, planned: PlannedRun) -> TrialRun:
+        tags = {
+            "kind": "trial",
+            "mlflow.parentRunId": self._parent.run_id,
+            "sweep": self._spec.name,
+            "sweep_id": self._id,
+            "trial": str(planned.trial.number),
+            "run_fingerprint": planned.fingerprint,
+        }
+        values = " ".join(as_option(value) for value in planned.trial.values.values())
+        name = f"{planned.trial.number:03d} {values} seed {planned.config.seed}"
+        return TrialRun(planned.config, self._experiment, name[:250], tags, self._spec.log_models)
+
+    def _publish_views(self) -> str:
+        """Saves the views of the sweep in MLflow's UI; returns the link that opens the leaderboard."""
+        experiment_id, spec = self._parent.experiment_id, self._spec
+        saved = views.publish_views(
+            self._store, experiment_id, list(spec.space), sweep=spec.name, trains_on_all=spec.is_replication
+        )
+        return views.view_url(self._store, experiment_id, next(iter(saved.values())))
+
+    def _publish(self, plan: Plan, study: TuningStudy, complete: bool) -> SweepOutcome:
+        outcomes = list(plan.outcomes.values())
+        failed = [outcome for outcome in outcomes if outcome.status == "FAILED"]
+        importances = {} if self._spec.is_replication else study.importances()
+        compared, winner = sweep_report.publish(self._parent, self._spec, self._records(), importances)
+        if outcomes and len(failed) == len(outcomes):
+            raise TrainingError(f"all {len(failed)} runs of the sweep failed; the first: {failed[0].reason}")
+        return SweepOutcome(
+            self._parent.run_id,
+            self._parent.url,
+            self._publish_views(),
+            self._experiment,
+            len(outcomes),
+            len(failed),
+            sum(outcome.status == "PRUNED" for outcome in outcomes),
+            0 if complete else self._spec.configurations * self._spec.repeats - len(outcomes),
+            compared,
+            winner,
+        )
+
+
+def state_directory() -> Path:
+    """Where sweeps keep what must outlive them: $CIFAR_MLFLOW_STATE, else the user's state directory."""
+    if given := os.environ.get(STATE_VARIABLE):
+        return Path(given).expanduser().absolute()
+    import platformdirs
+
+    return platformdirs.user_state_path("cifar-mlflow").absolute()
+
+
+def _experiment(store: Store, spec: SweepConfig) -> str:
+    """The experiment's name: under `mlflow run` that of the run that MLflow made."""
+    if store.project_run_id:
+        with translated_errors(store.uri):
+            run = store.client.get_run(store.project_run_id)
+            return str(store.client.get_experiment(run.info.experiment_id).name)
+    return spec.experiment or store.environment_experiment() or Path(spec.base_config.dataset).stem
+
+
+@contextmanager
+def _only_one(store: Store, experiment: str, name: str) -> Iterator[None]:
+    """A second start of a running sweep waits, and then finds everything done."""
+    from filelock import FileLock, Timeout
+
+    directory = state_directory() / "sweeps"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{directory} cannot be made ({error.strerror}); set ${STATE_VARIABLE}") from None
+    key = hashlib.sha256(f"{store.uri}\n{experiment}\n{name}".encode()).hexdigest()[:16]
+    lock = FileLock(directory / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"the sweep {name} is being run by another process here; waiting for it to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

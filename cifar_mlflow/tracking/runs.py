@@ -1,0 +1,94 @@
+"""Runs read back as plain records."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifar_mlflow.config import TrainingConfig, parse_logged
+from cifar_mlflow.records import RunRecord
+from cifar_mlflow.tracking.store import Store, translated_errors
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+PAGE = 1000
+
+
+def search(store: Store, experiment_id: str, condition: str) -> list[Run]:
+    """All runs of the experiment, deleted ones apart, that meet MLflow's filter `condition`; the oldest first."""
+    found: list[Run] = []
+    token = None
+    with translated_errors(store.uri):
+        while True:
+            page = store.client.search_runs(
+                [experiment_id],
+                condition,
+                max_results=PAGE,
+                order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+                page_token=token,
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+
+def to_record(store: Store, run: Run, curves: Sequence[str] = ()) -> RunRecord:
+    """The run as a record, with the values by epoch of those metrics that `curves` names."""
+    started, ended = run.info.start_time, run.info.end_time
+    tags, parameters = run.data.tags, run.data.params
+    # Under `mlflow run`, MLflow logs values quoted for the shell.
+    values = {name: " ".join(shlex.split(value)) for name, value in parameters.items()}
+    typed = parse_logged(values) if parameters else {}
+    by_epoch = {}
+    with translated_errors(store.uri):
+        for name in curves:
+            if name in run.data.metrics:
+                history = store.client.get_metric_history(run.info.run_id, name)
+                by_epoch[name] = sorted((metric.step, metric.value) for metric in history)
+    seed = typed.get("seed", TrainingConfig.model_fields["seed"].default)
+    return RunRecord(
+        run_id=run.info.run_id,
+        name=run.info.run_name or run.info.run_id,
+        status=run.info.status,
+        seed=seed if isinstance(seed, int) else 0,
+        parameters=typed,
+        kind=tags.get("kind", "single"),
+        metrics=dict(run.data.metrics),
+        minutes=(ended - started) / 60_000 if ended else None,
+        start_time=datetime.fromtimestamp(started / 1000, UTC),
+        curves=by_epoch,
+        url=store.run_url(run.info.experiment_id, run.info.run_id),
+        tags=dict(tags),
+    )
+
+
+_RANKS = {"FINISHED": 0, "FAILED": 1, "KILLED": 2}
+
+
+def without_superseded(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """One record for each configuration, seed and dataset: a run that was broken off gives way to its repetition."""
+    kept: dict[str, RunRecord] = {}
+    for record in records:
+        key = record.tags.get("run_fingerprint", record.run_id)
+        if key not in kept or _rank(record) < _rank(kept[key]):
+            kept[key] = record
+    return list(kept.values())
+
+
+def _rank(record: RunRecord) -> float:
+    # A run that was pruned is KILLED as well, but it is a result.
+    return 0.5 if record.tags.get("pruned") == "true" else _RANKS.get(record.status, 3)
+
+
+def read_artifact(store: Store, run_id: str, path: str) -> bytes | None:
+    """The content of a run's artifact, or None if it has no such file."""
+    with translated_errors(store.uri), tempfile.TemporaryDirectory() as directory:
+        if path not in [file.path for file in store.client.list_artifacts(run_id)]:
+            return None
+        return Path(store.client.download_artifacts(run_id, path, directory)).read_bytes()

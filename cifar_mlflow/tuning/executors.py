@@ -1,0 +1,243 @@
+"""Worker processes that live for a whole sweep and are replaced, one by one, when they are killed.
+
+Python's own ProcessPoolExecutor gives up all its work when one process dies. Here the driver is told which task was
+lost, and a new process takes the dead one's place.
+
+A worker that runs a task may send events; each is answered by the driver with yes (go on) or no. A worker ends itself
+when its driver is gone, so that nothing trains on unattended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from cifar_mlflow.errors import CifarMlflowError, Interrupted
+
+Tell = Callable[[Any], bool]
+Task = Callable[[Any, Tell], Any]
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# `mlflow run` names its run here; a worker that inherited it would write into that run.
+NOT_INHERITED = ("MLFLOW_RUN_ID",)
+WRAP_UP = 20.0  # seconds that a worker has to close its run before it is killed
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker said of its task. The driver must `answer` every one of kind "event", once.
+
+    kind: "event" (payload: what the task sent), "done" (payload: its result), "failed" (payload: the reason),
+    "lost" (the process is gone; payload: how it ended).
+    """
+
+    kind: str
+    task_id: Any
+    payload: Any
+    worker: int
+
+
+@dataclass
+class _Worker:
+    process: BaseProcess
+    connection: Connection
+    task_id: Any = None
+    ready: bool = False
+    busy: bool = False
+
+
+class ProcessExecutor:
+    """`count` processes, each with `threads` for numerical libraries. Used in a `with`, by one thread."""
+
+    def __init__(self, count: int, threads: int, task: Task, prepare: Callable[[], None], log: Path) -> None:
+        """`task` and `prepare` are module-level functions; `prepare` runs first in each new process.
+
+        What the workers print goes to the file `log`: on the terminal it would stand between the driver's lines.
+        """
+        self._context = multiprocessing.get_context("spawn")
+        self._threads, self._arguments = threads, (task, prepare, log)
+        self._workers = [self._start() for _ in range(count)]
+        self._deaths_in_preparation = 0
+
+    def __enter__(self) -> ProcessExecutor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        self.stop()
+
+    @property
+    def idle(self) -> int:
+        """The number of workers without a task."""
+        return sum(not worker.busy for worker in self._workers)
+
+    def submit(self, task_id: Any, argument: Any) -> None:
+        """Gives an idle worker a task. Its outcome comes out of `events`."""
+        worker = next(worker for worker in self._workers if not worker.busy)
+        worker.busy, worker.task_id = True, task_id
+        # A worker that is just dying is found by `events`, which tells that the task was lost.
+        with suppress(OSError):
+            worker.connection.send(argument)
+
+    def events(self, timeout: float) -> Iterator[Event]:
+        """What the workers have said, after a wait of at most `timeout` seconds for the first word.
+
+        Raises:
+            CifarMlflowError: the workers cannot start.
+        """
+        waiting: dict[Any, int] = {}
+        for position, worker in enumerate(self._workers):
+            waiting[worker.connection] = position
+            waiting[worker.process.sentinel] = position
+        for position in sorted({waiting[ready] for ready in wait(list(waiting), timeout)}):
+            yield from self._read(position)
+
+    def answer(self, event: Event, go_on: bool) -> None:
+        with suppress(OSError):
+            self._workers[event.worker].connection.send(go_on)
+
+    def stop(self) -> None:
+        """Ends all workers: the busy ones get SIGTERM, and time to close their runs before they are killed."""
+        for worker in self._workers:
+            worker.connection.close()
+            if worker.busy or not worker.ready:
+                worker.process.terminate()
+        deadline = time.monotonic() + WRAP_UP
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                worker.process.kill()
+                worker.process.join()
+
+    def _read(self, position: int) -> Iterator[Event]:
+        worker = self._workers[position]
+        try:
+            while worker.connection.poll():
+                kind, payload = worker.connection.recv()
+                if kind == "ready":
+                    worker.ready, self._deaths_in_preparation = True, 0
+                    continue
+                if kind == "unprepared":
+                    raise CifarMlflowError(f"the workers cannot start: {payload}")
+                task_id = worker.task_id
+                if kind != "event":
+                    worker.busy, worker.task_id = False, None
+                yield Event(kind, task_id, payload, position)
+        except (EOFError, OSError):
+            yield from self._replace(position)
+            return
+        if not worker.process.is_alive():
+            yield from self._replace(position)
+
+    def _replace(self, position: int) -> Iterator[Event]:
+        worker = self._workers[position]
+        worker.process.join()
+        worker.connection.close()
+        if not worker.ready:
+            self._deaths_in_preparation += 1
+            if self._deaths_in_preparation > len(self._workers):
+                raise CifarMlflowError(
+                    f"the workers cannot start ({_ending(worker.process.exitcode)}); see {self._arguments[-1]}"
+                )
+        self._workers[position] = self._start()
+        if worker.busy:
+            yield Event("lost", worker.task_id, _ending(worker.process.exitcode), position)
+
+    def _start(self) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        variables = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
+        with _environment(variables):
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+
+def _ending(exit_code: int | None) -> str:
+    if exit_code is not None and exit_code < 0:
+        return f"the worker process was killed by {signal.Signals(-exit_code).name}"
+    return f"the worker process ended with exit code {exit_code}"
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """What a process started inside inherits: numerical libraries read their threads when they are first imported."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    for name in NOT_INHERITED:
+        os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _work(connection: Connection, task: Task, prepare: Callable[[], None], log: Path) -> None:
+    """The life of a worker process."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    # Ctrl-C reaches the whole process group; it is the driver who decides what becomes of it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _terminate)
+    threading.Thread(target=_end_with_driver, daemon=True).start()
+
+    def tell(event: Any) -> bool:
+        try:
+            connection.send(("event", event))
+            return bool(connection.recv())
+        except (EOFError, OSError):
+            # The driver is gone: what runs is to end as it would at a signal.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise Interrupted(signal.SIGTERM) from None
+
+    # The driver closes the connection to say that nothing is left to do, and when it dies.
+    with suppress(EOFError, OSError, Interrupted):
+        try:
+            prepare()
+        except Exception as error:
+            connection.send(("unprepared", _reason(error)))
+            return
+        connection.send(("ready", None))
+        while True:
+            argument = connection.recv()
+            try:
+                outcome = "done", task(argument, tell)
+            except Exception as error:
+                outcome = "failed", _reason(error)
+            connection.send(outcome)
+
+
+def _reason(error: Exception) -> str:
+    """The error in words; where it is none that a user can cause, the log gets the whole of it."""
+    if isinstance(error, CifarMlflowError):
+        return str(error)
+    traceback.print_exc()
+    return f"{type(error).__name__}: {error}"
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def _end_with_driver() -> None:
+    driver = multiprocessing.parent_process()
+    if driver is None:
+        return
+    driver.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(WRAP_UP)
+    os._exit(1)

@@ -1,0 +1,209 @@
+"""A sweep's trials in Optuna: which combination comes next, what was reported, what is worth going on with.
+
+One process asks and tells, so the journal has one writer. It outlives that process: a trial that was being run when
+the process ended is handed out again by the next one, under its old number and with its old values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifar_mlflow.config import as_option
+from cifar_mlflow.space import Parameter, ordered
+from cifar_mlflow.sweep_config import OBJECTIVES, SweepConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+FIRST_DECISION = 1  # epochs before the pruner may stop a run, then 3 times as many at each decision
+REDUCTION = 3
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """A trial to run: its number, from 0, and the values of those parameters that matter in it."""
+
+    number: int
+    values: dict[str, Any]
+
+
+class TuningStudy:
+    """The trials of one sweep. Not thread-safe; one process at a time may have the journal open."""
+
+    def __init__(self, spec: SweepConfig, journal: Path) -> None:
+        """Opens the `journal` (an absolute path), new or left behind by a process that is gone."""
+        import optuna
+        from optuna.storages.journal import JournalFileBackend
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        logging.getLogger("optuna").setLevel(logging.ERROR)
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        repair_journal(journal)
+        self._spec, self._optuna = spec, optuna
+        self._space = ordered(spec.space)
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
+        self._study = _open(storage, spec, self._distribution)
+        self._grid = spec.grid() if spec.sampler == "grid" else None
+        self._tried = {self._key(self._values(trial)) for trial in self._study.get_trials(deepcopy=False)}
+        self._interrupted = [
+            trial.number for trial in self._study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"
+        ]
+
+    def suggest(self) -> Suggestion | None:
+        """The next trial to run; None once all that the spec asks for have been handed out."""
+        if self._interrupted:
+            trial = self._trial(self._interrupted.pop(0))
+            return Suggestion(trial.number, self._choose(trial))
+        number = len(self._study.get_trials(deepcopy=False))
+        waiting = any(trial.state.name == "WAITING" for trial in self._study.get_trials(deepcopy=False))
+        if self._grid is not None and not waiting:
+            values = next((values for values in self._grid if self._key(values) not in self._tried), None)
+            if values is None:
+                return None
+            self._study.enqueue_trial({name: as_option(value) for name, value in values.items()})
+        elif not waiting and number >= (self._spec.trials or 0):
+            return None
+        self._study.sampler = self._sampler(number)
+        trial = self._study.ask()
+        return Suggestion(trial.number, self._choose(trial))
+
+    def told(self) -> list[Suggestion]:
+        """The trials that `tell` has ended, by this process or an earlier one, without the pruned."""
+        trials = self._study.get_trials(deepcopy=False)
+        return [
+            Suggestion(trial.number, self._values(trial))
+            for trial in trials
+            if trial.state.name in ("COMPLETE", "FAIL")
+        ]
+
+    def report(self, number: int, epoch: int, value: float) -> bool:
+        """Takes the objective's value after an epoch; whether the run is worth going on with."""
+        trial = self._trial(number)
+        with warnings.catch_warnings():
+            # A run that is started again reports its epochs again.
+            warnings.simplefilter("ignore")
+            trial.report(value, epoch)
+        return not trial.should_prune()
+
+    def tell(self, number: int, value: float | None, pruned: bool = False) -> None:
+        """Ends a trial with its objective; None if it failed or was pruned."""
+        states = self._optuna.trial.TrialState
+        state = states.PRUNED if pruned else states.FAIL if value is None else states.COMPLETE
+        self._study.tell(number, value if state == states.COMPLETE else None, state=state, skip_if_finished=True)
+
+    def importances(self) -> dict[str, float]:
+        """Each parameter's share in the objective's variation, largest first; empty if there is too little to tell."""
+        done = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.COMPLETE,))
+        if len(done) < 4 or len({trial.value for trial in done}) < 2:
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return dict(self._optuna.importance.get_param_importances(self._study))
+            except (ValueError, RuntimeError):  # a parameter with one value only
+                return {}
+
+    def _trial(self, number: int) -> optuna.Trial:
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        return self._optuna.Trial(self._study, frozen._trial_id)
+
+    def _choose(self, trial: optuna.Trial) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for name, parameter in self._space:
+            if parameter.applies(values):
+                values[name] = self._suggest(trial, name, parameter)
+        self._tried.add(self._key(values))
+        return values
+
+    def _suggest(self, trial: optuna.Trial, name: str, parameter: Parameter) -> Any:
+        distribution = self._distribution(parameter)
+        # One call for every kind of distribution; the public suggest_* are one each.
+        return self._decode(name, trial._suggest(name, distribution))
+
+    def _distribution(self, parameter: Parameter) -> Any:
+        of = self._optuna.distributions
+        if parameter.low is None or parameter.high is None or self._spec.sampler == "grid":
+            # As texts: Optuna stores no lists, and holds 1 and True for equal.
+            return of.CategoricalDistribution([as_option(value) for value in parameter.choices()])
+        if parameter.kind == "integer":
+            low, high, step = round(parameter.low), round(parameter.high), round(parameter.step or 1)
+            return of.IntDistribution(low, high, log=parameter.log, step=step)
+        return of.FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+
+    def _decode(self, name: str, stored: Any) -> Any:
+        parameter = self._spec.space[name]
+        if not isinstance(stored, str):
+            return parameter.cast(stored)
+        return next(value for value in parameter.choices() if as_option(value) == stored)
+
+    def _values(self, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+        return {name: self._decode(name, stored) for name, stored in trial.params.items()}
+
+    def _key(self, values: dict[str, Any]) -> frozenset[tuple[str, str]]:
+        return frozenset((name, as_option(value)) for name, value in values.items())
+
+    def _sampler(self, number: int) -> Any:
+        # Seeded for each trial by itself: a sweep that is taken up again draws what it would have drawn.
+        seed = int(hashlib.sha256(f"{self._spec.base_config.seed}/{number}".encode()).hexdigest()[:8], 16)
+        samplers = self._optuna.samplers
+        if self._spec.sampler == "tpe":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # Trials that run at the same time must not all look at the same spot.
+                return samplers.TPESampler(seed=seed, constant_liar=True)
+        return samplers.RandomSampler(seed=seed)
+
+
+def _open(storage: Any, spec: SweepConfig, distribution: Callable[[Parameter], Any]) -> optuna.Study:
+    """The study of this very space; where values were added to the space, its older trials are taken along."""
+    import optuna
+
+    distributions = {name: distribution(parameter) for name, parameter in ordered(spec.space)}
+    digest = hashlib.sha256(json.dumps([*map(repr, distributions.items())]).encode()).hexdigest()[:16]
+    before = [name for name in optuna.get_all_study_names(storage) if name != digest]
+    known = digest in optuna.get_all_study_names(storage)
+    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
+    if spec.pruner == "successive_halving":
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_DECISION, reduction_factor=REDUCTION)
+    study: optuna.Study = optuna.create_study(
+        storage=storage,
+        pruner=pruner,
+        study_name=digest,
+        direction="maximize" if OBJECTIVES[spec.objective][1] else "minimize",
+        load_if_exists=True,
+    )
+    if before and not known:
+        for trial in optuna.load_study(storage=storage, study_name=before[-1]).get_trials(deepcopy=True):
+            trial.distributions = {name: distributions[name] for name in trial.params}
+            study.add_trial(trial)
+    return study
+
+
+def repair_journal(journal: Path) -> None:
+    """Removes what a process that was killed left half done: a lock, and a last line that is not whole."""
+    # The caller sees to it that no other process has the journal open.
+    journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
+    if not journal.exists():
+        return
+    content = journal.read_bytes()
+    whole = b"".join(_whole_lines(content))
+    if whole != content:
+        journal.write_bytes(whole)
+
+
+def _whole_lines(content: bytes) -> Iterator[bytes]:
+    for line in content.splitlines(keepends=True):
+        try:
+            json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith(b"\n"):
+            return
+        yield line

@@ -1,0 +1,245 @@
+"""What all tests share: a place of their own to work in, a tiny dataset, and the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
+
+TINY_CLASSES = 3
+# Enough for the tiny dataset to be learned, in a fraction of a second.
+TINY_TRAINING = ("--epochs", "3", "--batch-size", "8", "--scheduler", "none", "--precision", "float32")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command came to."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
+
+
+@contextlib.contextmanager
+def standing_in(directory: Path) -> Iterator[Path]:
+    """The current directory and environment of a command: nothing of the user's own store, state or cache."""
+    before, environment = Path.cwd(), dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("MLFLOW_") or name == "CIFAR_MLFLOW_DEBUG"]:
+        del os.environ[name]
+    work = directory / "work"
+    work.mkdir(exist_ok=True)
+    os.environ["CIFAR_MLFLOW_STATE"] = str(directory / "state")
+    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
+    os.chdir(work)
+    try:
+        yield work
+    finally:
+        os.chdir(before)
+        os.environ.clear()
+        os.environ.update(environment)
+        if "mlflow" in sys.modules:
+            sys.modules["mlflow"].set_tracking_uri(None)
+
+
+@pytest.fixture(autouse=True)
+def work(tmp_path) -> Iterator[Path]:
+    """A fresh current directory, with a fresh state and cache beside it."""
+    with standing_in(tmp_path) as directory:
+        yield directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_font_cache(tmp_path_factory) -> Iterator[None]:
+    """matplotlib would look for all fonts anew in each fresh cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
+
+
+# ---------------------------------------------------------------------------------------------------------- data
+
+
+def tiny_arrays(train=120, test=30, size=8, channels=3, seed=0) -> dict[str, np.ndarray]:
+    """Noise of three kinds: the class says which third of the rows is bright."""
+    rng = np.random.default_rng(seed)
+    arrays = {}
+    for part, count in (("train", train), ("test", test)):
+        labels = np.arange(count) % TINY_CLASSES
+        pixels = rng.integers(0, 60, (count, size, size, channels), dtype=np.uint8)
+        for image, label in zip(pixels, labels, strict=True):
+            third = size // TINY_CLASSES
+            image[label * third : (label + 1) * third] += 150
+        arrays |= {f"x_{part}": pixels, f"y_{part}": labels}
+    return arrays
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """The .npz file of a dataset that a network learns within a second."""
+    path = tmp_path_factory.mktemp("data") / "tiny.npz"
+    np.savez(path, **tiny_arrays())
+    return path
+
+
+@pytest.fixture
+def write_npz(work):
+    """Writes the tiny dataset with some arrays changed, or left out (None); returns the path."""
+
+    def write(name="changed.npz", size=8, channels=3, seed=0, **changes) -> Path:
+        arrays = tiny_arrays(size=size, channels=channels, seed=seed) | changes
+        np.savez(work / name, **{key: value for key, value in arrays.items() if value is not None})
+        return work / name
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def cifar10_directory() -> Path:
+    """The directory of the real CIFAR-10."""
+    place = os.environ.get("CIFAR_MLFLOW_DATA")
+    if not place:
+        pytest.skip("CIFAR_MLFLOW_DATA does not say where CIFAR-10 is")
+    return Path(place)
+
+
+# -------------------------------------------------------------------------------------------- the command line
+
+
+def run_here(*words: object) -> Outcome:
+    """`cifar-mlflow WORDS` in this process: as a process of its own, less the five seconds of imports."""
+    from cifar_mlflow import cli
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    stdout, stderr = io.StringIO(), io.StringIO()
+    code = 0
+    try:
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout):
+            patch.setattr(sys, "argv", ["cifar-mlflow", *map(str, words)])
+            with contextlib.redirect_stderr(stderr):
+                cli.main()
+    except SystemExit as end:
+        code = end.code or 0
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return Outcome(code, stdout.getvalue(), stderr.getvalue())
+
+
+@pytest.fixture(scope="session")
+def _empty_store(tmp_path_factory) -> Path:
+    """An initialized store without runs: creating one takes seconds, copying it none."""
+    directory = tmp_path_factory.mktemp("empty_store")
+    with standing_in(directory) as work:
+        assert run_here("check").code == 0
+        return work / "mlflow.db"
+
+
+@pytest.fixture
+def cifar(work, _empty_store):
+    """Runs `cifar-mlflow WORDS` in this process, with a store in the current directory; returns the outcome."""
+    shutil.copy(_empty_store, work / "mlflow.db")
+    return run_here
+
+
+@pytest.fixture
+def spawn(work):
+    """Starts `python -m cifar_mlflow WORDS`; what still runs when the test ends is killed."""
+    started = []
+
+    def start(*words: object) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "cifar_mlflow", *map(str, words)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def cifar_process(spawn):
+    """Runs `python -m cifar_mlflow WORDS` to its end, as a process of its own; returns the outcome."""
+
+    def run(*words: object, timeout: float = 120) -> Outcome:
+        process = spawn(*words)
+        stdout, stderr = process.communicate(timeout=timeout)
+        return Outcome(process.returncode, stdout, stderr)
+
+    return run
+
+
+# ------------------------------------------------------------------------------------------- what is in the store
+
+
+@pytest.fixture
+def client(work):
+    """A function that returns MLflow's client of the store in the current directory."""
+    from mlflow import MlflowClient
+
+    return lambda: MlflowClient(f"sqlite:///{work}/mlflow.db")
+
+
+@pytest.fixture
+def runs(client):
+    """A function that lists all runs of all experiments of that store, the newest first."""
+    from mlflow.entities import ViewType
+
+    def listed():
+        experiments = [found.experiment_id for found in client().search_experiments(ViewType.ALL)]
+        return list(client().search_runs(experiments, run_view_type=ViewType.ALL))
+
+    return listed
+
+
+@pytest.fixture
+def statuses(runs):
+    """A function that lists the status of each run of that store, the newest first."""
+    return lambda: [run.info.status for run in runs()]
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory, tiny, _empty_store) -> tuple[Path, Outcome]:
+    directory = tmp_path_factory.mktemp("trained")
+    with standing_in(directory) as work:
+        shutil.copy(_empty_store, work / "mlflow.db")
+        outcome = run_here("train", "--dataset", tiny, *TINY_TRAINING)
+        assert outcome.code == 0, outcome.output
+        return work / "mlflow.db", outcome
+
+
+@pytest.fixture
+def trained(work, cifar, client, _trained):
+    """The run of a finished training on the tiny dataset, in a store of the test's own (the artifacts are shared)."""
+    shutil.copy(_trained[0], work / "mlflow.db")
+    (experiment,) = [found for found in client().search_experiments() if found.name == "tiny"]
+    (run,) = client().search_runs([experiment.experiment_id])
+    return run
+
+
+@pytest.fixture
+def tiny_training(tiny) -> tuple[str, ...]:
+    """The words after `train` for a training on the tiny dataset."""
+    return ("--dataset", str(tiny), *TINY_TRAINING)

@@ -1,0 +1,356 @@
+"""Whatever is wrong is told in one message, with the exit code of its kind, and no run is left running."""
+
+import http.server
+import io
+import socket
+import sqlite3
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+OPTIONS, DATA, STORE, MODEL = 2, 3, 4, 6
+TOLD_WITHIN = 10  # seconds
+
+
+@pytest.fixture
+def refused(cifar, statuses):
+    """Runs a command that must fail as said: its code, its message, no traceback, no run left RUNNING."""
+
+    def check(code, message, *words):
+        outcome = cifar(*words)
+        assert message in outcome.stderr
+        assert outcome.code == code
+        assert "Traceback" not in outcome.output
+        assert "this should not have happened" not in outcome.output
+        assert "RUNNING" not in statuses()
+        return outcome
+
+    return check
+
+
+# ------------------------------------------------------------------------------------------------------- options
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--epochs 0", "--epochs: '0' is refused: must be greater than or equal to 1"),
+        ("--epochs 1.5", "--epochs: '1.5' is refused: must be a valid integer"),
+        ("--epochs", "Error: Option '--epochs' requires an argument."),
+        ("--learning-rate inf", "--learning-rate: 'inf' is refused: must be a finite number"),
+        ("--learning-rate -1", "--learning-rate: '-1' is refused: must be greater than 0"),
+        ("--learning-rate fast", "--learning-rate: 'fast' is refused: must be a valid number"),
+        ("--gamma 0", "--gamma: '0' is refused: must be greater than 0"),
+        ("--dropout 1", "--dropout: '1' is refused: must be less than 1"),
+        ("--seed -1", "--seed: '-1' is refused: must be greater than or equal to 0"),
+        ("--threads 0", "--threads: '0' is refused: must be auto or a whole number, 1 or more"),
+        ("--validation-size most", "--validation-size: 'most' is refused: must be auto or a whole number, 0 or more"),
+        ("--batch-norm perhaps", "--batch-norm: 'perhaps' is refused: must be a valid boolean"),
+        ("--milestones 5,x", "--milestones: '5,x' is refused: must be a valid integer"),
+        ("--data-dir=", "--data-dir: '' is refused: must not be empty"),
+        ("--dataset imagenet", "--dataset: 'imagenet' is refused: must be cifar10, digits or a path that ends in .npz"),
+        ("--activation rellu", "is not one of relu, leaky_relu, prelu, rrelu, elu, gelu, silu (did you mean relu?)"),
+        ("--lerning-rate 1", "--lerning-rate: no such option (did you mean --learning-rate?)"),
+        ("--batch-size 1", "--batch-size: 1 cannot be combined with --batch-norm true"),
+        ("--scheduler multistep --milestones 20,10", "--milestones: 20,10 must rise, each larger than the one before"),
+        ("stray", "'stray': every value needs an option before it"),
+    ],
+)
+def test_a_wrong_option(refused, runs, words, message):
+    refused(OPTIONS, message, "train", *words.split())
+    assert runs() == []
+
+
+def test_a_gpu_that_is_not_there(refused, runs, tiny):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    refused(OPTIONS, "--device: cuda is not available here", "train", "--dataset", tiny, "--device", "cuda")
+    assert runs() == []
+
+
+def test_a_validation_split_that_leaves_nothing(refused, tiny):
+    message = "--validation-size: 119 leaves fewer than 2 of 120 images to train on; give at most 118"
+    refused(OPTIONS, message, "train", "--dataset", tiny, "--validation-size", 119)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- relu\n", "must hold a mapping, such as `activation: prelu`"),
+        (b"relu\n", "must hold a mapping, such as `activation: prelu`"),
+        (bytes(range(256)), "it is not a text file in UTF-8"),
+        (b"epochs: [1\n", "it is not valid YAML"),
+        (b"epochs: 1\nepochs: 2\n", "the key 'epochs' stands twice"),
+        (b"epochs: !!python/object/apply:os.getcwd []\n", "it is not valid YAML: could not determine a constructor"),
+        (b"activatoin: relu\n", "--activatoin: no such option (did you mean --activation?)"),
+        (b"activation: no\n", "--activation: False is not one of relu"),
+        (b"epochs: {a: 1}\n", "--epochs: {'a': 1} is refused: must be a valid integer"),
+    ],
+)
+def test_a_wrong_configuration_file(refused, work, content, message):
+    (work / "wrong.yaml").write_bytes(content)
+    assert "wrong.yaml" in refused(OPTIONS, message, "train", "--config", "wrong.yaml").stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("none.yaml", "the file none.yaml:\n  - it cannot be read: No such file or directory"),
+        (".", "it cannot be read: Is a directory"),
+        ("", "it cannot be read"),
+    ],
+)
+def test_no_configuration_file(refused, path, message):
+    refused(OPTIONS, message, "train", "--config", path)
+
+
+# ---------------------------------------------------------------------------------------------------------- data
+
+
+LABELS = np.arange(120) % 3
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"y_test": None}, "changed.npz: the arrays y_test are missing (found: x_train, y_train, x_test); needed are"),
+        ({"x_train": np.zeros((120, 8, 8, 3))}, "x_train is float64 of shape (120, 8, 8, 3); needed is uint8"),
+        ({"x_train": np.zeros((120, 3, 8, 8), np.uint8)}, "x_train is uint8 of shape (120, 3, 8, 8); needed is uint8"),
+        ({"x_test": np.zeros((30, 9, 9, 3), np.uint8)}, "training images are (8, 8, 3) and the test images (9, 9, 3)"),
+        ({"y_train": LABELS[:-1]}, "x_train has 120 images and y_train 119 labels; needed is one label an image"),
+        ({"y_train": LABELS * 1.0}, "y_train is float64 of shape (120,); needed are whole numbers"),
+        ({"y_train": LABELS - 1}, "y_train has labels from -1 to 1; needed are 0 to 1"),
+        ({"y_test": np.full(30, 7)}, "y_test has labels from 7 to 7; needed are 0 to 2"),
+        ({"y_train": LABELS * 2}, "no training image has label 1; needed is every label from 0 to 4"),
+        ({"classes": np.array(["a", "b"])}, "y_train has labels from 0 to 2; needed are 0 to 1"),
+        ({"classes": np.array([{}, {}, {}])}, "this is not a readable .npz file without pickled objects"),
+    ],
+)
+def test_a_wrong_npz(refused, runs, write_npz, arrays, message):
+    refused(DATA, message, "train", "--dataset", write_npz(**arrays))
+    assert runs() == []
+
+
+def test_test_images_among_the_training_images(refused, write_npz, tiny):
+    path = write_npz(x_test=np.load(tiny)["x_train"][:30])
+    message = "30 of the 30 test images are also training images, so a test accuracy would flatter"
+    refused(DATA, message, "train", "--dataset", path)
+
+
+def huge_npz() -> bytes:
+    """A few hundred bytes that promise three terabytes."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in ("x_train", "y_train", "x_test", "y_test"):
+            header = io.BytesIO()
+            shape = (10**9, 32, 32, 3) if name[0] == "x" else (10**9,)
+            np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            archive.writestr(f"{name}.npy", header.getvalue() + b"\0" * 100)
+    return file.getvalue()
+
+
+def damaged(content: bytes) -> bytes:
+    return content[:3000] + bytes([content[3000] ^ 255]) + content[3001:]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda whole: b"", "this is no .npz file, or a part of one"),
+        (lambda whole: b"hello", "this is no .npz file, or a part of one"),
+        (lambda whole: whole[: len(whole) // 2], "this is no .npz file, or a part of one"),
+        (lambda whole: damaged(whole), "this .npz file is damaged (BadZipFile: Bad CRC-32 for file 'x_train.npy')"),
+        (lambda whole: huge_npz(), "Unable to allocate"),
+    ],
+    ids=["empty", "text", "truncated", "changed", "huge"],
+)
+def test_a_damaged_npz(refused, work, tiny, spoil, message):
+    (work / "bad.npz").write_bytes(spoil(tiny.read_bytes()))
+    outcome = refused(DATA, message, "train", "--dataset", "bad.npz")
+    assert "error: bad.npz: " in outcome.stderr
+    assert "load it unsafely" not in outcome.stderr
+
+
+def test_no_npz(refused, work):
+    refused(DATA, "none.npz: there is no such file", "train", "--dataset", "none.npz")
+    (work / "folder.npz").mkdir()
+    refused(DATA, "Is a directory", "train", "--dataset", "folder.npz")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, "(--data-dir) holds neither the folder cifar-10-batches-py nor cifar-10-python.tar.gz"),
+        ({"cifar-10-batches-py/other": b""}, "data_batch_1 is missing; fetch CIFAR-10 again"),
+        ({"cifar-10-batches-py/data_batch_1": b"x"}, "data_batch_1 is not the official file (its md5 differs)"),
+        ({"cifar-10-python.tar.gz": b"x" * 1000}, "cifar-10-python.tar.gz: this archive is damaged"),
+    ],
+    ids=["empty", "missing", "corrupt", "no archive"],
+)
+def test_a_wrong_cifar10_directory(refused, work, files, message):
+    (work / "data").mkdir()
+    for name, content in files.items():
+        path = work / "data" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+    refused(DATA, message, "train", "--data-dir", "data")
+
+
+# --------------------------------------------------------------------------------------------------- the store
+
+
+@pytest.fixture
+def refused_store(refused, monkeypatch, tiny):
+    """As `refused`, for a training into the store at a URI; within ten seconds, and without its password."""
+
+    def check(uri, message):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        started = time.monotonic()
+        outcome = refused(STORE, message, "train", "--dataset", tiny, "--epochs", 1)
+        assert time.monotonic() - started < TOLD_WITHIN
+        assert "secret" not in outcome.output
+        return outcome
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("ftp://user:secret@host", "MLFLOW_TRACKING_URI=ftp://***@host cannot be tracked to; give a URI that starts"),
+        ("htpp://host", "MLFLOW_TRACKING_URI=htpp://host cannot be tracked to; give a URI that starts with http"),
+        ("databricks", "MLFLOW_TRACKING_URI=databricks cannot be tracked to; give a URI that starts with http"),
+        ("http://[::1", "MLFLOW_TRACKING_URI=http://[::1 is no URI (Invalid IPv6 URL)"),
+        ("http://host:99999", "Invalid url"),
+        ("mlruns", "MLFLOW_TRACKING_URI=mlruns is a directory, which MLflow no longer tracks to; use for example"),
+        ("file:///tmp/mlruns", "use for example sqlite:////tmp/mlruns/mlflow.db"),
+        ("sqlite://", "names no file, so all would be forgotten; give for example sqlite:///mlflow.db"),
+        ("mssql+none://user:secret@host/db", "mssql+none://***@host/db"),
+        ("http://user:secret@no-such-host.invalid:5000", "no MLflow server answers at http://***@no-such-host.invalid"),
+    ],
+)
+def test_a_wrong_uri(refused_store, uri, message):
+    refused_store(uri, message)
+
+
+def test_a_port_where_no_server_listens(refused_store):
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port = reserved.getsockname()[1]
+        outcome = refused_store(f"http://user:secret@127.0.0.1:{port}", "no MLflow server answers at http://***@127.")
+    assert "Start one (`mlflow server`)" in outcome.stderr
+
+
+def test_a_server_that_never_answers(refused_store):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        refused_store(f"http://user:secret@127.0.0.1:{silent.getsockname()[1]}", "no MLflow server answers at")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "message"),
+    [
+        (500, b"oops", "too many 500 error responses"),
+        (401, b"who are you?", "refuses access (API request to endpoint"),
+        (403, b"no", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
+        (404, b"nothing here", "failed with error code 404"),
+        (200, b"<html>Welcome</html>", "the response body was not in a valid JSON format"),
+        (200, b"{}", "Invalid value"),
+    ],
+)
+def test_a_server_of_another_kind(refused_store, status, body, message):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_POST = do_GET
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        refused_store(f"http://user:secret@127.0.0.1:{server.server_port}", message)
+        server.shutdown()
+
+
+@pytest.mark.parametrize("path", ["/proc/mlflow.db", "/sys/mlflow.db", "{work}", "{work}/file/mlflow.db"])
+def test_a_store_that_cannot_be_written(refused_store, work, path):
+    (work / "file").write_text("")
+    message = "cannot be written ("
+    refused_store(f"sqlite:///{path.format(work=work)}", message)
+
+
+def test_a_text_file_as_store(refused_store, work):
+    (work / "notes.db").write_text("these are my notes\n" * 100)
+    refused_store("sqlite:///notes.db", f"sqlite:///{work}/notes.db is not an SQLite database; move the file away")
+
+
+def test_a_store_of_another_version_of_mlflow(refused_store, work, _empty_store):
+    (work / "future.db").write_bytes(_empty_store.read_bytes())
+    with sqlite3.connect(work / "future.db") as database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    outcome = refused_store("sqlite:///future.db", "future.db was written by another version of MLflow")
+    assert "if it is newer, install that version of MLflow" in outcome.stderr
+
+
+def test_a_deleted_experiment(refused, client, tiny):
+    client().delete_experiment(client().create_experiment("gone"))
+    message = "the experiment 'gone' was deleted; restore it with `mlflow experiments restore -x 1`"
+    refused(STORE, message, "train", "--dataset", tiny, "--experiment", "gone")
+
+
+# -------------------------------------------------------------------------------------------------------- models
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("f" * 32, f"there is no run {'f' * 32} in sqlite:///"),
+        ("mymodel", "'mymodel' names no model; give a run id (32 hex digits), models:/NAME/VERSION"),
+        ("models:/m-123", "there is no model models:/m-123 in sqlite:///"),
+        ("models:/net/1", "there is no model models:/net/1 in sqlite:///"),
+        ("models:/net@champion", "there is no model models:/net@champion in sqlite:///"),
+        ("models:/net", "models:/net names no version; give models:/NAME/VERSION or models:/NAME@ALIAS"),
+    ],
+)
+def test_no_such_model(refused, model, message):
+    refused(MODEL, message, "evaluate", model)
+
+
+def test_a_run_without_a_model(refused, client):
+    run = client().create_run("0")
+    client().set_terminated(run.info.run_id, "FAILED")
+    refused(MODEL, f"the run {run.info.run_id} (FAILED) has no model", "evaluate", run.info.run_id)
+
+
+def test_a_model_that_another_program_logged(refused, client):
+    run = client().create_run("0")
+    client().set_terminated(run.info.run_id)
+    model = client().create_logged_model("0", source_run_id=run.info.run_id)
+    message = f"the model {model.model_id} is PENDING: it was never logged completely"
+    refused(MODEL, message, "evaluate", f"models:/{model.model_id}")
+    client().finalize_logged_model(model.model_id, "READY")
+    message = f"the run {run.info.run_id} was not recorded by cifar-mlflow: it has no dataset digest"
+    refused(MODEL, message, "evaluate", f"models:/{model.model_id}")
+
+
+def test_a_model_whose_files_are_gone(refused, client, trained):
+    model = client().get_logged_model(trained.outputs.model_outputs[0].model_id)
+    location = Path(model.artifact_location.removeprefix("file://"))
+    hidden = location.rename(location.with_name("hidden"))
+    try:
+        refused(MODEL, f"models:/{model.model_id} cannot be loaded", "evaluate", f"models:/{model.model_id}")
+    finally:
+        hidden.rename(location)

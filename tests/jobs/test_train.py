@@ -1,0 +1,235 @@
+"""`train`: what a run leaves behind, however it ends."""
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from cifar_mlflow.config import TrainingConfig, resolve
+
+EPOCH_METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
+DIVERGING = ("--learning-rate", "1e30", "--optimizer", "sgd", "--batch-norm", "false", "--activation", "relu")
+
+
+def artifacts(client, run):
+    return {entry.path for entry in client.list_artifacts(run.info.run_id)}
+
+
+def artifact(client, run, name):
+    return Path(client.download_artifacts(run.info.run_id, name))
+
+
+def models(client, run):
+    """Weights (last, best) to the logged model."""
+    found = [client.get_logged_model(output.model_id) for output in run.outputs.model_outputs]
+    return {model.tags["weights"]: model for model in found}
+
+
+class TestAFinishedRun:
+    def test_has_every_field_as_a_parameter(self, trained):
+        assert set(trained.data.params) == set(TrainingConfig.model_fields)
+        assert (trained.data.params["batch_size"], trained.data.params["learning_rate"]) == ("8", "0.002")
+
+    def test_has_one_point_an_epoch_of_each_metric(self, client, trained):
+        for name in EPOCH_METRICS:
+            points = client().get_metric_history(trained.info.run_id, name)
+            assert [point.step for point in points] == [1, 2, 3], name
+
+    def test_has_its_summary_once(self, client, trained):
+        accuracies = [point.value for point in client().get_metric_history(trained.info.run_id, "val_accuracy")]
+        for name, value in (("final_val_accuracy", accuracies[-1]), ("best_val_accuracy", max(accuracies))):
+            (point,) = client().get_metric_history(trained.info.run_id, name)
+            assert point.value == value
+
+    def test_has_learned(self, trained):
+        assert trained.data.metrics["final_val_accuracy"] > 90
+
+    def test_has_its_files_at_the_root(self, client, trained):
+        assert {"config.yaml", "curves.png", "confusion_matrix.png", "val_predictions.npz"} <= artifacts(
+            client(), trained
+        )
+
+    def test_has_a_configuration_that_gives_the_same_run_again(self, client, trained):
+        values = yaml.safe_load(artifact(client(), trained, "config.yaml").read_text())
+        assert resolve(values).fingerprint == trained.data.tags["config_fingerprint"]
+
+    def test_has_the_predictions_of_its_validation_images(self, client, trained, tiny):
+        predictions = np.load(artifact(client(), trained, "val_predictions.npz"))
+        labels = np.load(tiny)["y_train"][predictions["index"]]
+        assert predictions["label"].tolist() == labels.tolist()
+        assert predictions["predicted"].tolist() == predictions["probabilities"].argmax(1).tolist()
+        accuracy = 100 * (predictions["predicted"] == labels).mean()
+        assert accuracy == pytest.approx(trained.data.metrics["final_val_accuracy"])
+
+    def test_tells_where_it_came_from(self, trained):
+        tags = trained.data.tags
+        assert tags["kind"] == "single"
+        assert tags["threads_used"].isdigit()
+        assert tags["git_dirty"] in ("true", "false") if "git_dirty" in tags else "unknown" in tags["git_commit"]
+        for name in ("version_torch", "version_cuda", "version_cifar_mlflow", "hardware", "device", "precision_used"):
+            assert tags[name]
+        assert "trains_on_all" not in tags
+        assert "failure" not in tags
+
+    def test_has_its_dataset_as_an_input(self, trained, tiny):
+        (entry,) = trained.inputs.dataset_inputs
+        assert entry.dataset.name == "tiny"
+        assert entry.dataset.digest == trained.data.tags["dataset_digest"]
+        assert json.loads(entry.dataset.source) == {"uri": str(tiny)}
+        assert json.loads(entry.dataset.profile) == {"train": 108, "validation": 12, "test": 30}
+        assert [(tag.key, tag.value) for tag in entry.tags] == [("mlflow.data.context", "training")]
+
+    def test_has_two_models_with_their_epoch_and_metric(self, client, trained):
+        steps = {output.model_id: output.step for output in trained.outputs.model_outputs}
+        history = [point.value for point in client().get_metric_history(trained.info.run_id, "val_accuracy")]
+        found = models(client(), trained)
+        assert set(found) == {"last", "best"}
+        assert steps[found["last"].model_id] == 3
+        assert steps[found["best"].model_id] == 1 + int(np.argmax(history))
+        for weights, metric in (("last", "final_val_accuracy"), ("best", "best_val_accuracy")):
+            assert found[weights].name == f"report_cnn-prelu-{weights}"
+            (point,) = found[weights].metrics
+            assert (point.key, point.value) == (metric, trained.data.metrics[metric])
+
+    def test_is_described_in_a_sentence(self, trained):
+        note = trained.data.tags["mlflow.note.content"]
+        assert note.startswith(
+            "report_cnn with prelu on tiny (108 training images): adam at 0.002 with a constant rate"
+        )
+        assert f"Validation accuracy after the last epoch: {trained.data.metrics['final_val_accuracy']:.2f}%" in note
+
+    def test_ends_with_what_to_type_next(self, _trained, trained):
+        run_id = trained.info.run_id
+        lines = _trained[1].stdout.splitlines()
+        assert lines[0] == f"run       {run_id} (tiny-prelu-adam-seed0)"
+        assert f"evaluate  cifar-mlflow evaluate {run_id}" in lines
+        assert lines[-1] == f"done: tiny, validation accuracy {trained.data.metrics['final_val_accuracy']:.2f}%"
+
+
+def test_training_on_all_images_names_the_test_set(cifar, client, runs, tiny_training):
+    outcome = cifar("train", *tiny_training, "--validation-size", 0, "--epochs", 1)
+    (run,) = runs()
+    assert "warning: --validation-size 0 trains on all images" in outcome.stderr
+    assert outcome.stdout.splitlines()[-1].startswith("done: tiny, test accuracy ")
+    assert run.data.tags["trains_on_all"] == "true"
+    assert {"epoch_test_accuracy", "epoch_test_loss"} <= set(run.data.metrics)
+    assert not [name for name in run.data.metrics if "val" in name or name.startswith("test_")]
+    assert set(models(client(), run)) == {"last"}
+    assert "curves.png" in artifacts(client(), run)
+    assert "val_predictions.npz" not in artifacts(client(), run)
+
+
+def test_a_diverging_run_fails_and_says_why(cifar, runs, tiny_training):
+    outcome = cifar("train", *tiny_training, *DIVERGING)
+    (run,) = runs()
+    assert outcome.code == 5
+    assert "at epoch 1, step 2 of 14. The likely cause is a learning rate that is too high" in outcome.stderr
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failure"] in outcome.stderr
+    assert "Ended after 0 of 3 epochs" in run.data.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_keeps_what_it_reached(cifar, spawn, client, runs, tiny, number, code):
+    process = spawn("train", "--dataset", tiny, "--epochs", 100_000, "--scheduler", "none")
+    reached = ""
+    while "epoch      2/100000" not in reached:
+        line = process.stderr.readline()
+        assert line, f"it ended by itself:\n{reached}"
+        reached += line
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
+    (run,) = runs()
+    assert process.returncode == code
+    assert stderr.splitlines()[-1] == f"stopped by {number.name}"
+    assert "Traceback" not in stderr
+    assert run.info.status == "KILLED"
+    points = client().get_metric_history(run.info.run_id, "val_accuracy")
+    assert [point.step for point in points] == list(range(1, len(points) + 1))
+    assert len(points) >= 2
+    assert {"config.yaml", "curves.png"} <= artifacts(client(), run)
+    assert f"Ended after {len(points)} of 100000 epochs: stopped by" in run.data.tags["mlflow.note.content"]
+
+
+def test_the_same_command_gives_the_same_run(cifar, client, runs, trained, tiny_training):
+    cifar("train", *tiny_training)
+    again = next(run for run in runs() if run.info.run_id != trained.info.run_id)
+    assert again.data.tags["run_fingerprint"] == trained.data.tags["run_fingerprint"]
+    for name in ("val_loss", "train_loss", "val_accuracy", "train_accuracy"):
+        first, second = (
+            [point.value for point in client().get_metric_history(run.info.run_id, name)] for run in (trained, again)
+        )
+        assert first == second, name
+    first, second = (np.load(artifact(client(), run, "val_predictions.npz")) for run in (trained, again))
+    assert (first["probabilities"] == second["probabilities"]).all()
+
+
+class TestTheExperiment:
+    @pytest.fixture
+    def name_after(self, cifar, client, runs, tiny):
+        """A function that trains with some options and returns the experiment's name and the run's."""
+
+        def train(*options):
+            before = {run.info.run_id for run in runs()}
+            outcome = cifar("train", "--dataset", tiny, *DIVERGING, *options)
+            (run,) = [run for run in runs() if run.info.run_id not in before]
+            assert outcome.code == 5  # quickly: it diverges in its first step
+            return client().get_experiment(run.info.experiment_id).name, run.info.run_name
+
+        return train
+
+    def test_and_run_are_named_after_the_data_and_the_configuration(self, name_after):
+        assert name_after("--seed", 7) == ("tiny", "tiny-relu-sgd-seed7")
+
+    def test_and_run_can_be_named(self, name_after):
+        assert name_after("--experiment", "mine", "--run-name", "first") == ("mine", "first")
+
+    def test_may_come_from_mlflows_variables(self, name_after, client, monkeypatch):
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "theirs")
+        assert name_after()[0] == "theirs"
+        assert name_after("--experiment", "mine")[0] == "mine"
+        monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", client().get_experiment_by_name("theirs").experiment_id)
+        assert name_after()[0] == "theirs"
+
+
+class TestUnderMlflowRun:
+    """MLflow has made the run, logged what was typed, and tells the run's id."""
+
+    @pytest.fixture
+    def project_run(self, cifar, client, monkeypatch):
+        def make(**typed):
+            run = client().create_run(client().create_experiment("theirs"), run_name="named")
+            for name, value in typed.items():
+                client().log_param(run.info.run_id, name, value)
+            monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+            return run
+
+        return make
+
+    def test_the_run_is_mlflows_and_keeps_what_was_typed(self, project_run, cifar, runs, tiny_training):
+        made = project_run(learning_rate="0.0020", epochs="'1'")
+        options = ("--learning-rate", "0.0020", "--epochs", 1, "--experiment", "mine")
+        outcome = cifar("train", *tiny_training, *options)
+        (run,) = runs()
+        assert outcome.code == 0
+        assert "--experiment and --run-name have no effect under `mlflow run`" in outcome.stderr
+        assert (run.info.run_id, run.info.run_name, run.info.status) == (made.info.run_id, "named", "FINISHED")
+        assert run.data.params["learning_rate"] == "0.0020"
+        assert set(run.data.params) == set(TrainingConfig.model_fields)
+
+    def test_a_relative_path_is_refused(self, project_run, cifar):
+        project_run()
+        outcome = cifar("train", "--dataset", "data/tiny.npz", "--data-dir", "here")
+        assert outcome.code == 2
+        assert "--dataset: 'data/tiny.npz' is relative; give an absolute path under `mlflow run`" in outcome.stderr
+        assert "--data-dir: 'here' is relative" in outcome.stderr
+
+    def test_a_run_that_has_ended_is_left_alone(self, trained, cifar, monkeypatch, tiny_training):
+        monkeypatch.setenv("MLFLOW_RUN_ID", trained.info.run_id)
+        outcome = cifar("train", *tiny_training)
+        assert outcome.code == 4
+        assert f"the run {trained.info.run_id}, which is FINISHED; unset the variable" in outcome.stderr

@@ -1,0 +1,121 @@
+"""The network is the report's, and the fast PReLU is torch's own."""
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_mlflow.config import resolve
+from cifar_mlflow.learning.networks import ACTIVATIONS, Preprocessing, PReLU, build
+
+CIFAR = (32, 32, 3)
+
+
+def network(classes=10, shape=CIFAR, **values):
+    torch.manual_seed(0)
+    return build(resolve(values), classes, shape)
+
+
+def kinds(module):
+    return [type(layer).__name__ for layer in module.children()]
+
+
+class TestReportCnn:
+    def test_has_the_layers_of_the_printed_model(self):
+        block = ["Conv2d", "PReLU", "Dropout2d", "BatchNorm2d"]
+        head = ["Flatten", "Linear", "PReLU", "Dropout", "BatchNorm1d", "Linear"]
+        assert kinds(network()) == [*block, *block, "MaxPool2d", *block, "MaxPool2d", *head]
+
+    def test_has_the_sizes_of_the_printed_model(self):
+        convolutions = [layer for layer in network() if isinstance(layer, nn.Conv2d)]
+        assert [(layer.in_channels, layer.out_channels) for layer in convolutions] == [(3, 16), (16, 32), (32, 64)]
+        assert all(layer.kernel_size == (3, 3) and layer.padding == (1, 1) for layer in convolutions)
+        linear = [layer for layer in network() if isinstance(layer, nn.Linear)]
+        assert [(layer.in_features, layer.out_features) for layer in linear] == [(4096, 100), (100, 10)]
+
+    def test_drops_with_the_probability_given(self):
+        dropouts = [layer for layer in network(dropout=0.35) if isinstance(layer, nn.Dropout | nn.Dropout2d)]
+        assert [layer.p for layer in dropouts] == [0.35] * 4
+
+    def test_can_do_without_batch_norm(self):
+        assert not any("BatchNorm" in kind for kind in kinds(network(batch_norm=False)))
+
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    def test_has_the_activation_asked_for(self, name):
+        kind = type(ACTIVATIONS[name]())
+        assert sum(type(layer) is kind for layer in network(activation=name)) == 4
+
+    @pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (8, 8, 3), (9, 13, 1), (4, 4, 1)])
+    def test_takes_images_of_any_size(self, shape):
+        height, width, channels = shape
+        assert network(5, shape)(torch.zeros(2, channels, height, width)).shape == (2, 5)
+
+    @pytest.mark.parametrize(("scheme", "gain"), [("kaiming", 2 / 4096), ("xavier", 2 / (4096 + 100))])
+    def test_is_initialized_as_asked(self, scheme, gain):
+        (first, last) = (layer for layer in network(weight_init=scheme) if isinstance(layer, nn.Linear))
+        assert first.weight.var().item() == pytest.approx(gain, rel=0.02)
+        assert first.bias.abs().sum() == last.bias.abs().sum() == 0
+
+    def test_keeps_torchs_own_initialization_by_default(self):
+        torch.manual_seed(0)
+        expected = nn.Conv2d(3, 16, 3, padding=1)
+        assert network()[0].weight.equal(expected.weight)
+
+
+class TestFastPReLU:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    @pytest.mark.parametrize("slope", [0.25, 0.0, -0.3, 1.5])
+    @pytest.mark.parametrize("shape", [(6, 16, 8, 8), (6, 100)])
+    @pytest.mark.parametrize("channels_last", [False, True])
+    def test_equals_torchs(self, dtype, slope, shape, channels_last):
+        results = []
+        for module in (PReLU(init=slope), nn.PReLU(init=slope)):
+            torch.manual_seed(1)
+            inputs = torch.randn(shape).to(dtype)
+            inputs[0, 0] = 0  # where the slope changes
+            if channels_last and inputs.dim() == 4:
+                inputs = inputs.to(memory_format=torch.channels_last)
+            inputs.requires_grad_()
+            module = module.to(dtype).train()
+            outputs = module(inputs)
+            outputs.backward(torch.randn(shape).to(dtype))
+            results.append((outputs.detach(), inputs.grad, module.weight.grad))
+        for ours, torchs in zip(*results, strict=True):
+            assert ours.dtype == torchs.dtype
+            assert ours.shape == torchs.shape
+            # The slope's gradient is a sum over all elements, in another order.
+            tolerance = {"rtol": 2e-2, "atol": 0.3} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
+            torch.testing.assert_close(ours, torchs, **(tolerance if ours.numel() == 1 else {"rtol": 0, "atol": 0}))
+
+    def test_is_the_one_in_use_while_training_on_a_cpu(self):
+        module = PReLU()
+        inputs = torch.randn(3, requires_grad=True)
+        assert "FastPReLU" in type(module.train()(inputs).grad_fn).__name__
+        assert "FastPReLU" not in type(module.eval()(inputs).grad_fn).__name__
+
+    def test_takes_a_gradient_in_another_memory_order(self):
+        gradients = []
+        for module in (PReLU(), nn.PReLU()):
+            torch.manual_seed(1)
+            inputs = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last).requires_grad_()
+            module.train()(inputs).backward(torch.randn(4, 3, 5, 5))
+            gradients.append((inputs.grad, module.weight.grad))
+        torch.testing.assert_close(gradients[0], gradients[1])
+
+
+class TestPreprocessing:
+    def test_scales_bytes_to_one(self):
+        images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 1, 3, 1)
+        assert Preprocessing((0.0,), (1.0,))(images).flatten().tolist() == pytest.approx([0, 0.2, 1])
+
+    def test_standardizes_each_channel(self):
+        images = torch.randint(0, 256, (50, 9, 9, 3), dtype=torch.uint8)
+        shares = images.double() / 255
+        mean, deviation = shares.mean((0, 1, 2)), shares.std((0, 1, 2), correction=0)
+        values = Preprocessing(mean.tolist(), deviation.tolist())(images)
+        torch.testing.assert_close(values.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+        torch.testing.assert_close(values.std((0, 2, 3), correction=0), torch.ones(3), atol=1e-4, rtol=0)
+
+    def test_gives_channels_last_in_memory(self):
+        values = Preprocessing((0.0,), (1.0,))(torch.zeros(2, 4, 5, 3, dtype=torch.uint8))
+        assert values.shape == (2, 3, 4, 5)
+        assert values.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,189 @@
+"""Real processes: tasks, events, kill -9, and the end of the driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from cifar_mlflow.errors import CifarMlflowError, DataError
+from cifar_mlflow.tuning.executors import ProcessExecutor
+
+# ------------------------------------------------------------------- what the workers run: module-level functions
+
+
+def nothing():
+    pass
+
+
+def cannot_prepare():
+    raise DataError("no data here")
+
+
+def square(argument, tell):
+    return argument**2
+
+
+def environment(argument, tell):
+    return os.getpid(), os.environ.get("MLFLOW_RUN_ID"), os.environ.get("OMP_NUM_THREADS")
+
+
+def count_until_told(argument, tell):
+    number = 0
+    while tell(number):
+        number += 1
+    return number
+
+
+def fail(argument, tell):
+    raise DataError("a reason in words") if argument == "expected" else ValueError("a bug")
+
+
+def hang(argument, tell):
+    tell(os.getpid())
+    time.sleep(60)
+
+
+def sleep_until_terminated(argument, tell):
+    path = argument
+    try:
+        tell(os.getpid())
+        time.sleep(60)
+    except BaseException as error:
+        path.write_text(type(error).__name__)
+        raise
+
+
+# ------------------------------------------------------------------------------------------------------ the tests
+
+
+@pytest.fixture
+def log(tmp_path):
+    return tmp_path / "workers.log"
+
+
+def until(executor, kind, answer=True):
+    """Answers events until one of `kind` comes; returns it."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for event in executor.events(0.2):
+            if event.kind == "event":
+                executor.answer(event, answer)
+            if event.kind == kind:
+                return event
+    raise AssertionError(f"no {kind}")
+
+
+def outcomes(executor, count):
+    found = {}
+    deadline = time.monotonic() + 60
+    while len(found) < count and time.monotonic() < deadline:
+        for event in executor.events(0.2):
+            found[event.task_id] = (event.kind, event.payload)
+    return found
+
+
+def test_tasks_are_done_by_workers_that_stay(log):
+    with ProcessExecutor(2, 1, square, nothing, log) as executor:
+        for start in (0, 2):
+            assert executor.idle == 2
+            executor.submit(start, start)
+            executor.submit(start + 1, start + 1)
+            assert executor.idle == 0
+            assert outcomes(executor, 2) == {n: ("done", n**2) for n in (start, start + 1)}
+
+
+def test_a_worker_inherits_no_run_and_the_threads_it_was_given(log, monkeypatch):
+    monkeypatch.setenv("MLFLOW_RUN_ID", "the parent's")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with ProcessExecutor(1, 3, environment, nothing, log) as executor:
+        executor.submit("a", None)
+        pid, run_id, threads = until(executor, "done").payload
+    assert (run_id, threads) == (None, "3")
+    assert pid != os.getpid()
+    assert os.environ["MLFLOW_RUN_ID"] == "the parent's"
+    assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+def test_events_are_answered_and_no_ends_the_task(log):
+    with ProcessExecutor(1, 1, count_until_told, nothing, log) as executor:
+        executor.submit("a", None)
+        heard = []
+        while not heard or heard[-1] != 3:
+            for event in executor.events(0.2):
+                assert event.kind == "event"
+                heard.append(event.payload)
+                executor.answer(event, event.payload < 3)
+        assert heard == [0, 1, 2, 3]
+        assert until(executor, "done").payload == 3
+
+
+def test_a_failure_is_told_in_words_and_the_worker_goes_on(log):
+    with ProcessExecutor(1, 1, fail, nothing, log) as executor:
+        executor.submit("a", "expected")
+        assert until(executor, "failed").payload == "a reason in words"
+        executor.submit("b", "unexpected")
+        assert until(executor, "failed").payload == "ValueError: a bug"
+    # Only the second is a fault of the program, of which the log must tell where it was.
+    assert log.read_text().count("Traceback") == 1
+
+
+def test_a_killed_worker_is_replaced_and_its_task_is_reported_lost(log):
+    with ProcessExecutor(2, 1, hang, nothing, log) as executor:
+        executor.submit("victim", None)
+        first = until(executor, "event")
+        os.kill(first.payload, signal.SIGKILL)
+        lost = until(executor, "lost")
+        assert lost.task_id == "victim"
+        assert "killed by SIGKILL" in lost.payload
+        assert executor.idle == 2
+        executor.submit("next", None)
+        second = until(executor, "event")
+        assert second.task_id == "next"
+        assert second.payload != first.payload
+
+
+def test_workers_that_cannot_start_end_in_one_message(log):
+    with (
+        ProcessExecutor(2, 1, square, cannot_prepare, log) as executor,
+        pytest.raises(CifarMlflowError, match="the workers cannot start: no data here"),
+    ):
+        outcomes(executor, 1)
+
+
+def test_stopping_gives_a_busy_worker_time_to_wrap_up(log, tmp_path):
+    with ProcessExecutor(1, 1, sleep_until_terminated, nothing, log) as executor:
+        executor.submit("a", tmp_path / "ending")
+        pid = until(executor, "event").payload
+    assert (tmp_path / "ending").read_text() == "Interrupted"
+    assert not psutil.pid_exists(pid)
+
+
+DRIVER = """
+import sys, pathlib
+sys.path.insert(0, {here!r})
+import test_executors as t
+from cifar_mlflow.tuning.executors import ProcessExecutor
+if __name__ == "__main__":
+    executor = ProcessExecutor(1, 1, t.sleep_until_terminated, t.nothing, pathlib.Path({log!r}))
+    executor.submit("a", pathlib.Path({ending!r}))
+    print(t.until(executor, "event").payload, flush=True)
+    t.time.sleep(60)
+"""
+
+
+def test_a_worker_ends_when_its_driver_is_killed(log, tmp_path):
+    script = tmp_path / "driver.py"
+    here = os.path.dirname(__file__)
+    script.write_text(DRIVER.format(here=here, log=str(log), ending=str(tmp_path / "ending")))
+    driver = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    worker = psutil.Process(int(driver.stdout.readline()))
+    driver.kill()
+    driver.communicate()
+    worker.wait(timeout=20)
+    assert (tmp_path / "ending").read_text() == "Interrupted"
