@@ -152,7 +152,7 @@ def sweep(spec: str) -> None:
     outcome = job(checked)
     click.echo(to_table(outcome.comparison))
     click.echo(f"run       {outcome.run_id} (sweep {checked.name} in the experiment {outcome.experiment})")
-    click.echo(f"see it    {'' if outcome.url else 'mlflow ui, then '}{outcome.leaderboard}")
+    click.echo(f"see it    {outcome.leaderboard}")
     click.echo(f"compare   cifar-mlflow compare {outcome.run_id} --format html --output report.html")
     if outcome.winner:
         click.echo(f"evaluate  cifar-mlflow evaluate {outcome.winner.run_id}")

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cifar_mlflow.errors import ConfigurationError
 
@@ -96,6 +96,15 @@ class TrainingConfig(BaseModel):
         "auto", description="arithmetic of the training steps; auto is bfloat16 where the hardware has it"
     )
     threads: Literal["auto"] | PositiveInt = Field("auto", description="processor threads; auto is torch's own choice")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """YAML reads `epochs: yes` as true, which would count as 1."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and (annotation in (int, float) or info.field_name in _AUTO_OR_NUMBER):
+            raise ValueError("must be a number")
+        return value
 
     @property
     def trains_on_all(self) -> bool:

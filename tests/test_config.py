@@ -101,7 +101,7 @@ class TestWhatIsRefused:
         ]
 
     def test_the_message_counts_the_faults(self):
-        with pytest.raises(ConfigurationError, match=re.escape("2 faults in the options:\n  - --epochs: ")):
+        with pytest.raises(ConfigurationError, match=re.escape("2 faults in the options:\n  - --gamma: ")):
             resolve({"epochs": 0, "gamma": 0}, "options")
         with pytest.raises(ConfigurationError, match="1 fault in the options:"):
             resolve({"gamma": 0}, "options")
@@ -125,10 +125,11 @@ class TestWhatIsRefused:
     def test_a_batch_of_one_is_fine_without_batch_norm(self):
         assert resolve({"batch_size": 1, "batch_norm": False}).batch_size == 1
 
-    @pytest.mark.parametrize("value", [True, [], {}, None, "", "nan", float("inf"), -1, 10**40])
-    def test_junk_in_a_numeric_field(self, value):
-        if value is not True:
-            assert len(faults(learning_rate=value)) == (0 if value == 10**40 else 1)
+    @pytest.mark.parametrize("name", ["learning_rate", "epochs", "threads", "validation_size"])
+    @pytest.mark.parametrize("value", [True, [], {}, None, "", "nan", float("inf"), -1, b"x", 1j])
+    def test_junk_in_a_numeric_field(self, name, value):
+        (fault,) = faults(**{name: value})
+        assert fault.startswith(f"--{name.replace('_', '-')}: {value!r} is refused: must be ")
 
     def test_a_yaml_key_that_stands_twice(self, work):
         (work / "twice.yaml").write_text("epochs: 1\nseed: 1\nepochs: 2\n")

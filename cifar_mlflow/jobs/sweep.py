@@ -201,12 +201,13 @@ class _Sweep:
         return TrialRun(planned.config, self._experiment, name[:250], tags, self._spec.log_models)
 
     def _publish_views(self) -> str:
-        """Saves the views of the sweep in MLflow's UI; returns the link that opens the leaderboard."""
+        """Saves the views of the sweep in MLflow's UI; returns what opens the leaderboard."""
         experiment_id, spec = self._parent.experiment_id, self._spec
         saved = views.publish_views(
             self._store, experiment_id, list(spec.space), sweep=spec.name, trains_on_all=spec.is_replication
         )
-        return views.view_url(self._store, experiment_id, next(iter(saved.values())))
+        link = views.view_url(self._store, experiment_id, next(iter(saved.values())))
+        return link if self._parent.url else f"mlflow ui, then {link}"
 
     def _publish(self, plan: Plan, study: TuningStudy, complete: bool) -> SweepOutcome:
         outcomes = list(plan.outcomes.values())

@@ -13,7 +13,7 @@ import numpy as np
 
 from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.config import TrainingConfig, without_effect
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs.progress import TrainingProgress, warn
 from cifar_mlflow.tracking import provenance, views
 from cifar_mlflow.tracking import store as tracking_store
@@ -81,7 +81,11 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
         {"kind": "single"},
     )
     with TrainingProgress(config.epochs, len(dataset.train), held_out_name(config)) as progress:
-        return record_training(config, dataset, run, progress)
+        outcome = record_training(config, dataset, run, progress)
+    # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
+    with suppress(TrackingError):
+        views.publish_views(store, run.experiment_id, trains_on_all=config.trains_on_all)
+    return outcome
 
 
 def held_out_name(config: TrainingConfig) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import re
+import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 CHECK_TIMEOUT = 5  # seconds that a server has to answer before anything starts
 SQLITE = "sqlite:///"
-SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql")
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+SCHEMES = ("http", "https", "sqlite", *DATABASE_PORTS)
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,7 @@ def connect() -> Store:
     mlflow.set_tracking_uri(uri)
     with _one_at_a_time(uri), _short_timeouts(), translated_errors(uri):
         _check_sqlite(uri)
+        _check_database_server(uri)
         try:
             client = mlflow.MlflowClient(uri)
         except ImportError as error:
@@ -109,7 +112,7 @@ def connect() -> Store:
 
 def redact(text: str) -> str:
     """`text` without the user name and password of any URI in it."""
-    return re.sub(r"(?<=://)[^/\s@]*(?::[^/\s@]*)?@", "***@", text)
+    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
 
 
 @contextmanager
@@ -183,6 +186,20 @@ def _check_sqlite(uri: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=CHECK_TIMEOUT)) as database:
         database.execute("PRAGMA schema_version").fetchone()  # creates the file, or reads its first page
+
+
+def _check_database_server(uri: str) -> None:
+    """MLflow would also try for 100 seconds to reach a database that is down."""
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme not in DATABASE_PORTS or not parts.hostname:
+        return
+    try:
+        socket.create_connection((parts.hostname, parts.port or DATABASE_PORTS[scheme]), CHECK_TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        raise TrackingError(
+            f"no database server answers at {redact(uri)} ({error}); start it or correct MLFLOW_TRACKING_URI"
+        ) from None
 
 
 @contextmanager

@@ -231,7 +231,7 @@ def refused_store(refused, monkeypatch, tiny):
         ("mlruns", "MLFLOW_TRACKING_URI=mlruns is a directory, which MLflow no longer tracks to; use for example"),
         ("file:///tmp/mlruns", "use for example sqlite:////tmp/mlruns/mlflow.db"),
         ("sqlite://", "names no file, so all would be forgotten; give for example sqlite:///mlflow.db"),
-        ("mssql+none://user:secret@host/db", "mssql+none://***@host/db"),
+        ("postgresql://user:secret@127.0.0.1:1/db", "no database server answers at postgresql://***@127.0.0.1:1/db ("),
         ("http://user:secret@no-such-host.invalid:5000", "no MLflow server answers at http://***@no-such-host.invalid"),
     ],
 )
@@ -252,6 +252,14 @@ def test_a_server_that_never_answers(refused_store):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         refused_store(f"http://user:secret@127.0.0.1:{silent.getsockname()[1]}", "no MLflow server answers at")
+
+
+def test_a_database_whose_driver_is_not_installed(refused_store):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        uri = f"postgresql+pg8000://user:secret@127.0.0.1:{listening.getsockname()[1]}/db"
+        refused_store(uri, "needs a database driver that is not installed here (No module named 'pg8000')")
 
 
 @pytest.mark.parametrize(
