@@ -142,7 +142,7 @@ def run_here(*words: object) -> Outcome:
 
 
 @pytest.fixture(scope="session")
-def _empty_store(tmp_path_factory) -> Path:
+def empty_store(tmp_path_factory) -> Path:
     """An initialized store without runs: creating one takes seconds, copying it none."""
     directory = tmp_path_factory.mktemp("empty_store")
     with standing_in(directory) as work:
@@ -151,9 +151,9 @@ def _empty_store(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def cifar(work, _empty_store):
+def cifar(work, empty_store):
     """Runs `cifar-mlflow WORDS` in this process, with a store in the current directory; returns the outcome."""
-    shutil.copy(_empty_store, work / "mlflow.db")
+    shutil.copy(empty_store, work / "mlflow.db")
     return run_here
 
 
@@ -221,19 +221,19 @@ def statuses(runs):
 
 
 @pytest.fixture(scope="session")
-def _trained(tmp_path_factory, tiny, _empty_store) -> tuple[Path, Outcome]:
+def trained_once(tmp_path_factory, tiny, empty_store) -> tuple[Path, Outcome]:
     directory = tmp_path_factory.mktemp("trained")
     with standing_in(directory) as work:
-        shutil.copy(_empty_store, work / "mlflow.db")
+        shutil.copy(empty_store, work / "mlflow.db")
         outcome = run_here("train", "--dataset", tiny, *TINY_TRAINING)
         assert outcome.code == 0, outcome.output
         return work / "mlflow.db", outcome
 
 
 @pytest.fixture
-def trained(work, cifar, client, _trained):
+def trained(work, cifar, client, trained_once):
     """The run of a finished training on the tiny dataset, in a store of the test's own (the artifacts are shared)."""
-    shutil.copy(_trained[0], work / "mlflow.db")
+    shutil.copy(trained_once[0], work / "mlflow.db")
     (experiment,) = [found for found in client().search_experiments() if found.name == "tiny"]
     (run,) = client().search_runs([experiment.experiment_id])
     return run

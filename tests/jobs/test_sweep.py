@@ -45,11 +45,11 @@ def write_spec(work, tiny):
 
 
 @pytest.fixture(scope="session")
-def _uninterrupted(tmp_path_factory, tiny, _empty_store):
+def _uninterrupted(tmp_path_factory, tiny, empty_store):
     """A sweep that ran to its end: the directory that it ran in, what it printed, and its table."""
     directory = tmp_path_factory.mktemp("uninterrupted")
     with standing_in(directory) as work:
-        shutil.copy(_empty_store, work / "mlflow.db")
+        shutil.copy(empty_store, work / "mlflow.db")
         spec = {"name": "tiny", "base": {"dataset": str(tiny), **BASE}, "space": SPACE, "repeats": 2}
         (work / "sweep.yaml").write_text(yaml.safe_dump({**spec, "log_models": False}))
         outcome = run_here("sweep", "sweep.yaml")

@@ -101,9 +101,9 @@ class TestAFinishedRun:
         )
         assert f"Validation accuracy after the last epoch: {trained.data.metrics['final_val_accuracy']:.2f}%" in note
 
-    def test_ends_with_what_to_type_next(self, _trained, trained):
+    def test_ends_with_what_to_type_next(self, trained_once, trained):
         run_id = trained.info.run_id
-        lines = _trained[1].stdout.splitlines()
+        lines = trained_once[1].stdout.splitlines()
         assert lines[0] == f"run       {run_id} (tiny-prelu-adam-seed0)"
         assert f"evaluate  cifar-mlflow evaluate {run_id}" in lines
         assert lines[-1] == f"done: tiny, validation accuracy {trained.data.metrics['final_val_accuracy']:.2f}%"

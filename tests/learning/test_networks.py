@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cifar_mlflow.config import resolve
-from cifar_mlflow.learning.networks import ACTIVATIONS, Preprocessing, PReLU, build
+from cifar_mlflow.learning.networks import ACTIVATIONS, PReLU, Preprocessing, build
 
 CIFAR = (32, 32, 3)
 

@@ -40,7 +40,7 @@ def test_each_optimizer_is_torchs_and_has_the_configured_values(name, kind):
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd"])
 def test_each_optimizer_steps_as_torchs_default_does(name):
-    kinds = {kind.__name__.lower(): kind for kind in torch.optim.Optimizer.__subclasses__() + [torch.optim.AdamW]}
+    kinds = {kind.__name__.lower(): kind for kind in [*torch.optim.Optimizer.__subclasses__(), torch.optim.AdamW]}
     weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2)]
     ours = build_optimizer(resolve({"optimizer": name, "learning_rate": 0.03}), [weights[0]])
     decay = {"weight_decay": 0.0} if name == "adamw" else {}
