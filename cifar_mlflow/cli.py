@@ -119,6 +119,8 @@ def train(
     given = {name: value for name, value in options.items() if value is not None}
     from_file = {} if config_file is None else read_yaml(config_file)
     unknown, stray = _leftovers(context.args)
+    names = {"--experiment": experiment, "--run-name": run_name}
+    stray += [f"{option}: must not be empty" for option, name in names.items() if name is not None and not name.strip()]
     try:
         config = resolve({**from_file, **given, **unknown}, f"options and {config_file}" if config_file else "options")
     except ConfigurationError as error:
@@ -146,11 +148,11 @@ def sweep(spec: str) -> None:
     from cifar_mlflow.sweep_config import load_spec
 
     checked = load_spec(spec)
-    from cifar_mlflow.analysis.formats import to_table
+    from cifar_mlflow.jobs.compare import render
     from cifar_mlflow.jobs.sweep import sweep as job
 
     outcome = job(checked)
-    click.echo(to_table(outcome.comparison))
+    click.echo(render(outcome.comparison, "table", checked.name))
     click.echo(f"run       {outcome.run_id} (sweep {checked.name} in the experiment {outcome.experiment})")
     click.echo(f"see it    {outcome.leaderboard}")
     click.echo(f"compare   cifar-mlflow compare {outcome.run_id} --format html --output report.html")

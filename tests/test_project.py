@@ -17,7 +17,7 @@ WINGS = ("learning", "tracking", "tuning", "analysis")
 # What a part may import of the package, besides itself.
 BASE = {"config", "errors", "records", "space", "sweep_config"}
 ALLOWED = {
-    **{wing: BASE for wing in WINGS},
+    **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | set(WINGS),
     "cli": BASE | {"jobs"},
     "__main__": {"cli"},

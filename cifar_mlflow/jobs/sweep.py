@@ -122,13 +122,15 @@ class _Sweep:
     def _train(self, plan: Plan) -> bool:
         """Trains what is to be trained; False if the budget ended it."""
         spec = self._spec
-        estimate = sweep_estimate.estimate(spec, len(plan.outcomes))
+        more = plan.has_next()
+        pruned = sum(outcome.status == "PRUNED" for outcome in plan.outcomes.values())
+        estimate = sweep_estimate.estimate(spec, len(plan.outcomes), pruned, more)
         forget_dataset()
         say(estimate.text)
         for text in sweep_estimate.warnings(spec):
             warn(text)
-        if not plan.has_next():
-            return True
+        if not estimate.left:
+            return not more
         log = self._directory / "workers.log"
         with (
             SweepProgress(spec, estimate.left, estimate.epochs) as progress,

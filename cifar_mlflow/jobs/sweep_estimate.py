@@ -30,11 +30,17 @@ class Estimate:
     text: str
 
 
-def estimate(spec: SweepConfig, done: int) -> Estimate:
-    """The size of the sweep, of which `done` runs need no training; measures the speed of the base configuration."""
+def estimate(spec: SweepConfig, done: int, pruned: int, more: bool) -> Estimate:
+    """The size of the sweep, of which `done` runs need no training, `pruned` of them since they were pruned.
+
+    `more` says whether there is anything to train. The speed of the base configuration is measured.
+    """
     configurations = spec.configurations
     runs = configurations * spec.repeats
-    left = max(0, min(runs, spec.budget.runs or runs) - done)
+    allowed = spec.budget.runs or runs
+    # With a configuration's first seed, its others were pruned as well.
+    left = min(runs - pruned * (spec.repeats - 1), allowed) - done
+    left = max(1, left) if more and done < allowed else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(1, cores // spec.threads)
     wanted = most if spec.workers == "auto" else spec.workers

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.config import TrainingConfig, without_effect
 from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.jobs import interruption
 from cifar_mlflow.jobs.progress import TrainingProgress, warn
 from cifar_mlflow.tracking import provenance, views
 from cifar_mlflow.tracking import store as tracking_store
@@ -34,6 +37,7 @@ class TrainOutcome:
 
     run_id: str
     run_name: str
+    experiment_id: str
     url: str | None
     dataset: str
     held_out: str
@@ -74,17 +78,14 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
 
     hardware.choose_device(config)
     dataset = data.load(config)
-    run = Recorder.start(
-        store,
-        experiment or store.environment_experiment() or dataset.name,
-        run_name or f"{dataset.name}-{config.activation}-{config.optimizer}-seed{config.seed}",
-        {"kind": "single"},
-    )
+    experiment = experiment or store.environment_experiment() or dataset.name
+    run_name = run_name or f"{dataset.name}-{config.activation}-{config.optimizer}-seed{config.seed}"
+    start = functools.partial(Recorder.start, store, experiment, run_name, {"kind": "single"})
     with TrainingProgress(config.epochs, len(dataset.train), held_out_name(config)) as progress:
-        outcome = record_training(config, dataset, run, progress)
+        outcome = record_training(config, dataset, start, progress)
     # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
     with suppress(TrackingError):
-        views.publish_views(store, run.experiment_id, trains_on_all=config.trains_on_all)
+        views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
     return outcome
 
 
@@ -94,13 +95,22 @@ def held_out_name(config: TrainingConfig) -> str:
 
 
 def record_training(
-    config: TrainingConfig, dataset: Dataset, run: Recorder, listener: Listener, *, log_models: bool = True
+    config: TrainingConfig,
+    dataset: Dataset,
+    start: Callable[[], Recorder],
+    listener: Listener,
+    *,
+    log_models: bool = True,
 ) -> TrainOutcome:
-    """Trains into a run that has been started, and ends it, whatever happens."""
+    """Trains into the run that `start` starts, and ends it, whatever happens."""
     from cifar_mlflow.learning.training import Training
 
     history = History(held_out_name(config))
+    run = None
     try:
+        # A signal that came while the run is being made would leave it RUNNING for ever.
+        with interruption.held_back():
+            run = start()
         _record_start(run, config, dataset)
         session = Training(config, dataset, on_step=listener.step)
         run.set_tags(_hardware_tags(session))
@@ -116,12 +126,14 @@ def record_training(
     except BaseException as error:
         # The error is what the user must hear of, even if the store cannot be told any more.
         with suppress(Exception):
-            _record_failure(run, config, dataset, history, error)
+            if run is not None:
+                _record_failure(run, config, dataset, history, error)
         raise
     accuracies = history.values["held_out_accuracy"]
     return TrainOutcome(
         run.run_id,
         run.run_name,
+        run.experiment_id,
         run.url,
         dataset.name,
         history.held_out,

@@ -53,10 +53,11 @@ def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
         TrainingError: the training cannot go on; the run is FAILED, with the reason.
     """
     dataset = load_dataset(trial.config)
-    run = Recorder.start(_store(), trial.experiment, trial.name, {**trial.tags, **process_tags()})
+    tags = {**trial.tags, **process_tags()}
+    start = functools.partial(Recorder.start, _store(), trial.experiment, trial.name, tags)
     listener = _Listener(tell)
     try:
-        outcome = record_training(trial.config, dataset, run, listener, log_models=trial.log_models)
+        outcome = record_training(trial.config, dataset, start, listener, log_models=trial.log_models)
     except Pruned:
         return TrialResult("PRUNED", {})
     objectives = {

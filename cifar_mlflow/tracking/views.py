@@ -52,7 +52,11 @@ def publish_views(
     """
     with translated_errors(store.uri):
         client = store.client
-        runs_shown = f"tags.sweep = '{sweep}' and tags.kind = 'trial'" if sweep else "tags.kind != 'sweep'"
+        runs_shown = (
+            f"tags.sweep = '{sweep}' and tags.kind = 'trial'"
+            if sweep
+            else "tags.kind != 'sweep' and tags.kind != 'job'"
+        )
         runs = client.search_runs([experiment_id], runs_shown, max_results=RUNS_READ)
         settings = [run.data.params for run in runs]
         parameters = list(swept_parameters) or _varying(settings)

@@ -25,6 +25,11 @@ def mlflow_run(directory, *arguments, timeout=300):
     )
 
 
+def parameters(**values):
+    """-P name=value for each."""
+    return [word for name, value in values.items() for word in ("-P", f"{name}={value}")]
+
+
 def store(directory):
     return MlflowClient(f"sqlite:///{directory}/mlflow.db")
 
@@ -40,7 +45,7 @@ def trained(tmp_path_factory):
     directory = tmp_path_factory.mktemp("project_run")
     done = mlflow_run(
         directory, str(ROOT), "--env-manager", "local", "--experiment-name", "x", "--run-name", "y",
-        *"-P activation=prelu -P learning_rate=0.0020 -P epochs=2 -P dataset=digits -P batch_size=64".split(),
+        *parameters(activation="prelu", learning_rate="0.0020", epochs=2, dataset="digits", batch_size=64),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return directory, done
@@ -122,7 +127,7 @@ def test_virtualenv_builds_its_environment_from_conda_yaml(tmp_path):
         shutil.copy(ROOT / name, project)
     done = mlflow_run(
         tmp_path, "project", "--env-manager", "virtualenv", "--experiment-name", "x",
-        *"-P dataset=digits -P epochs=1 -P batch_size=64".split(), timeout=1500,
+        *parameters(dataset="digits", epochs=1, batch_size=64), timeout=1500,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     (run,) = runs(tmp_path, "x")

@@ -117,7 +117,7 @@ def tree(process) -> list[psutil.Process]:
     return [parent, *(child for child in parent.children(recursive=True) if "spawn_main" in " ".join(child.cmdline()))]
 
 
-def wait_for(condition, process=None, seconds=90):
+def wait_for(condition, process=None, seconds=180):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -312,7 +312,7 @@ def test_without_validation_images_there_is_a_table_and_no_winner(cifar, write_s
     outcome = run_here("sweep", write_spec(base={"validation_size": 0}, space={"activation": ["relu", "elu"]}))
     assert outcome.code == 0, outcome.output
     assert "no winner" in outcome.stdout
-    assert "Nothing may be chosen from this table" in outcome.stdout
+    assert "Nothing may be chosen" in " ".join(outcome.stdout.split())
     assert "best so far" not in outcome.stderr
     assert all("final_val_accuracy" not in run.data.metrics for run in children())
 

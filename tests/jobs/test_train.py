@@ -1,6 +1,7 @@
 """`train`: what a run leaves behind, however it ends."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -233,3 +234,25 @@ class TestUnderMlflowRun:
         outcome = cifar("train", *tiny_training)
         assert outcome.code == 4
         assert f"the run {trained.info.run_id}, which is FINISHED; unset the variable" in outcome.stderr
+
+
+def test_a_signal_while_the_run_is_being_made_leaves_none_running(cifar, tiny_training, monkeypatch, runs):
+    from cifar_mlflow.tracking.recorder import Recorder
+
+    start = Recorder.start
+
+    def started_at_the_moment_of_a_signal(*arguments):
+        run = start(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return run
+
+    monkeypatch.setattr(Recorder, "start", started_at_the_moment_of_a_signal)
+    assert cifar("train", *tiny_training).code == 143
+    assert [run.info.status for run in runs()] == ["KILLED"]
+
+
+def test_names_must_not_be_empty(cifar, tiny_training):
+    outcome = cifar("train", *tiny_training, "--experiment", "", "--run-name", " ")
+    assert outcome.code == 2
+    assert "--experiment: must not be empty" in outcome.stderr
+    assert "--run-name: must not be empty" in outcome.stderr
