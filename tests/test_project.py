@@ -1,6 +1,8 @@
 """The files at the root agree with the package, and the package with its own plan."""
 
 import ast
+import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -67,6 +69,13 @@ def test_conda_yaml_and_pyproject_ask_for_the_same_packages():
 
 def test_every_package_has_an_upper_bound():
     assert all(">=" in package and ",<" in package for package in packages())
+
+
+def test_every_package_that_is_imported_is_asked_for():
+    here = {"scikit-learn": "sklearn", "pyyaml": "yaml"}
+    names = {re.match(r"[\w-]+", package).group().lower() for package in packages()}
+    asked_for = {here.get(name, name) for name in names} | set(sys.stdlib_module_names) | {"cifar_mlflow"}
+    assert {top for path in PACKAGE.rglob("*.py") for top, _ in imports(path)} <= asked_for
 
 
 def test_mlflow_reads_conda_yaml_without_dropping_a_package():
