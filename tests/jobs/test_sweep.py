@@ -122,7 +122,7 @@ def wait_for(condition, process=None, seconds=180):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.05)
+        time.sleep(0.5)  # a look at the store costs as much as an epoch
 
 
 # --------------------------------------------------------------------------------------------------- to the end
