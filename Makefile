@@ -16,8 +16,9 @@ run: $(VENV)/.installed
 	    exec mlflow run . --env-manager local --experiment-name $(EXPERIMENT) -P activation=prelu $(ARGS); \
 	else \
 	    echo "CIFAR-10 cannot be had here, so this run trains on scikit-learn's DIGITS instead." >&2; \
-	    exec mlflow run . --env-manager local --experiment-name digits --run-name digits-prelu \
-	        -P activation=prelu -P dataset=digits $(ARGS); \
+	    mlflow run . --env-manager local --experiment-name digits --run-name digits-prelu \
+	        -P activation=prelu -P dataset=digits $(ARGS) && \
+	    echo "This was a run on DIGITS, not on CIFAR-10: see above for what to do."; \
 	fi
 
 test: $(VENV)/.installed
