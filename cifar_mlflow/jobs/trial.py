@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config import TrainingConfig
-from cifar_mlflow.jobs.train import Pruned, record_training
+from cifar_mlflow.jobs.train import record_training
+from cifar_mlflow.jobs.train_record import Pruned
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.processes import process_tags
 from cifar_mlflow.tracking.recorder import Recorder

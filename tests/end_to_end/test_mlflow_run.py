@@ -119,6 +119,7 @@ def test_without_conda_mlflow_says_what_readme_quotes(tmp_path):
     assert quoted in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.skipif(shutil.which("pyenv") is None, reason="pyenv is not installed: MLflow's virtualenv needs it")
 def test_virtualenv_builds_its_environment_from_conda_yaml(tmp_path):
     """Takes minutes the first time; MLflow keeps the environment for the next."""
     project = tmp_path / "project"

@@ -1,0 +1,211 @@
+"""What a training run writes to its record: parameters, metrics, figures, models, and how it ended."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cifar_mlflow.analysis import classification, plots
+from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.jobs.progress import warn
+from cifar_mlflow.tracking import provenance, views
+from cifar_mlflow.tracking.recorder import ExportedModel, Recorder
+
+if TYPE_CHECKING:
+    import torch
+
+    from cifar_mlflow.learning.data import Dataset
+    from cifar_mlflow.learning.training import EpochResult, Training
+
+EXAMPLE_IMAGES = 4  # two or more, or the exported model would take that number of images only
+
+
+class Pruned(Exception):
+    """Raised by a listener to end a run early, because others do better; the run is KILLED, with the tag pruned."""
+
+
+def held_out_name(config: TrainingConfig) -> str:
+    """The split whose accuracy is taken after each epoch."""
+    return "test" if config.trains_on_all else "validation"
+
+
+@dataclass
+class History:
+    """The numbers of the epochs so far, under the names that `plots.curves` takes."""
+
+    held_out: str
+    values: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, result: EpochResult) -> None:
+        now = {
+            "train_accuracy": result.train_accuracy,
+            "train_loss": result.train_loss,
+            "held_out_accuracy": result.held_out_accuracy,
+            "held_out_loss": result.held_out_loss,
+            "lr": result.learning_rate,
+        }
+        for name, value in now.items():
+            self.values.setdefault(name, []).append(value)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch, from 1, that reached the highest accuracy."""
+        return int(np.argmax(self.values["held_out_accuracy"])) + 1
+
+
+def epoch_metrics(config: TrainingConfig, result: EpochResult) -> dict[str, float]:
+    prefix = "epoch_test" if config.trains_on_all else "val"
+    return {
+        f"{prefix}_accuracy": result.held_out_accuracy,
+        f"{prefix}_loss": result.held_out_loss,
+        "train_accuracy": result.train_accuracy,
+        "train_loss": result.train_loss,
+        "lr": result.learning_rate,
+        "images_per_second": result.images_per_second,
+    }
+
+
+def log_start(run: Recorder, config: TrainingConfig, dataset: Dataset) -> None:
+    run.log_parameters(config.as_options())
+    run.log_files({"config.yaml": config.as_yaml().encode()})
+    run.set_tags(
+        {
+            "config_fingerprint": config.fingerprint,
+            views.COLOR_TAG: views.run_color(config.fingerprint),
+            "run_fingerprint": config.run_fingerprint(dataset.digest),
+            "dataset_digest": dataset.digest,
+            "test_digest": dataset.test_digest,
+            "mlflow.note.content": _sentence(config, dataset),
+            **({"trains_on_all": "true"} if config.trains_on_all else {}),
+            **provenance.tags(),
+        }
+    )
+    sizes = {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)}
+    run.log_dataset(dataset.name, dataset.digest, dataset.source, sizes, "training")
+    if config.trains_on_all:
+        warn(
+            "--validation-size 0 trains on all images: the accuracy of each epoch is the test set's, no best epoch "
+            "is kept, and the run can never be chosen as a winner"
+        )
+
+
+def _sentence(config: TrainingConfig, dataset: Dataset) -> str:
+    schedule = "a constant rate" if config.scheduler == "none" else f"the {config.scheduler} schedule"
+    extras = [f"dropout {config.dropout}"] if config.dropout else []
+    extras += [f"augmentation {config.augmentation}"] if config.augmentation != "none" else []
+    return (
+        f"{config.network} with {config.activation} on {dataset.name} ({len(dataset.train):,} training images): "
+        f"{config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
+        f"{config.epochs} epochs, {', '.join([*extras, f'seed {config.seed}'])}."
+    )
+
+
+def hardware_tags(session: Training) -> dict[str, str]:
+    import torch
+
+    from cifar_mlflow.learning import hardware
+
+    return {
+        "device": session.device.type,
+        "hardware": hardware.describe(session.device),
+        "precision_used": str(session.precision).removeprefix("torch."),
+        "threads_used": str(torch.get_num_threads()),
+        "version_cuda": str(torch.version.cuda or "none"),
+    }
+
+
+def log_results(
+    run: Recorder,
+    config: TrainingConfig,
+    dataset: Dataset,
+    session: Training,
+    history: History,
+    best: dict[str, torch.Tensor],
+    log_models: bool,
+) -> None:
+    from cifar_mlflow.learning import evaluation, export
+
+    accuracies = history.values["held_out_accuracy"]
+    last = export.classifier(session.preprocessing, session.network, session.weights())
+    files = {"curves.png": _curves(run, history)}
+    kept: list[tuple[torch.nn.Module, str, int, dict[str, float]]]
+    if config.trains_on_all:
+        summary = f"Test accuracy after the last epoch: {accuracies[-1]:.2f}%."
+        kept = [(last, "last", len(accuracies), {})]
+    else:
+        summary = (
+            f"Validation accuracy after the last epoch: {accuracies[-1]:.2f}%; "
+            f"the best, {max(accuracies):.2f}%, after epoch {history.best_epoch}."
+        )
+        labels = dataset.validation.labels.numpy()
+        probabilities = evaluation.predict(last, dataset.validation)
+        files |= _prediction_files(dataset, labels, probabilities, run.run_name)
+        kept = [
+            (last, "last", len(accuracies), {"final_val_accuracy": accuracies[-1]}),
+            (
+                export.classifier(session.preprocessing, session.network, best),
+                "best",
+                history.best_epoch,
+                {"best_val_accuracy": max(accuracies)},
+            ),
+        ]
+    run.log_files(files)
+    for module, weights, epoch, metrics in kept:
+        model_id = None
+        if log_models:
+            model = ExportedModel(
+                module,
+                name=f"{config.network}-{config.activation}-{weights}",
+                weights=weights,
+                epoch=epoch,
+                example=dataset.test.pixels[:EXAMPLE_IMAGES].numpy(),
+                classes=dataset.classes,
+                requirements=export.requirements(),
+            )
+            model_id = run.log_model(model)
+        run.log_metrics(metrics, model_id=model_id)
+    run.set_tags({"mlflow.note.content": f"{_sentence(config, dataset)} {summary}"})
+
+
+def _prediction_files(
+    dataset: Dataset, labels: np.ndarray, probabilities: np.ndarray, run_name: str
+) -> dict[str, bytes]:
+    """What the last-epoch model answers to each validation image, and the confusion matrix of it."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        index=dataset.validation_indices,
+        label=labels,
+        predicted=probabilities.argmax(1),
+        probabilities=probabilities,
+    )
+    score = classification.score(labels, probabilities)
+    title = f"{run_name}: validation, {score.accuracy:.2f}% of {score.images:,} images"
+    return {
+        "val_predictions.npz": buffer.getvalue(),
+        "confusion_matrix.png": plots.confusion_matrix(score.confusion, dataset.classes, title),
+    }
+
+
+def _curves(run: Recorder, history: History) -> bytes:
+    return plots.curves(history.values, history.held_out, run.run_name)
+
+
+def log_failure(
+    run: Recorder, config: TrainingConfig, dataset: Dataset, history: History, error: BaseException
+) -> None:
+    killed = isinstance(error, KeyboardInterrupt | Pruned)
+    reason = str(error) or type(error).__name__
+    epochs = len(history.values.get("lr", ()))
+    try:
+        note = f"{_sentence(config, dataset)} Ended after {epochs} of {config.epochs} epochs: {reason}"
+        failure = {"failure": reason[:5000], "failure_type": type(error).__name__}
+        outcome = {"pruned": "true"} if isinstance(error, Pruned) else failure
+        run.set_tags({**outcome, "mlflow.note.content": note[:5000]})
+        if epochs:
+            run.log_files({"curves.png": _curves(run, history)})
+    finally:
+        run.finish("KILLED" if killed else "FAILED")
