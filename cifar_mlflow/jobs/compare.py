@@ -57,6 +57,9 @@ def compare(
         raise TrackingError("no training run is among them, so there is nothing to compare")
     curves = (CURVE.get(objective, objective), comparison.REPLICATION_OBJECTIVE) if with_curves else ()
     records = [runs.to_record(store, run, curves) for run in ours]
+    # What was broken off and done again is no run that is missing.
+    counted = {record.run_id for record in runs.without_superseded(records)}
+    records = [record for record in records if record.status == "FINISHED" or record.run_id in counted]
     options: dict[str, Any] = {
         "objective": objective, "difference": difference, "with_test": with_test, "reported": published,
     }  # fmt: skip
