@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support import TINY_TRAINING, Outcome, run_here, standing_in, tiny_arrays
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
-
-TINY_CLASSES = 3
-# Enough for the tiny dataset to be learned, in a fraction of a second.
-TINY_TRAINING = ("--epochs", "3", "--batch-size", "8", "--scheduler", "none", "--precision", "float32")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command came to."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def output(self) -> str:
-        return self.stdout + self.stderr
-
-
-@contextlib.contextmanager
-def standing_in(directory: Path) -> Iterator[Path]:
-    """The current directory and environment of a command: nothing of the user's own store, state or cache."""
-    before, environment = Path.cwd(), dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("MLFLOW_") or name == "CIFAR_MLFLOW_DEBUG"]:
-        del os.environ[name]
-    work = directory / "work"
-    work.mkdir(exist_ok=True)
-    os.environ["CIFAR_MLFLOW_STATE"] = str(directory / "state")
-    os.environ["XDG_CACHE_HOME"] = str(directory / "cache")
-    os.chdir(work)
-    try:
-        yield work
-    finally:
-        os.chdir(before)
-        os.environ.clear()
-        os.environ.update(environment)
-        if "mlflow" in sys.modules:
-            sys.modules["mlflow"].set_tracking_uri(None)
 
 
 @pytest.fixture(autouse=True)
@@ -73,20 +32,6 @@ def _one_font_cache(tmp_path_factory) -> Iterator[None]:
 
 
 # ---------------------------------------------------------------------------------------------------------- data
-
-
-def tiny_arrays(train=120, test=30, size=8, channels=3, seed=0) -> dict[str, np.ndarray]:
-    """Noise of three kinds: the class says which third of the rows is bright."""
-    rng = np.random.default_rng(seed)
-    arrays = {}
-    for part, count in (("train", train), ("test", test)):
-        labels = np.arange(count) % TINY_CLASSES
-        pixels = rng.integers(0, 60, (count, size, size, channels), dtype=np.uint8)
-        for image, label in zip(pixels, labels, strict=True):
-            third = size // TINY_CLASSES
-            image[label * third : (label + 1) * third] += 150
-        arrays |= {f"x_{part}": pixels, f"y_{part}": labels}
-    return arrays
 
 
 @pytest.fixture(scope="session")
@@ -119,26 +64,6 @@ def cifar10_directory() -> Path:
 
 
 # -------------------------------------------------------------------------------------------- the command line
-
-
-def run_here(*words: object) -> Outcome:
-    """`cifar-mlflow WORDS` in this process: as a process of its own, less the five seconds of imports."""
-    from cifar_mlflow import cli
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    stdout, stderr = io.StringIO(), io.StringIO()
-    code = 0
-    try:
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout):
-            patch.setattr(sys, "argv", ["cifar-mlflow", *map(str, words)])
-            with contextlib.redirect_stderr(stderr):
-                cli.main()
-    except SystemExit as end:
-        code = end.code or 0
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-    return Outcome(code, stdout.getvalue(), stderr.getvalue())
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import run_here, standing_in
+from support import run_here, standing_in
 
 BASE = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32"}
 SPACE = {"activation": ["relu", "elu"], "learning_rate": [0.002, 0.01]}
