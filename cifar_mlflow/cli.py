@@ -73,8 +73,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def cli() -> None:
     """Run, track, compare and promote image-classification experiments with MLflow.
 
-    Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 2 wrong options, 3 data,
-    4 tracking store, 5 training cannot go on, 6 model, 130 interrupted.
+    Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 1 a fault of this
+    program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 130 and 143 interrupted.
     """
 
 
@@ -160,7 +160,8 @@ def sweep(spec: str) -> None:
         click.echo(f"evaluate  cifar-mlflow evaluate {outcome.winner.run_id}")
     if outcome.left:
         click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({outcome.left} runs are left)")
-    counts = f"{outcome.runs} runs, {outcome.failed} failed, {outcome.pruned} pruned"
+    runs = "1 run" if outcome.runs == 1 else f"{outcome.runs} runs"
+    counts = f"{runs}, {outcome.failed} failed, {outcome.pruned} pruned"
     click.echo(f"done: {counts}; {'winner ' + outcome.winner.text if outcome.winner else 'no winner'}")
 
 

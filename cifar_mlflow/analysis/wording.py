@@ -129,7 +129,7 @@ def _method(comparison: Comparison) -> str:
         return "No verdicts: they need two configurations with two seeds or more."
     pairs = comparison.spread.pairs if comparison.spread else 0
     return (
-        f"Verdicts: Welch's t-test with Holm's correction over all {count(pairs, 'pair')} of repeated configurations; "
+        f"Verdicts: Welch's t-test with Holm's correction over {'all ' if pairs > 1 else 'the '}{count(pairs, 'pair')} of repeated configurations; "
         f"worse means p < {ALPHA:g}. Intervals are 95% t-intervals of one mean."
     )
 

@@ -99,8 +99,12 @@ def _sentence(config: TrainingConfig, dataset: Dataset) -> str:
     return (
         f"{config.network} with {config.activation} on {dataset.name} ({len(dataset.train):,} training images): "
         f"{config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
-        f"{config.epochs} epochs, {', '.join([*extras, f'seed {config.seed}'])}."
+        f"{_count(config.epochs, 'epoch')}, {', '.join([*extras, f'seed {config.seed}'])}."
     )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def hardware_tags(session: Training) -> dict[str, str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.tracking import runs
 from cifar_mlflow.tracking.history import RUN_ID
 from cifar_mlflow.tracking.store import Store, redact, translated_errors
@@ -26,12 +26,18 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
     are searched.
 
     Raises:
-        TrackingError: a word names nothing, or MLflow refuses the filter.
+        TrackingError: a word names nothing.
+        ConfigurationError: MLflow refuses the filter.
     """
     found: dict[str, Run] = {}
-    for word in what or [""]:
-        for run in _meant_by(store, word, condition):
-            found.setdefault(run.info.run_id, run)
+    try:
+        for word in what or [""]:
+            for run in _meant_by(store, word, condition):
+                found.setdefault(run.info.run_id, run)
+    except TrackingError as error:
+        if condition and getattr(error.__cause__, "error_code", None) == "INVALID_PARAMETER_VALUE":
+            raise ConfigurationError(f"--filter: MLflow refuses {condition!r}: {error.__cause__}", "options") from None
+        raise
     return sorted(found.values(), key=lambda run: (run.info.start_time, run.info.run_id))
 
 

@@ -236,7 +236,7 @@ def test_the_run_of_a_killed_worker_is_tried_once_more(cifar, write_spec, spawn,
     assert process.returncode == 0, stderr
     assert "killed by SIGKILL; it is tried once more" in stderr
     assert sorted(run.info.status for run in children()) == ["FINISHED", "KILLED"]
-    assert "1 runs, 0 failed" in stdout
+    assert "1 run, 0 failed" in stdout
 
 
 def test_ctrl_c_closes_every_run_and_the_same_command_goes_on(cifar, write_spec, spawn, children, parent, statuses):
