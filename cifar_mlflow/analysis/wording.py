@@ -128,8 +128,9 @@ def _method(comparison: Comparison) -> str:
     if tested < 2:
         return "No verdicts: they need two configurations with two seeds or more."
     pairs = comparison.spread.pairs if comparison.spread else 0
+    which = f"all {pairs} pairs" if pairs > 1 else "the one pair"
     return (
-        f"Verdicts: Welch's t-test with Holm's correction over {'all ' if pairs > 1 else 'the '}{count(pairs, 'pair')} of repeated configurations; "
+        f"Verdicts: Welch's t-test with Holm's correction over {which} of repeated configurations; "
         f"worse means p < {ALPHA:g}. Intervals are 95% t-intervals of one mean."
     )
 
