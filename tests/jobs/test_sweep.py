@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from support import run_here, standing_in
 
 BASE = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32"}
@@ -68,6 +69,7 @@ def finished(work, _uninterrupted):
         for place in ("runs SET artifact_uri", "experiments SET artifact_location"):
             column = place.split()[-1]
             database.execute(f"UPDATE {place} = REPLACE({column}, ?, ?)", (str(directory / "work"), str(work)))
+    _artifact_repos_cache.clear()  # in one process, MLflow remembers where the artifacts of a run were
     return outcome
 
 
