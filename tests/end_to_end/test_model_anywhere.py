@@ -110,7 +110,7 @@ def test_its_requirements_do_not_name_this_package(trained):
     assert {path.suffix for path in artifacts.rglob("*") if path.is_file()}.isdisjoint({".pkl", ".pth", ".pickle"})
 
 
-def test_mlflow_serves_it(trained):
+def test_mlflow_serves_it(trained, tmp_path):
     directory, model, images, expected = trained
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -122,7 +122,9 @@ def test_mlflow_serves_it(trained):
     }
     command = [Path(sys.executable).parent / "mlflow", "models", "serve", "-m", model.model_uri,
                "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]  # fmt: skip
-    server = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    log = tmp_path / "server.log"
+    with log.open("w") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
     try:
         body = json.dumps({"inputs": images[:2].tolist()}).encode()
         request = urllib.request.Request(
@@ -135,7 +137,7 @@ def test_mlflow_serves_it(trained):
                     rows = json.load(answer)["predictions"]
                 break
             except OSError:
-                assert server.poll() is None, server.stderr.read()
+                assert server.poll() is None, log.read_text()
                 assert time.monotonic() < deadline, "the server does not answer"
                 time.sleep(0.3)
     finally:
