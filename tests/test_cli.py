@@ -54,7 +54,7 @@ def test_every_field_is_an_option_with_its_default(cifar):
 
 def test_the_exit_codes_are_in_the_help(cifar):
     text = " ".join(cifar("--help").stdout.split())
-    assert "0 done, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model" in text
+    assert "0 done, 1 a fault of this program, 2 wrong options, 3 data, 4 tracking store" in text
 
 
 @pytest.fixture

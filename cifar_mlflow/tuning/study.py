@@ -70,7 +70,6 @@ class TuningStudy:
             self._study.enqueue_trial({name: as_option(value) for name, value in values.items()})
         elif not waiting and number >= (self._spec.trials or 0):
             return None
-        self._study.sampler = self._sampler(number)
         trial = self._study.ask()
         return Suggestion(trial.number, self._choose(trial))
 
@@ -124,6 +123,7 @@ class TuningStudy:
 
     def _suggest(self, trial: optuna.Trial, name: str, parameter: Parameter) -> Any:
         distribution = self._distribution(parameter)
+        self._study.sampler = self._sampler(trial.number, name)
         # One call for every kind of distribution; the public suggest_* are one each.
         return self._decode(name, trial._suggest(name, distribution))
 
@@ -149,9 +149,10 @@ class TuningStudy:
     def _key(self, values: dict[str, Any]) -> frozenset[tuple[str, str]]:
         return frozenset((name, as_option(value)) for name, value in values.items())
 
-    def _sampler(self, number: int) -> Any:
-        # Seeded for each trial by itself: a sweep that is taken up again draws what it would have drawn.
-        seed = int(hashlib.sha256(f"{self._spec.base_config.seed}/{number}".encode()).hexdigest()[:8], 16)
+    def _sampler(self, number: int, name: str) -> Any:
+        # Seeded for each trial and parameter by itself: a sweep that is taken up again, even in the middle of a
+        # trial's draws, draws what it would have drawn.
+        seed = int(hashlib.sha256(f"{self._spec.base_config.seed}/{number}/{name}".encode()).hexdigest()[:8], 16)
         samplers = self._optuna.samplers
         if self._spec.sampler == "tpe":
             with warnings.catch_warnings():
