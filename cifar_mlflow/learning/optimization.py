@@ -15,7 +15,7 @@ def build_optimizer(config: TrainingConfig, parameters: Iterable[torch.nn.Parame
     """The optimizer that `config` names, with torch's defaults for what is no field of it."""
     rate, decay = config.learning_rate, config.weight_decay
     # One kernel for all parameters instead of several for each.
-    fused = config.optimizer in ("sgd", "adam", "adamw", "adagrad") and not torch.backends.mps.is_available()
+    fused = not torch.backends.mps.is_available()
     match config.optimizer:
         case "sgd":
             return optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay, fused=fused)

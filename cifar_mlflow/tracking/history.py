@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.tracking import runs
 from cifar_mlflow.tracking.store import Store, translated_errors
 
 if TYPE_CHECKING:
@@ -96,9 +96,8 @@ def run_config(run: Run) -> TrainingConfig:
     Raises:
         ModelError: they are not a training configuration of this version.
     """
-    # Under `mlflow run`, MLflow logs values quoted for the shell.
-    values = {name: " ".join(shlex.split(value)) for name, value in run.data.params.items()}
-    known = {name: value for name, value in values.items() if name in TrainingConfig.model_fields}
+    logged = run.data.params
+    known = {name: runs.unquoted(value) for name, value in logged.items() if name in TrainingConfig.model_fields}
     try:
         return resolve(known)
     except ConfigurationError as error:

@@ -38,12 +38,22 @@ def search(store: Store, experiment_id: str, condition: str) -> list[Run]:
                 return found
 
 
+def unquoted(value: str) -> str:
+    """A parameter as it was meant: under `mlflow run`, MLflow logs it quoted for the shell where it needs that."""
+    if not value.startswith("'"):
+        return value
+    try:
+        words = shlex.split(value)
+    except ValueError:  # the quotation mark is the value's own
+        return value
+    return words[0] if len(words) == 1 else value
+
+
 def to_record(store: Store, run: Run, curves: Sequence[str] = ()) -> RunRecord:
     """The run as a record, with the values by epoch of those metrics that `curves` names."""
     started, ended = run.info.start_time, run.info.end_time
     tags, parameters = run.data.tags, run.data.params
-    # Under `mlflow run`, MLflow logs values quoted for the shell.
-    values = {name: " ".join(shlex.split(value)) for name, value in parameters.items()}
+    values = {name: unquoted(value) for name, value in parameters.items()}
     typed = parse_logged(values) if parameters else {}
     by_epoch = {}
     with translated_errors(store.uri):
