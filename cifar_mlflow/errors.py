@@ -5,7 +5,9 @@
     ├── DataError               3   a dataset that is missing, damaged or of the wrong shape
     ├── TrackingError           4   the tracking server or store cannot be used
     ├── TrainingError           5   training cannot go on: the loss is not finite, memory is short
-    └── ModelError              6   a model that cannot be found, loaded or asked
+    ├── ModelError              6   a model that cannot be found, loaded or asked
+    ├── PromotionRefused        7   a gate did not let the model through, or there is nothing to roll back to
+    └── NotReproduced           8   a run done again came to other numbers
     Interrupted               130   Ctrl-C; 143 after SIGTERM (a KeyboardInterrupt: no `except Exception` swallows it)
 
 The message says what is wrong, where, and what to do; the command line prints it and exits with the code.
@@ -57,6 +59,18 @@ class ModelError(CifarMlflowError):
     """A model cannot be found or loaded."""
 
     exit_code = 6
+
+
+class PromotionRefused(CifarMlflowError):
+    """A registry alias was not moved, for a reason that lies in the models."""
+
+    exit_code = 7
+
+
+class NotReproduced(CifarMlflowError):
+    """A run that was done again differs from the original."""
+
+    exit_code = 8
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,0 +1,84 @@
+"""The command line: turns words into a job's arguments, and errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from cifar_mlflow import __version__
+from cifar_mlflow.cli import models, setup, sweeps, training
+from cifar_mlflow.errors import CifarMlflowError, Interrupted
+
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 110,
+    # `mlflow run -P learning_rate=0.1` arrives as --learning_rate 0.1.
+    "token_normalize_func": lambda word: word.replace("_", "-"),
+}
+
+
+def main() -> None:
+    """Runs the command line and exits, with a code from `cifar_mlflow.errors`."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except CifarMlflowError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (Interrupted, click.Abort, KeyboardInterrupt) as error:
+        # click makes an Abort of every KeyboardInterrupt; what it was is the cause.
+        cause = error.__cause__ if isinstance(error, click.Abort) else error
+        click.echo(str(cause or "") or "stopped", err=True)
+        sys.exit(getattr(cause, "exit_code", 130))
+    except BrokenPipeError:
+        # The reader of our output has left; that is its right, and Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("CIFAR_MLFLOW_DEBUG"):
+            raise
+        click.echo(
+            f"error: this should not have happened ({type(error).__name__}: {error}). "
+            "Set CIFAR_MLFLOW_DEBUG=1 to see where, and report it",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    # The wrap-up that follows is short, and must not be cut in two.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+@click.group(context_settings=CONTEXT)
+@click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
+def cli() -> None:
+    """Run, track, compare and promote image-classification experiments with MLflow.
+
+    Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 1 a fault of this
+    program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 7 not promoted,
+    8 not reproduced, 130 and 143 interrupted.
+    """
+
+
+for command in (
+    training.train,
+    sweeps.sweep,
+    sweeps.compare,
+    models.evaluate,
+    setup.download,
+    setup.check,
+):
+    cli.add_command(command)

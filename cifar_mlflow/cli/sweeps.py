@@ -1,0 +1,74 @@
+"""sweep and compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cifar_mlflow.errors import ConfigurationError
+
+
+@click.command()
+@click.argument("spec")
+def sweep(spec: str) -> None:
+    """Run the sweep that the YAML file SPEC describes; started again, it goes on where it was broken off.
+
+    Each configuration is run with several seeds, under one parent run, which ends with the table and the report.
+    """
+    from cifar_mlflow.sweep_config import load_spec
+
+    checked = load_spec(spec)
+    from cifar_mlflow.jobs.compare import render
+    from cifar_mlflow.jobs.sweep import sweep as job
+
+    outcome = job(checked)
+    click.echo(render(outcome.comparison, "table", checked.name))
+    click.echo(f"run       {outcome.run_id} (sweep {checked.name} in the experiment {outcome.experiment})")
+    click.echo(f"see it    {outcome.leaderboard}")
+    click.echo(f"compare   cifar-mlflow compare {outcome.run_id} --format html --output report.html")
+    if outcome.winner:
+        click.echo(f"evaluate  cifar-mlflow evaluate {outcome.winner.run_id}")
+    if outcome.left:
+        click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({outcome.left} runs are left)")
+    runs = "1 run" if outcome.runs == 1 else f"{outcome.runs} runs"
+    counts = f"{runs}, {outcome.failed} failed, {outcome.pruned} pruned"
+    click.echo(f"done: {counts}; {'winner ' + outcome.winner.text if outcome.winner else 'no winner'}")
+
+
+@click.command()
+@click.argument("what", nargs=-1)
+@click.option("--filter", "condition", metavar="FILTER", help="MLflow filter, such as \"params.optimizer = 'adam'\"")
+@click.option("--objective", metavar="METRIC", default="final_val_accuracy", show_default=True)
+@click.option("--difference", type=float, default=0.5, show_default=True, help="difference worth finding")
+@click.option("--with-test", is_flag=True, help="show test accuracy, and how often the test set was consulted")
+@click.option("--reported", metavar="FILE", help="YAML file of published results to put beside ours")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "markdown", "html"]),
+    default="table",
+    show_default=True,
+)
+@click.option("--output", metavar="FILE", help="file to write to  [standard output]")
+def compare(what: tuple[str, ...], condition: str | None, form: str, output: str | None, **options: Any) -> None:
+    """Compare WHAT: sweeps or experiments by name, run ids, or all runs that the filter lets through.
+
+    Runs that differ by seed alone are one configuration. The verdict says which ones the evidence tells apart.
+    """
+    if not what and not condition:
+        raise ConfigurationError("name a sweep, an experiment or run ids, or give --filter", "options")
+    from cifar_mlflow.jobs.compare import compare as job
+    from cifar_mlflow.jobs.compare import render
+
+    result = job(what, condition=condition, with_curves=form == "html", **options)
+    text = render(result, form, ", ".join(what) or str(condition))
+    if output is None:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    try:
+        Path(output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--output: {output} cannot be written: {error.strerror}", "options") from None
+    click.echo(f"written to {output}", err=True)
