@@ -56,7 +56,7 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
     """
-    _check_paths(config)
+    check_paths(data_dir=config.data_dir, dataset=config.dataset)
     for text in without_effect(config):
         warn(text)
     store = tracking_store.connect()
@@ -71,6 +71,13 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
     experiment = experiment or store.environment_experiment() or dataset.name
     run_name = run_name or f"{dataset.name}-{config.activation}-{config.optimizer}-seed{config.seed}"
     start = functools.partial(Recorder.start, store, experiment, run_name, {"kind": "single"})
+    return train_watched(store, config, dataset, start)
+
+
+def train_watched(
+    store: tracking_store.Store, config: TrainingConfig, dataset: Dataset, start: Callable[[], Recorder]
+) -> TrainOutcome:
+    """Trains into the run that `start` starts, with a bar on the terminal, and gives its experiment the views."""
     with TrainingProgress(config.epochs, len(dataset.train), train_record.held_out_name(config)) as progress:
         outcome = record_training(config, dataset, start, progress)
     # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
@@ -98,7 +105,7 @@ def record_training(
             run = start()
         train_record.log_start(run, config, dataset)
         session = Training(config, dataset, on_step=listener.step)
-        run.set_tags(train_record.hardware_tags(session))
+        run.set_tags(train_record.hardware_tags(session.device, session.precision))
         best: dict[str, torch.Tensor] = {}
         for result in session.epochs():
             history.add(result)
@@ -128,13 +135,17 @@ def record_training(
     )
 
 
-def _check_paths(config: TrainingConfig) -> None:
-    """Under `mlflow run` the command stands in the project's directory, so a relative path would mislead."""
+def check_paths(*, data_dir: str, dataset: str = "") -> None:
+    """Under `mlflow run` the command stands in the project's directory, so a relative path would mislead.
+
+    Raises:
+        ConfigurationError: a path is relative there.
+    """
     if not os.environ.get("MLFLOW_RUN_ID"):
         return
     relative = [
         f"--{name.replace('_', '-')}: {value!r} is relative; give an absolute path under `mlflow run`"
-        for name, value in (("data_dir", config.data_dir), ("dataset", config.dataset))
+        for name, value in (("data_dir", data_dir), ("dataset", dataset))
         if ((name == "data_dir" and value != "auto") or value.endswith(".npz"))
         and not Path(value).expanduser().is_absolute()
     ]

@@ -107,15 +107,15 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def hardware_tags(session: Training) -> dict[str, str]:
+def hardware_tags(device: torch.device, precision: torch.dtype) -> dict[str, str]:
     import torch
 
     from cifar_mlflow.learning import hardware
 
     return {
-        "device": session.device.type,
-        "hardware": hardware.describe(session.device),
-        "precision_used": str(session.precision).removeprefix("torch."),
+        "device": device.type,
+        "hardware": hardware.describe(device),
+        "precision_used": str(precision).removeprefix("torch."),
         "threads_used": str(torch.get_num_threads()),
         "version_cuda": str(torch.version.cuda or "none"),
     }

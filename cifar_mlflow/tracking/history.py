@@ -54,7 +54,7 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         raise ModelError(f"the model {model.model_id} is {model.status}: it was never logged completely")
     if not model.source_run_id:
         raise ModelError(f"the model {model.model_id} belongs to no run, so nothing is known of its data")
-    run = _run(store, model.source_run_id)
+    run = find_run(store, model.source_run_id)
     tags = run.data.tags
     if "dataset_digest" not in tags:
         raise ModelError(f"the run {run.info.run_id} was not recorded by cifar-mlflow: it has no dataset digest")
@@ -106,11 +106,16 @@ def run_config(run: Run) -> TrainingConfig:
 
 def tag(store: Store, run_id: str, name: str) -> str | None:
     """The value of a run's tag, or None."""
-    value = _run(store, run_id).data.tags.get(name)
+    value = find_run(store, run_id).data.tags.get(name)
     return None if value is None else str(value)
 
 
-def _run(store: Store, run_id: str) -> Run:
+def find_run(store: Store, run_id: str) -> Run:
+    """The run.
+
+    Raises:
+        ModelError: there is none.
+    """
     from mlflow.exceptions import MlflowException
 
     with translated_errors(store.uri):
@@ -123,7 +128,7 @@ def _run(store: Store, run_id: str) -> Run:
 
 
 def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
-    run = _run(store, run_id)
+    run = find_run(store, run_id)
     with translated_errors(store.uri):
         outputs = run.outputs.model_outputs if run.outputs else []
         models = [store.client.get_logged_model(output.model_id) for output in outputs]

@@ -1,0 +1,66 @@
+"""reproduce: a recorded training once more."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import click
+
+from cifar_mlflow.config import resolve
+from cifar_mlflow.errors import ConfigurationError, NotReproduced
+
+
+@click.command()
+@click.argument("run_id", required=False)
+@click.option("--of-version", metavar="MODEL", help="the run of a registered model: NAME@ALIAS or models:/NAME/VERSION")
+@click.option("--threads", metavar="VALUE", help="processor threads  [as in the original]")
+@click.option("--precision", metavar="auto|float32|bfloat16", help="arithmetic  [as in the original]")
+@click.option("--data-dir", metavar="VALUE", help="directory that holds CIFAR-10  [as in the original]")
+@click.option(
+    "--tolerance",
+    type=float,
+    default=0.001,
+    show_default=True,
+    metavar="X",
+    help="a and b are equal if |a - b| <= X * max(1, |a|); 0 demands the same bits",
+)
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--print-command", is_flag=True, help="train nothing; print a command that trains the run from a clone")
+def reproduce(
+    run_id: str | None,
+    of_version: str | None,
+    tolerance: float,
+    form: str,
+    print_command: bool,
+    **changes: str | None,
+) -> None:
+    """Train the run RUN_ID again and compare every metric of every epoch.
+
+    The new run has the original's configuration, seed, threads and precision and stands in its experiment; what is
+    different on this machine is said first. The exit code is 8 if a number differs by more than the tolerance.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    what = run_id or of_version
+    if not what or (run_id and of_version):
+        raise ConfigurationError("give a RUN_ID or --of-version, one of the two", "options")
+    if not 0 <= tolerance < math.inf:
+        raise ConfigurationError(f"--tolerance: {tolerance} is refused: must be a number, 0 or more", "options")
+    resolve(given, "options")
+    from cifar_mlflow.jobs import reproduce as job
+
+    if print_command:
+        click.echo(job.training_command(what, changes=given))
+        return
+    outcome = job.reproduce(what, changes=given, tolerance=tolerance)
+    if form == "json":
+        click.echo(json.dumps(outcome.document(), indent=2, allow_nan=False))
+    else:
+        click.echo(outcome.table())
+        click.echo(f"run       {outcome.run_id} ({outcome.run_name}), reproduces {outcome.reproduces}")
+        click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
+        click.echo(outcome.comparison.summary)
+    if not outcome.reproduced:
+        raise NotReproduced(
+            f"the run {outcome.reproduces} was not reproduced by {outcome.run_id}; {outcome.explanation()}"
+        )

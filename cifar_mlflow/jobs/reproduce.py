@@ -1,0 +1,261 @@
+"""Do a recorded training again, and say whether it comes to the same numbers."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from cifar_mlflow.analysis import reproduction
+from cifar_mlflow.config import TrainingConfig, as_option, resolve
+from cifar_mlflow.errors import ConfigurationError, DataError, ModelError, TrainingError
+from cifar_mlflow.jobs import train_record
+from cifar_mlflow.jobs.progress import say, warn
+from cifar_mlflow.jobs.train import check_paths, train_watched
+from cifar_mlflow.tracking import originals, provenance
+from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.originals import Original
+from cifar_mlflow.tracking.recorder import Recorder
+
+if TYPE_CHECKING:
+    from cifar_mlflow.learning.data import Dataset
+
+TOLERANCE = 0.001
+# What must come out again: images_per_second is the machine's affair, test_* and the like are other commands'.
+EPOCH_METRICS = (
+    "val_accuracy", "val_loss", "epoch_test_accuracy", "epoch_test_loss", "train_accuracy", "train_loss", "lr",
+)  # fmt: skip
+FINAL_METRICS = ("best_val_accuracy", "final_val_accuracy")
+# Tag to what it is called in a sentence.
+COMPARED_TAGS = {
+    "version_cifar_mlflow": "cifar_mlflow",
+    "version_python": "python",
+    "version_torch": "torch",
+    "version_torchvision": "torchvision",
+    "version_cuda": "cuda",
+    "version_numpy": "numpy",
+    "version_mlflow": "mlflow",
+    "device": "device",
+    "hardware": "hardware",
+    "precision_used": "precision",
+    "threads_used": "threads",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Something that was another when the original was trained, or of which that cannot be excluded."""
+
+    what: str
+    there: str
+    here: str
+
+    def __str__(self) -> str:
+        if self.there == self.here:
+            return f"may differ: {self.what} {self.there} there and here"
+        return f"differs: {self.what} {self.there} there, {self.here} here"
+
+
+@dataclass(frozen=True)
+class ReproduceOutcome:
+    """The new run, the one that it reproduces, what was different at its start, and what its numbers came to."""
+
+    run_id: str
+    run_name: str
+    url: str | None
+    reproduces: str
+    differences: tuple[Difference, ...]
+    comparison: reproduction.Reproduction
+
+    @property
+    def reproduced(self) -> bool:
+        """True if every number is the same, or within the tolerance."""
+        return self.comparison.verdict != reproduction.DIFFERENT
+
+    def explanation(self) -> str:
+        """What to look at if the run was not reproduced."""
+        if not self.differences:
+            return "no difference of code, versions or machine was found, so look at what is not recorded, as drivers"
+        return f"different at its start: {', '.join(difference.what for difference in self.differences)} (see above)"
+
+    def table(self) -> str:
+        """One line a metric."""
+        return reproduction.to_table(self.comparison)
+
+    def document(self) -> dict[str, object]:
+        """Everything, for JSON."""
+        return {
+            "run_id": self.run_id,
+            "run_name": self.run_name,
+            "url": self.url,
+            "reproduces": self.reproduces,
+            "differences": [asdict(difference) for difference in self.differences],
+            **reproduction.to_document(self.comparison),
+        }
+
+
+def reproduce(
+    what: str, *, changes: Mapping[str, object] | None = None, tolerance: float = TOLERANCE
+) -> ReproduceOutcome:
+    """Trains the run that `what` names, by its id or by a registered model, again in its experiment, and compares.
+
+    `changes` are fields of the configuration to set by hand: threads, precision, data_dir. Accuracies are in per cent,
+    and a and b are equal if |a - b| <= tolerance * max(1, |a|).
+
+    Raises:
+        ModelError: there is no such run, it trained nothing, or it has no epoch to compare with.
+        DataError: the data are missing, or not those that the original trained on.
+        CifarMlflowError: as in `train`; nothing is left RUNNING.
+    """
+    changes = changes or {}
+    store = tracking_store.connect()
+    original = originals.find_original(store, what)
+    check_paths(data_dir=str(changes.get("data_dir", "auto")))
+    before = originals.curves(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
+    reached = len(before.get("lr", {}))
+    if not reached:
+        raise ModelError(f"the run {original.run_id} ({original.status}) has no epoch to compare with")
+    if reached < original.config.epochs:
+        say(f"the original, {original.status}, has {reached} of {original.config.epochs} epochs; those are compared")
+    config = _as_used(original, changes)
+    dataset = _same_data(config, original)
+    differences = _differences(original, config)
+    for difference in differences:
+        say(str(difference))
+    run = _train_again(store, original, config, dataset)
+    again = originals.curves(store, run.run_id, tuple(before))
+    comparison = reproduction.compare(before, again, tolerance)
+    outcome = ReproduceOutcome(run.run_id, run.run_name, run.url, original.run_id, tuple(differences), comparison)
+    run.log_files({"reproduction.json": json.dumps(outcome.document(), indent=2, allow_nan=False).encode()})
+    run.set_tags({"reproduction": comparison.summary})
+    return outcome
+
+
+def training_command(what: str, *, changes: Mapping[str, object] | None = None) -> str:
+    """A shell command that trains the run again from a clone of the repository; what it cannot promise is warned of.
+
+    Raises:
+        ModelError: there is no such run, or it trained nothing.
+    """
+    original = originals.find_original(tracking_store.connect(), what)
+    config = resolve({**original.config.model_dump(), **_used(original), **(changes or {})})
+    words = ["cifar-mlflow", "train"]
+    for name, value in config:
+        if name in ("seed", "device", "precision", "threads") or value != TrainingConfig.model_fields[name].default:
+            words += [f"--{name.replace('_', '-')}", as_option(value)]
+    commit, dirty = _commit(original)
+    if commit is None:
+        warn("the commit of the run is unknown, so other code may come to other numbers")
+        return shlex.join(words)
+    if dirty:
+        warn(f"the run had changes that are not in the commit {commit}, so it may come to other numbers")
+    return f"git checkout {shlex.quote(commit)} && {shlex.join(words)}"
+
+
+def _used(original: Original) -> dict[str, str]:
+    """What came of the settings that may be auto."""
+    tags = original.tags
+    return {"device": tags["device"], "precision": tags["precision_used"], "threads": tags["threads_used"]}
+
+
+def _as_used(original: Original, changes: Mapping[str, object]) -> TrainingConfig:
+    """The original's configuration, with each `auto` that would come out otherwise here set to what it was there."""
+    from cifar_mlflow.learning import hardware
+
+    used = _used(original)
+    values = {**original.config.model_dump(), "threads": used["threads"]}
+    values["device"] = _device(original.config, used["device"])
+    if values["device"] != original.config.device:
+        say(f"--device {values['device']} instead of {original.config.device}, to come closest to {used['device']}")
+    config = resolve({**values, **changes}, "options")
+    here = str(hardware.choose_precision(config, hardware.choose_device(config))).removeprefix("torch.")
+    if "precision" in changes or here == used["precision"]:
+        return config
+    say(f"--precision {used['precision']} as in the original; {config.precision} would be {here} here")
+    return resolve({**config.model_dump(), "precision": used["precision"]})
+
+
+def _device(config: TrainingConfig, used: str) -> str:
+    """The setting that leads to the device `used`; auto if this machine has none."""
+    from cifar_mlflow.learning import hardware
+
+    for setting in (config.device, used):
+        with suppress(ConfigurationError):
+            if hardware.choose_device(resolve({"device": setting})).type == used:
+                return setting
+    return "auto"
+
+
+def _same_data(config: TrainingConfig, original: Original) -> Dataset:
+    from cifar_mlflow.learning import data
+
+    dataset = data.load(config)
+    recorded = original.tags["dataset_digest"]
+    if dataset.digest != recorded:
+        raise DataError(
+            f"{dataset.source} is not the data that the run {original.run_id} trained on (digest {dataset.digest}, "
+            f"recorded {recorded}); {_remedy(config)}"
+        )
+    return dataset
+
+
+def _remedy(config: TrainingConfig) -> str:
+    return "give the original by --data-dir" if config.dataset == "cifar10" else "put the original back"
+
+
+def _differences(original: Original, config: TrainingConfig) -> list[Difference]:
+    """What is another here than it was there, the code first."""
+    from cifar_mlflow.learning import hardware
+
+    device = hardware.choose_device(config)
+    here = {
+        **provenance.tags(),
+        **train_record.hardware_tags(device, hardware.choose_precision(config, device)),
+        **({} if config.threads == "auto" else {"threads_used": str(config.threads)}),
+    }
+    there, ours = _commit(original), provenance.commit_and_state()
+    found = []
+    # Two checkouts with uncommitted changes may hold different code, whatever their commit.
+    if there != ours or there[0] is None or there[1]:
+        found.append(Difference("commit", _code(*there), _code(*ours)))
+    # Another version of this package may know other options, or read them in another way.
+    if (ours_read := original.config.fingerprint) != (recorded := original.tags["config_fingerprint"]):
+        found.append(Difference("configuration fingerprint", recorded, ours_read))
+    found += [
+        Difference(what, original.tags.get(tag, "unknown"), here.get(tag, "unknown"))
+        for tag, what in COMPARED_TAGS.items()
+        if original.tags.get(tag) != here.get(tag)
+    ]
+    return found
+
+
+def _commit(original: Original) -> tuple[str | None, bool]:
+    """The original's commit, None if it is unknown, and whether there were changes besides."""
+    tags = original.tags
+    commit = tags.get("git_commit", "unknown")
+    return (None, False) if commit.startswith("unknown") else (commit, tags.get("git_dirty") == "true")
+
+
+def _code(commit: str | None, dirty: bool) -> str:
+    return "unknown" if commit is None else f"{commit[:12]}{' with uncommitted changes' if dirty else ''}"
+
+
+def _train_again(store: tracking_store.Store, original: Original, config: TrainingConfig, dataset: Dataset) -> Recorder:
+    """Trains into a new run and returns it; a training that fails as the original did has done what it should."""
+    started: list[Recorder] = []
+
+    def start() -> Recorder:
+        tags = {"kind": "single", "reproduces": original.run_id}
+        started.append(Recorder.start(store, original.experiment, f"{original.name}-again", tags))
+        return started[-1]
+
+    try:
+        train_watched(store, config, dataset, start)
+    except TrainingError as error:
+        if str(error) != original.tags.get("failure"):
+            raise
+        say(f"the training failed as the original did: {error}")
+    return started[-1]

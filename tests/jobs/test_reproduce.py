@@ -1,0 +1,393 @@
+"""`reproduce`: a run done again, what is said of the differences, and what the new run carries."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from support import run_here, standing_in
+
+from cifar_mlflow.jobs.reproduce import EPOCH_METRICS, FINAL_METRICS
+
+# Ends in its first epoch.
+DIVERGING = ("--learning-rate", "1e30", "--optimizer", "sgd", "--batch-norm", "false")
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    """A command sets torch's number of threads for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run_id(trained):
+    return trained.info.run_id
+
+
+@pytest.fixture
+def again(runs, run_id):
+    """A function that returns the one run that reproduces the trained one."""
+
+    def find():
+        (run,) = [run for run in runs() if run.data.tags.get("reproduces") == run_id]
+        return run
+
+    return find
+
+
+@pytest.fixture
+def shift(client, run_id):
+    """Changes one recorded number of the trained run, as if it had come out otherwise."""
+
+    def change(name, epoch, by):
+        points = {point.step: point for point in client().get_metric_history(run_id, name)}
+        client().log_metric(run_id, name, points[epoch].value + by, points[epoch].timestamp + 1, epoch)
+
+    return change
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory, trained_once):
+    """The outcome of one reproduction of the trained run, and a copy of the store after it."""
+    with standing_in(tmp_path_factory.mktemp("reproduced")) as work:
+        shutil.copy(trained_once[0], work / "mlflow.db")
+        store = MlflowClient(f"sqlite:///{work}/mlflow.db")
+        experiment = store.get_experiment_by_name("tiny").experiment_id
+        (original,) = store.search_runs([experiment])
+        outcome = run_here("reproduce", original.info.run_id)
+        (run,) = [run for run in store.search_runs([experiment]) if run.info.run_id != original.info.run_id]
+        yield outcome, original, run, store
+
+
+class TestTheSameRunAgain:
+    def test_is_identical_to_the_bit(self, done):
+        outcome, original, run, _ = done
+        assert outcome.code == 0, outcome.output
+        lines = outcome.stdout.splitlines()
+        assert lines[-1] == "identical to the bit: 5 metrics over 3 epochs and 2 final metrics"
+        assert f"run       {run.info.run_id} (tiny-prelu-adam-seed0-again), reproduces {original.info.run_id}" in lines
+        assert lines[0].split() == ["metric", "verdict", "differs", "from", "epoch", "largest", "difference"]
+        metrics = ["val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", *FINAL_METRICS]
+        assert [line.split() for line in lines[1:8]] == [[metric, "identical", "-", "0"] for metric in metrics]
+        assert "differs:" not in outcome.stderr
+
+    def test_stands_beside_the_original_and_points_to_it(self, done):
+        outcome, original, run, _ = done
+        assert run.info.experiment_id == original.info.experiment_id
+        assert (run.info.run_name, run.info.status) == ("tiny-prelu-adam-seed0-again", "FINISHED")
+        tags = run.data.tags
+        assert (tags["kind"], tags["reproduces"]) == ("single", original.info.run_id)
+        assert tags["reproduction"] == outcome.stdout.splitlines()[-1]
+        assert tags["run_fingerprint"] == original.data.tags["run_fingerprint"]
+        assert {**original.data.params, "threads": original.data.tags["threads_used"]} == run.data.params
+
+    def test_keeps_the_comparison_as_a_file(self, done):
+        _, original, run, store = done
+        saved = json.loads(Path(store.download_artifacts(run.info.run_id, "reproduction.json")).read_text())
+        assert (saved["reproduces"], saved["verdict"]) == (original.info.run_id, "identical")
+        values = {entry["metric"]: entry for entry in saved["metrics"]}
+        assert values["train_loss"]["original"] == values["train_loss"]["again"]
+        assert [epoch for epoch, _ in values["train_loss"]["original"]] == [1, 2, 3]
+        assert values["final_val_accuracy"]["again"] == [[0, run.data.metrics["final_val_accuracy"]]]
+
+    def test_leaves_out_no_metric_of_a_training_but_its_speed(self, done):
+        assert set(done[1].data.metrics) - {*EPOCH_METRICS, *FINAL_METRICS} == {"images_per_second"}
+
+    def test_is_not_counted_as_a_second_sample(self, done, cifar, monkeypatch):
+        _, original, _, store = done
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", store.tracking_uri)
+        compared = json.loads(cifar("compare", "tiny", "--format", "json").stdout)
+        (row,) = compared["configurations"]
+        assert [run["run_id"] for run in row["runs"]] == [original.info.run_id]
+        assert "agree to the last digit" in " ".join(compared["notes"])
+
+
+def test_numbers_that_differ_end_in_8_after_the_comparison(cifar, run_id, shift, again):
+    shift("train_loss", 2, 0.5)
+    outcome = cifar("reproduce", run_id)
+    assert outcome.code == 8
+    line = "different from epoch 2 on (tolerance 0.001): the largest difference is 0.5 (train_loss, epoch 2)"
+    assert outcome.stdout.splitlines()[-1] == line
+    assert ["train_loss", "different", "2", "0.5"] in [line.split() for line in outcome.stdout.splitlines()]
+    assert f"error: the run {run_id} was not reproduced by {again().info.run_id}; " in outcome.stderr
+    assert again().data.tags["reproduction"] == line
+    assert again().info.status == "FINISHED"
+
+
+def test_a_difference_within_the_tolerance_is_no_failure(cifar, run_id, shift):
+    shift("val_loss", 3, 0.0004)
+    outcome = cifar("reproduce", run_id)
+    assert outcome.code == 0
+    assert outcome.stdout.splitlines()[-1].startswith("equal within the tolerance 0.001: 5 metrics over 3 epochs")
+
+
+def test_json_is_printed_for_programs(cifar, run_id, shift, again):
+    shift("train_loss", 2, 0.5)
+    outcome = cifar("reproduce", run_id, "--format", "json", "--threads", 2)
+    printed = json.loads(outcome.stdout)
+    assert outcome.code == 8
+    assert (printed["run_id"], printed["reproduces"]) == (again().info.run_id, run_id)
+    assert {"what": "threads", "there": "1", "here": "2"} in printed["differences"]
+    (loss,) = [entry for entry in printed["metrics"] if entry["metric"] == "train_loss"]
+    assert 2 in loss["epochs_beyond_tolerance"]
+    assert loss["largest_difference"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_is_changed_by_hand_is_said_and_used(cifar, run_id, again):
+    outcome = cifar("reproduce", run_id, "--threads", 2, "--precision", "bfloat16", "--tolerance", 0)
+    assert "differs: threads 1 there, 2 here" in outcome.stderr
+    assert "differs: precision float32 there, bfloat16 here" in outcome.stderr
+    # Eight significant bits instead of twenty-four: the first epoch's loss cannot be the same.
+    assert outcome.code == 8
+    assert outcome.stdout.splitlines()[-1].startswith("different from epoch 1 on (tolerance 0): ")
+    assert "different at its start: " in outcome.stderr
+    assert "precision, threads (see above)" in outcome.stderr
+    tags = again().data.tags
+    assert (tags["threads_used"], tags["precision_used"]) == ("2", "bfloat16")
+
+
+def test_code_versions_and_hardware_that_differ_are_said(cifar, client, run_id):
+    recorded = {"git_commit": "0123456789abcdef", "git_dirty": "false", "version_torch": "1.0", "hardware": "an abacus"}
+    for name, value in recorded.items():
+        client().set_tag(run_id, name, value)
+    stderr = cifar("reproduce", run_id).stderr
+    assert "differs: commit 0123456789ab there, " in stderr
+    assert "differs: torch 1.0 there, 2" in stderr
+    assert "differs: hardware an abacus there, " in stderr
+
+
+def test_code_that_nobody_can_know_may_differ(cifar, client, run_id, monkeypatch):
+    from cifar_mlflow.tracking import provenance
+
+    monkeypatch.setattr(provenance, "commit_and_state", lambda: ("0123456789abcdef", True))
+    client().set_tag(run_id, "git_commit", "0123456789abcdef")
+    client().set_tag(run_id, "git_dirty", "true")
+    outcome = cifar("reproduce", run_id)
+    assert "may differ: commit 0123456789ab with uncommitted changes there and here" in outcome.stderr
+
+
+class TestAuto:
+    """What `auto` came to is repeated, even where it would come to something else."""
+
+    @pytest.fixture
+    def other_hardware(self, cifar, runs, tiny_training, monkeypatch):
+        """A run with --precision auto and --threads auto; then the hardware learns or unlearns bfloat16."""
+        from cifar_mlflow.learning import hardware
+
+        monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda device: True)
+        assert cifar("train", *tiny_training, "--precision", "auto", "--epochs", 1).code == 0
+        monkeypatch.setattr(hardware, "has_fast_bfloat16", lambda device: False)
+        (run,) = runs()
+        return run
+
+    def test_precision(self, cifar, runs, other_hardware):
+        outcome = cifar("reproduce", other_hardware.info.run_id)
+        assert "--precision bfloat16 as in the original; auto would be float32 here" in outcome.stderr
+        assert outcome.stdout.splitlines()[-1].startswith("identical to the bit: ")
+        assert runs()[0].data.params["precision"] == "bfloat16"
+
+    def test_threads(self, cifar, runs, other_hardware):
+        torch.set_num_threads(2)
+        assert cifar("reproduce", other_hardware.info.run_id, "--precision", "bfloat16").code == 0
+        assert runs()[0].data.tags["threads_used"] == "1"
+
+    def test_device_that_is_not_here(self, cifar, client, runs, other_hardware):
+        client().set_tag(other_hardware.info.run_id, "device", "mps")
+        outcome = cifar("reproduce", other_hardware.info.run_id)
+        assert "differs: device mps there, cpu here" in outcome.stderr
+        assert runs()[0].data.params["device"] == "auto"
+
+
+def test_a_registered_model_stands_for_its_run(cifar, client, trained, run_id, again):
+    model_id = trained.outputs.model_outputs[0].model_id
+    client().create_registered_model("tiny")
+    client().create_model_version("tiny", f"models:/{model_id}", model_id=model_id)
+    client().set_registered_model_alias("tiny", "champion", "1")
+    assert cifar("reproduce", "--of-version", "tiny@champion").code == 0
+    assert again().info.status == "FINISHED"
+    commands = {cifar("reproduce", "--of-version", f"models:/tiny{end}", "--print-command").stdout
+                for end in ("/1", "@champion")}  # fmt: skip
+    assert commands == {cifar("reproduce", run_id, "--print-command").stdout}
+
+
+def test_a_run_that_was_cut_off_is_compared_as_far_as_it_went(cifar, runs, client, tiny_training, monkeypatch):
+    from cifar_mlflow.jobs.progress import TrainingProgress
+
+    def stop_after_the_second(self, result):
+        if result.epoch == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "epoch", stop_after_the_second)
+        assert cifar("train", *tiny_training).code == 143
+    (original,) = runs()
+    outcome = cifar("reproduce", original.info.run_id)
+    assert outcome.code == 0
+    assert "the original, KILLED, has 2 of 3 epochs; those are compared" in outcome.stderr
+    assert outcome.stdout.splitlines()[-1] == "identical to the bit: 5 metrics over 2 epochs"
+    assert len(client().get_metric_history(runs()[0].info.run_id, "lr")) == 3
+
+    # The new run is an original too.
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "epoch", stop_after_the_second)
+        assert cifar("reproduce", runs()[0].info.run_id).code == 143
+    assert runs()[0].info.status == "KILLED"
+    assert runs()[0].data.tags["reproduces"] == runs()[1].info.run_id
+
+
+def test_a_failure_is_reproduced_too(cifar, runs, tiny_training, monkeypatch):
+    from cifar_mlflow.learning.training import Training
+
+    check = Training._check
+
+    def diverging(self, losses, epoch):
+        check(self, losses if epoch < 2 else losses * float("nan"), epoch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_check", diverging)
+        assert cifar("train", *tiny_training).code == 5
+        (original,) = runs()
+        outcome = cifar("reproduce", original.info.run_id)
+        assert outcome.code == 0
+        assert "the training failed as the original did: the loss is nan at epoch 2, step 1 of 14" in outcome.stderr
+        assert outcome.stdout.splitlines()[-1] == "identical to the bit: 5 metrics over 1 epoch"
+        assert [run.info.status for run in runs()] == ["FAILED", "FAILED"]
+        # A failure of its own is none of the original.
+        patch.setattr(Training, "_check", lambda self, losses, epoch: check(self, losses * float("inf"), epoch))
+        assert cifar("reproduce", original.info.run_id).code == 5
+
+
+def test_other_data_are_refused_before_anything_starts(cifar, runs, work, write_npz, tiny_training):
+    path = write_npz("mine.npz")
+    assert cifar("train", *tiny_training, "--dataset", path, "--epochs", 1).code == 0
+    (run,) = runs()
+    write_npz("mine.npz", seed=1)
+    outcome = cifar("reproduce", run.info.run_id)
+    assert outcome.code == 3
+    assert f"{path} is not the data that the run {run.info.run_id} trained on (digest " in outcome.stderr
+    assert f"recorded {run.data.tags['dataset_digest']}); put the original back" in outcome.stderr
+    assert len(runs()) == 1
+
+
+class TestRefused:
+    def test_an_unknown_run(self, cifar):
+        outcome = cifar("reproduce", "0" * 32)
+        assert outcome.code == 6
+        assert f"there is no run {'0' * 32} in sqlite:///" in outcome.stderr
+
+    def test_what_is_no_run_id(self, cifar):
+        outcome = cifar("reproduce", "mine")
+        assert outcome.code == 6
+        assert "'mine' names no model; give a run id (32 hex digits)" in outcome.stderr
+
+    @pytest.mark.parametrize(
+        ("tags", "message"),
+        [
+            ({"kind": "sweep"}, "is the parent of a sweep and trained nothing itself; name one of its runs"),
+            ({"kind": "job"}, "was made by `mlflow run` for another command and trained nothing"),
+            ({}, "(RUNNING) was not recorded by cifar-mlflow, or broke off before its training began"),
+        ],
+        ids=["sweep", "job", "of other origin"],
+    )
+    def test_a_run_that_is_no_training(self, cifar, client, runs, tags, message):
+        run = client().create_run("0", tags=tags)
+        outcome = cifar("reproduce", run.info.run_id)
+        assert outcome.code == 6
+        assert f"error: the run {run.info.run_id} {message}" in outcome.stderr
+        assert len(runs()) == 1
+
+    def test_a_run_without_an_epoch(self, cifar, runs, tiny):
+        assert cifar("train", "--dataset", tiny, *DIVERGING).code == 5
+        (run,) = runs()
+        outcome = cifar("reproduce", run.info.run_id)
+        assert outcome.code == 6
+        assert f"the run {run.info.run_id} (FAILED) has no epoch to compare with" in outcome.stderr
+        assert cifar("reproduce", run.info.run_id, "--print-command").code == 0
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ([], "give a RUN_ID or --of-version, one of the two"),
+            (["0" * 32, "--of-version", "x@y"], "give a RUN_ID or --of-version, one of the two"),
+            (["0" * 32, "--threads", "0"], "--threads: '0' is refused: must be auto or a whole number, 1 or more"),
+            (["0" * 32, "--precision", "half"], "--precision: 'half' is not one of auto, float32, bfloat16"),
+            (["0" * 32, "--tolerance", "nan"], "--tolerance: nan is refused: must be a number, 0 or more"),
+            (["0" * 32, "--tolerance", "-1"], "--tolerance: -1.0 is refused"),
+        ],
+    )
+    def test_wrong_options(self, cifar, words, message):
+        outcome = cifar("reproduce", *words)
+        assert outcome.code == 2
+        assert message in outcome.stderr
+
+
+class TestTheCommand:
+    def test_gives_an_identical_run_when_it_is_pasted(self, cifar, client, runs, trained, run_id):
+        outcome = cifar("reproduce", run_id, "--print-command")
+        assert outcome.code == 0
+        assert len(runs()) == 1
+        (line,) = outcome.stdout.splitlines()
+        words = shlex.split(line)
+        command = words[words.index("cifar-mlflow") :]
+        assert cifar(*command[1:]).code == 0
+        pasted = next(run for run in runs() if run.info.run_id != run_id)
+        assert pasted.data.tags["run_fingerprint"] == trained.data.tags["run_fingerprint"]
+        for name in EPOCH_METRICS:
+            first, second = ([point.value for point in client().get_metric_history(run.info.run_id, name)]
+                             for run in (trained, pasted))  # fmt: skip
+            assert first == second, name
+
+    def test_names_the_commit_and_what_is_no_default(self, cifar, client, run_id, tiny):
+        client().set_tag(run_id, "git_commit", "0123456789abcdef")
+        client().set_tag(run_id, "git_dirty", "false")
+        outcome = cifar("reproduce", run_id, "--print-command")
+        assert outcome.stdout == (
+            "git checkout 0123456789abcdef && cifar-mlflow train --scheduler none --batch-size 8 --epochs 3 --seed 0 "
+            f"--dataset {tiny} --device cpu --precision float32 --threads 1\n"
+        )
+        assert outcome.stderr == ""
+
+    def test_is_quoted_for_a_shell(self, cifar, runs, write_npz):
+        path = write_npz("it's mine.npz")
+        assert cifar("train", "--dataset", path, *DIVERGING).code == 5
+        outcome = cifar("reproduce", runs()[0].info.run_id, "--print-command", "--threads", 2)
+        words = shlex.split(outcome.stdout)
+        assert words[words.index("--dataset") + 1] == str(path)
+        assert words[words.index("--threads") + 1] == "2"
+
+    def test_says_what_it_cannot_promise(self, cifar, client, run_id):
+        client().set_tag(run_id, "git_commit", "0123456789abcdef")
+        client().set_tag(run_id, "git_dirty", "true")
+        outcome = cifar("reproduce", run_id, "--print-command")
+        assert "warning: the run had changes that are not in the commit 0123456789abcdef" in outcome.stderr
+        client().set_tag(run_id, "git_commit", "unknown: the package was not run from a git checkout")
+        outcome = cifar("reproduce", run_id, "--print-command")
+        assert "warning: the commit of the run is unknown" in outcome.stderr
+        assert outcome.stdout.startswith("cifar-mlflow train --")
+
+
+class TestUnderMlflowRun:
+    @pytest.fixture
+    def project_run(self, client, trained, monkeypatch):
+        run = client().create_run(client().create_experiment("theirs"), run_name="named")
+        client().log_param(run.info.run_id, "run", trained.info.run_id)
+        monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+        return run
+
+    def test_the_run_is_mlflows(self, cifar, run_id, again, project_run):
+        assert cifar("reproduce", run_id).code == 0
+        assert again().info.run_id == project_run.info.run_id
+        assert (again().info.run_name, again().info.status) == ("named", "FINISHED")
+        assert again().data.tags["reproduction"].startswith("identical to the bit: ")
+
+    def test_a_relative_path_is_refused(self, cifar, run_id, project_run):
+        outcome = cifar("reproduce", run_id, "--data-dir", "here")
+        assert outcome.code == 2
+        assert "--data-dir: 'here' is relative; give an absolute path under `mlflow run`" in outcome.stderr
