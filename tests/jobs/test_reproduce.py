@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.projects.utils import load_project
 from support import run_here, standing_in
 
 from cifar_mlflow.jobs.reproduce import EPOCH_METRICS, FINAL_METRICS
@@ -380,6 +381,11 @@ class TestUnderMlflowRun:
         client().log_param(run.info.run_id, "run", trained.info.run_id)
         monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
         return run
+
+    def test_the_entry_point_passes_the_run_and_whatever_else_is_given(self):
+        entry_point = load_project(str(Path(__file__).parents[2])).get_entry_point("reproduce")
+        command = entry_point.compute_command({"run": "0" * 32, "tolerance": "0"}, None)
+        assert command == f"python -m cifar_mlflow reproduce {'0' * 32} --tolerance 0"
 
     def test_the_run_is_mlflows(self, cifar, run_id, again, project_run):
         assert cifar("reproduce", run_id).code == 0
