@@ -35,7 +35,9 @@ def main() -> None:
         swept = seconds([["mlflow", "run", ".", "-e", "sweep", "--env-manager", "local", "-P", f"spec={SPEC}"]])
         trained = seconds([[sys.executable, "-m", "cifar_mlflow", "train", *each] for each in words])
         ratios.append(swept / trained)
-        print(f"round {number}: sweep {swept:.1f} s, train commands {trained:.1f} s, ratio {ratios[-1]:.2f}", flush=True)
+        print(
+            f"round {number}: sweep {swept:.1f} s, train commands {trained:.1f} s, ratio {ratios[-1]:.2f}", flush=True
+        )
     spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
     print(f"sweep / train commands: median {statistics.median(ratios):.2f} ({spread})")
 

@@ -10,7 +10,7 @@ from types import FrameType
 import click
 
 from cifar_mlflow import __version__
-from cifar_mlflow.cli import models, setup, sweeps, training
+from cifar_mlflow.cli import models, registry, setup, sweeps, training
 from cifar_mlflow.errors import CifarMlflowError, Interrupted
 
 CONTEXT = {
@@ -78,6 +78,9 @@ for command in (
     sweeps.sweep,
     sweeps.compare,
     models.evaluate,
+    registry.promote,
+    registry.rollback,
+    registry.history,
     setup.download,
     setup.check,
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -28,9 +29,17 @@ class FoundModel:
     run_id: str
     run_name: str
     experiment_id: str
+    run_status: str
     config: TrainingConfig
     dataset_digest: str
     test_digest: str
+    tags: dict[str, str]
+    """The logged model's own tags."""
+
+    @property
+    def test_prefix(self) -> str:
+        """What the names begin with under which its run records its test results; `test_*` is the last epoch's."""
+        return "test" if self.weights == "last" else f"{self.weights}_test"
 
 
 def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
@@ -65,13 +74,15 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         run_id=run.info.run_id,
         run_name=run.info.run_name,
         experiment_id=run.info.experiment_id,
+        run_status=run.info.status,
         config=run_config(run),
         dataset_digest=tags["dataset_digest"],
         test_digest=tags.get("test_digest", ""),
+        tags=dict(model.tags),
     )
 
 
-def load_model(store: Store, uri: str) -> Any:
+def load_model(uri: str) -> Any:
     """The exported program of the model: a function of a uint8 tensor (n, height, width, channels).
 
     No pickle is loaded, whatever the artifact holds.
@@ -82,12 +93,15 @@ def load_model(store: Store, uri: str) -> Any:
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     import mlflow.pytorch
 
-    with translated_errors(store.uri):
-        try:
-            return mlflow.pytorch.load_model(uri)
-        except Exception as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{uri} cannot be loaded: {first}") from error
+    torch_logger = logging.getLogger("torch.export")  # it would print a traceback, for an error that is told below
+    before, torch_logger.disabled = torch_logger.disabled, True
+    try:
+        return mlflow.pytorch.load_model(uri)
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"{uri} cannot be loaded: {first}") from error
+    finally:
+        torch_logger.disabled = before
 
 
 def run_config(run: Run) -> TrainingConfig:
