@@ -78,6 +78,7 @@ for command in (
     sweeps.sweep,
     sweeps.compare,
     models.evaluate,
+    models.predict,
     setup.download,
     setup.check,
 ):
