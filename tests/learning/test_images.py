@@ -191,7 +191,8 @@ def test_a_larger_image_is_scaled_and_its_centre_cut_out(save):
     found = pixels(save("a.png", wide)).astype(int)
     # The filter sees what lies beyond the cut.
     assert np.abs(found[:, 1:-1] - expected[:, 1:-1]).max() <= 1
-    assert (pixels(save("a.png", wide.swapaxes(0, 1).copy())).swapaxes(0, 1) == found).all()
+    turned = pixels(save("a.png", wide.swapaxes(0, 1).copy())).swapaxes(0, 1)
+    assert np.abs(turned - found).max() <= 1
 
 
 def test_scaling_down_averages_over_all_pixels(save):
