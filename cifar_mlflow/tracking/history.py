@@ -82,6 +82,34 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
     )
 
 
+@dataclass(frozen=True)
+class ModelInterface:
+    """What a model takes and tells: `image_shape` (height, width, channels) and the names of the classes."""
+
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+def model_interface(store: Store, uri: str) -> ModelInterface:
+    """What the model itself says of its images and classes; no dataset is needed.
+
+    Raises:
+        ModelError: it says nothing of them, or its files are missing.
+    """
+    from mlflow.models import get_model_info
+
+    with translated_errors(store.uri):
+        try:
+            info = get_model_info(uri)
+            (images,) = info.signature.inputs.inputs
+            _, height, width, channels = images.shape
+            return ModelInterface((height, width, channels), tuple(info.metadata["classes"]))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ModelError(f"{uri} does not tell its classes and image size, as models of cifar-mlflow do") from None
+        except Exception as error:
+            raise ModelError(f"{uri} cannot be loaded: {_first_line(error)}") from error
+
+
 def load_model(uri: str) -> Any:
     """The exported program of the model: a function of a uint8 tensor (n, height, width, channels).
 
@@ -98,10 +126,13 @@ def load_model(uri: str) -> Any:
     try:
         return mlflow.pytorch.load_model(uri)
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{uri} cannot be loaded: {first}") from error
+        raise ModelError(f"{uri} cannot be loaded: {_first_line(error)}") from error
     finally:
         torch_logger.disabled = before
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def run_config(run: Run) -> TrainingConfig:
