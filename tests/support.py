@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -85,3 +87,22 @@ def run_here(*words: object) -> Outcome:
         for number, handler in handlers.items():
             signal.signal(number, handler)
     return Outcome(code, stdout.getvalue(), stderr.getvalue())
+
+
+def move_store(source: Path, target: Path) -> None:
+    """A copy of a store with its artifacts, which a test may damage."""
+    shutil.copy(source / "mlflow.db", target / "mlflow.db")
+    shutil.copytree(source / "mlruns", target / "mlruns", dirs_exist_ok=True)
+    columns = {
+        "experiments": "artifact_location",
+        "runs": "artifact_uri",
+        "logged_models": "artifact_location",
+        "model_versions": "storage_location",
+    }
+    with contextlib.closing(sqlite3.connect(target / "mlflow.db")) as database:
+        for table, column in columns.items():
+            database.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (str(source), str(target)))
+        database.commit()
+    from mlflow.tracking._tracking_service import utils
+
+    utils._artifact_repos_cache.clear()  # by run id: it would go on writing to the original

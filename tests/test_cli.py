@@ -33,6 +33,8 @@ finally:
         (["train", "--gamma", "0"], 2),
         (["train", "--config", "none.yaml"], 2),
         (["evaluate"], 2),
+        (["predict", "--help"], 0),
+        (["predict", "0" * 32, "no.png"], 2),
         (["reproduce"], 2),
         (["nonsense"], 2),
     ],

@@ -10,7 +10,7 @@ from types import FrameType
 import click
 
 from cifar_mlflow import __version__
-from cifar_mlflow.cli import models, reproduction, setup, sweeps, training
+from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
 from cifar_mlflow.errors import CifarMlflowError, Interrupted
 
 CONTEXT = {
@@ -40,10 +40,6 @@ def main() -> None:
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         click.echo(str(cause or "") or "stopped", err=True)
         sys.exit(getattr(cause, "exit_code", 130))
-    except BrokenPipeError:
-        # The reader of our output has left; that is its right, and Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
     except Exception as error:
         if os.environ.get("CIFAR_MLFLOW_DEBUG"):
             raise
@@ -78,6 +74,10 @@ for command in (
     sweeps.sweep,
     sweeps.compare,
     models.evaluate,
+    models.predict,
+    registry.promote,
+    registry.rollback,
+    registry.history,
     reproduction.reproduce,
     setup.download,
     setup.check,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cifar_mlflow.errors import DataError
+
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.evaluate import EvaluateOutcome
 
@@ -53,3 +55,49 @@ def _print_evaluation(outcome: EvaluateOutcome) -> None:
         f"{score.images:,} images), loss {score.loss:.4f}, calibration error {score.calibration_error:.2f}%"
     )
     click.echo(f"written to the run {outcome.run_id}")
+
+
+@click.command()
+@click.argument("model")
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option(
+    "--weights",
+    type=click.Choice(["last", "best"]),
+    default="last",
+    show_default=True,
+    help="which epoch's weights, if MODEL is a run id",
+)
+@click.option(
+    "--top", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="classes told of each image"
+)
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@click.option("--output", metavar="FILE", help="file to write to  [standard output]")
+def predict(model: str, images: tuple[str, ...], weights: str, top: int, form: str, output: str | None) -> None:
+    """Say which class MODEL sees in each IMAGE, and how probable it is.
+
+    MODEL is named as in evaluate. IMAGE is a PNG, JPEG, WebP, BMP, TIFF or GIF file, a directory (all such files in it
+    and below), or an .npz file with the array `images` or `x_test` (uint8; images, height, width, channels).
+
+    An image of the model's size is taken as it is. Any other is scaled (bicubic) until its shorter side fits, and its
+    centre is cut out. EXIF orientation is applied, transparency laid on white, 16-bit gray scaled to 8 bits, colours
+    turned to what the model takes. Images of several frames, of 32 bits or of more than 89 million pixels are refused.
+
+    Images that cannot be read are named and skipped; the exit code is then 3.
+    """
+    from cifar_mlflow.cli.output import lines_to
+    from cifar_mlflow.jobs import predict as job
+    from cifar_mlflow.jobs.progress import say
+
+    told = skipped = 0
+    with lines_to(output) as write:
+        predictions = job.predict(model, images, weights=weights, top=top)
+        write(job.heading(predictions, form))
+        for result in predictions.results:
+            if isinstance(result, job.Prediction):
+                told += 1
+                write(job.line(predictions, result, form))
+            else:
+                skipped += result.images
+                say(f"skipped {job.shown(result.name)}: {job.shown(result.reason)}")
+    if skipped:
+        raise DataError(f"{skipped:,} of {told + skipped:,} images could not be read")

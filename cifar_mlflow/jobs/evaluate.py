@@ -20,18 +20,26 @@ from cifar_mlflow.tracking.recorder import Recorder
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data import Dataset
+    from cifar_mlflow.tracking.history import FoundModel
+    from cifar_mlflow.tracking.store import Store
 
 GALLERY_IMAGES = 24
 
 
 @dataclass(frozen=True)
 class EvaluateOutcome:
-    """A model's score on a test set, with the 95% Wilson interval of its accuracy (per cent)."""
+    """A model's score on a test set, with the 95% Wilson interval of its accuracy (per cent).
+
+    `labels` int64 (n) and `probabilities` float32 (n, classes) are by image; `test_digest` names the images.
+    """
 
     model_uri: str
     run_id: str
     dataset: str
+    test_digest: str
     classes: tuple[str, ...]
+    labels: np.ndarray
+    probabilities: np.ndarray
     score: classification.Score
     interval: tuple[float, float]
     metrics: dict[str, float]
@@ -63,8 +71,14 @@ def evaluate(
     if store.project_run_id:
         # `mlflow run` made a run for this job; the results belong to the run that trained the model.
         Recorder.start(store, "", "", {"kind": "job"})
-    found = history.find_model(store, model, weights)
-    predictor = history.load_model(store, found.uri)
+    return evaluate_model(store, history.find_model(store, model, weights), dataset=dataset, data_dir=data_dir)
+
+
+def evaluate_model(
+    store: Store, found: FoundModel, *, dataset: str | None = None, data_dir: str | None = None, record: bool = True
+) -> EvaluateOutcome:
+    """As `evaluate`, of a model that was found; with `record` off, nothing is written."""
+    predictor = history.load_model(found.uri)
 
     from cifar_mlflow.learning import data, evaluation
 
@@ -83,20 +97,33 @@ def evaluate(
     labels = scored.test.labels.numpy()
     score = classification.score(labels, probabilities)
     low, high = (100 * bound for bound in wilson_interval(score.correct, score.images))
-    prefix = _prefix(found.weights, None if dataset is None else scored.name)
-    metrics = {
-        f"{prefix}_accuracy": score.accuracy,
-        f"{prefix}_loss": score.loss,
-        f"{prefix}_accuracy_low": low,
-        f"{prefix}_accuracy_high": high,
-        f"{prefix}_calibration_error": score.calibration_error,
-        f"{prefix}_min_class_recall": float(np.nanmin(score.recall)),
-    }
-    outcome = EvaluateOutcome(found.uri, found.run_id, scored.name, scored.classes, score, (low, high), metrics)
-    run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
-    _record(run, outcome, scored, probabilities, prefix)
-    looked = int(history.tag(store, found.run_id, "test_evaluations") or 0) + 1
-    run.set_tags({"test_evaluations": str(looked), f"{prefix}_digest": scored.test_digest})
+    prefix = found.test_prefix
+    if dataset is not None:
+        prefix += f"_{re.sub(r'[^0-9A-Za-z_.-]', '_', scored.name)}"
+    outcome = EvaluateOutcome(
+        model_uri=found.uri,
+        run_id=found.run_id,
+        dataset=scored.name,
+        test_digest=scored.test_digest,
+        classes=scored.classes,
+        labels=labels,
+        probabilities=probabilities,
+        score=score,
+        interval=(low, high),
+        metrics={
+            f"{prefix}_accuracy": score.accuracy,
+            f"{prefix}_loss": score.loss,
+            f"{prefix}_accuracy_low": low,
+            f"{prefix}_accuracy_high": high,
+            f"{prefix}_calibration_error": score.calibration_error,
+            f"{prefix}_min_class_recall": float(np.nanmin(score.recall)),
+        },
+    )
+    if record:
+        run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
+        _record(run, outcome, scored, prefix)
+        looked = int(history.tag(store, found.run_id, "test_evaluations") or 0) + 1
+        run.set_tags({"test_evaluations": str(looked), f"{prefix}_digest": scored.test_digest})
     return outcome
 
 
@@ -116,14 +143,8 @@ def _check_test_set(scored: Dataset, trained_on: Dataset) -> None:
         )
 
 
-def _prefix(weights: str, other_dataset: str | None) -> str:
-    """`test` is the last-epoch model on its own test set; whatever else is scored has names of its own."""
-    prefix = "test" if weights == "last" else f"{weights}_test"
-    return prefix if other_dataset is None else f"{prefix}_{re.sub(r'[^0-9A-Za-z_.-]', '_', other_dataset)}"
-
-
-def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, probabilities: np.ndarray, prefix: str) -> None:
-    labels, score = scored.test.labels.numpy(), outcome.score
+def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, prefix: str) -> None:
+    labels, probabilities, score = outcome.labels, outcome.probabilities, outcome.score
     predicted = probabilities.argmax(1)
     worst = classification.worst_mistakes(labels, probabilities, GALLERY_IMAGES)
     names = np.array(scored.classes)

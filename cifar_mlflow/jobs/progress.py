@@ -66,6 +66,12 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def result(text: str) -> None:
+    """Part of the result, to standard output at once; a bar on the same terminal stays intact."""
+    tqdm.write(text, file=sys.stdout, end="")
+    sys.stdout.flush()
+
+
 def warn(text: str) -> None:
     say(f"warning: {text}")
 

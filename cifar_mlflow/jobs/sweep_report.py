@@ -53,7 +53,8 @@ def publish(
     parent.log_files(files)
     winner = _winner(compared)
     verdict = f"Winner: {winner.text}." if winner else "A replication on the test set: a table, and no winner."
-    parent.set_tags({"mlflow.note.content": f"Sweep of {', '.join(spec.space)}. {verdict}"[:5000]})
+    chosen = {sweeps.WINNER_TAG: winner.run_id} if winner else {}
+    parent.set_tags({"mlflow.note.content": f"Sweep of {', '.join(spec.space)}. {verdict}"[:5000], **chosen})
     return compared, winner
 
 

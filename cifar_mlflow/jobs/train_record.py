@@ -157,6 +157,7 @@ def log_results(
             ),
         ]
     run.log_files(files)
+    example = dataset.test.first(EXAMPLE_IMAGES)
     for module, weights, epoch, metrics in kept:
         model_id = None
         if log_models:
@@ -165,7 +166,8 @@ def log_results(
                 name=f"{config.network}-{config.activation}-{weights}",
                 weights=weights,
                 epoch=epoch,
-                example=dataset.test.pixels[:EXAMPLE_IMAGES].numpy(),
+                example=example.pixels.numpy(),
+                probabilities=evaluation.predict(module, example),
                 classes=dataset.classes,
                 requirements=export.requirements(),
             )

@@ -29,6 +29,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def first(self, count: int) -> Images:
+        return Images(self.pixels[:count], self.labels[:count])
+
     def to(self, device: torch.device) -> Images:
         return Images(self.pixels.to(device), self.labels.to(device))
 

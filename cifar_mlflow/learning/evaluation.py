@@ -25,6 +25,12 @@ def loss_and_accuracy(network: Callable[[torch.Tensor], torch.Tensor], images: I
 
 
 @torch.inference_mode()
+def probabilities(model: Callable[[torch.Tensor], torch.Tensor], pixels: torch.Tensor) -> np.ndarray:
+    """Class probabilities float32 (n, classes) of one batch of uint8 images (n, height, width, channels)."""
+    answer: np.ndarray = model(pixels).float().cpu().numpy()
+    return answer
+
+
 def predict(
     model: Callable[[torch.Tensor], torch.Tensor], images: Images, on_batch: Callable[[int], object] | None = None
 ) -> np.ndarray:
@@ -34,7 +40,7 @@ def predict(
     """
     parts = []
     for pixels, _ in _batches(images):
-        parts.append(model(pixels).float().cpu().numpy())
+        parts.append(probabilities(model, pixels))
         if on_batch is not None:
             on_batch(len(pixels))
     return np.concatenate(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from dataclasses import dataclass
@@ -28,9 +29,17 @@ class FoundModel:
     run_id: str
     run_name: str
     experiment_id: str
+    run_status: str
     config: TrainingConfig
     dataset_digest: str
     test_digest: str
+    tags: dict[str, str]
+    """The logged model's own tags."""
+
+    @property
+    def test_prefix(self) -> str:
+        """What the names begin with under which its run records its test results; `test_*` is the last epoch's."""
+        return "test" if self.weights == "last" else f"{self.weights}_test"
 
 
 def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
@@ -65,13 +74,43 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         run_id=run.info.run_id,
         run_name=run.info.run_name,
         experiment_id=run.info.experiment_id,
+        run_status=run.info.status,
         config=run_config(run),
         dataset_digest=tags["dataset_digest"],
         test_digest=tags.get("test_digest", ""),
+        tags=dict(model.tags),
     )
 
 
-def load_model(store: Store, uri: str) -> Any:
+@dataclass(frozen=True)
+class ModelInterface:
+    """What a model takes and tells: `image_shape` (height, width, channels) and the names of the classes."""
+
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+def model_interface(store: Store, uri: str) -> ModelInterface:
+    """What the model itself says of its images and classes; no dataset is needed.
+
+    Raises:
+        ModelError: it says nothing of them, or its files are missing.
+    """
+    from mlflow.models import get_model_info
+
+    with translated_errors(store.uri):
+        try:
+            info = get_model_info(uri)
+            (images,) = info.signature.inputs.inputs
+            _, height, width, channels = images.shape
+            return ModelInterface((height, width, channels), tuple(info.metadata["classes"]))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ModelError(f"{uri} does not tell its classes and image size, as models of cifar-mlflow do") from None
+        except Exception as error:
+            raise ModelError(f"{uri} cannot be loaded: {_first_line(error)}") from error
+
+
+def load_model(uri: str) -> Any:
     """The exported program of the model: a function of a uint8 tensor (n, height, width, channels).
 
     No pickle is loaded, whatever the artifact holds.
@@ -82,12 +121,18 @@ def load_model(store: Store, uri: str) -> Any:
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     import mlflow.pytorch
 
-    with translated_errors(store.uri):
-        try:
-            return mlflow.pytorch.load_model(uri)
-        except Exception as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{uri} cannot be loaded: {first}") from error
+    torch_logger = logging.getLogger("torch.export")  # it would print a traceback, for an error that is told below
+    before, torch_logger.disabled = torch_logger.disabled, True
+    try:
+        return mlflow.pytorch.load_model(uri)
+    except Exception as error:
+        raise ModelError(f"{uri} cannot be loaded: {_first_line(error)}") from error
+    finally:
+        torch_logger.disabled = before
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def run_config(run: Run) -> TrainingConfig:

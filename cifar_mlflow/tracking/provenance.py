@@ -21,7 +21,7 @@ def tags() -> dict[str, str]:
     found = {
         "mlflow.source.name": "cifar_mlflow",
         "mlflow.source.type": "LOCAL",
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
         "git_commit": commit or "unknown: the package was not run from a git checkout",
         "version_cifar_mlflow": cifar_mlflow.__version__,
         "version_python": platform.python_version(),
@@ -56,7 +56,8 @@ def _git(*arguments: str) -> str:
     return result.stdout.strip()
 
 
-def _user() -> str:
+def user() -> str:
+    """The name of whoever runs this, or the number where there is no name."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user need not have a name

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.tracking import integrity
 from cifar_mlflow.tracking.store import Store, translated_errors
 
 
@@ -20,7 +21,8 @@ from cifar_mlflow.tracking.store import Store, translated_errors
 class ExportedModel:
     """A model to log. `module` is a torch module that maps `example` (uint8 images) to class probabilities.
 
-    `weights` is last or best, `epoch` the one after which they were taken.
+    `weights` is last or best, `epoch` the one after which they were taken, `probabilities` float32 (n, classes) what
+    the training's own network answers to the example.
     """
 
     module: Any
@@ -28,6 +30,7 @@ class ExportedModel:
     weights: str
     epoch: int
     example: np.ndarray
+    probabilities: np.ndarray
     classes: Sequence[str]
     requirements: Sequence[str]
 
@@ -96,10 +99,12 @@ class Recorder:
             )
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
-        """Artifacts at the root of the run, by file name."""
+        """Artifacts of the run, by path."""
         with tempfile.TemporaryDirectory() as directory, translated_errors(self._store.uri):
             for name, content in files.items():
-                (Path(directory) / name).write_bytes(content)
+                path = Path(directory) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
             self._client.log_artifacts(self.run_id, directory)
 
     def log_model(self, exported: ExportedModel) -> str:
@@ -140,6 +145,8 @@ class Recorder:
                         metadata={"classes": list(exported.classes)},
                         serialization_format="pt2",
                     )
+                    integrity.write_example_answer(path, exported.probabilities)
+                    self._client.set_logged_model_tags(logged.model_id, integrity.tags(path))
                     self._client.log_model_artifacts(logged.model_id, str(path))
                 self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
             except BaseException:

@@ -42,12 +42,12 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
 
 
 def _meant_by(store: Store, word: str, condition: str | None) -> list[Run]:
-    experiments = _experiments(store)
+    by_name = experiments(store)
     extra = f" and {condition}" if condition else ""
     if not word:
-        return [run for each in experiments.values() for run in runs.search(store, each, f"{TRAINED}{extra}")]
+        return [run for each in by_name.values() for run in runs.search(store, each, f"{TRAINED}{extra}")]
     if RUN_ID.fullmatch(word):
-        (run,) = [found for each in experiments.values() for found in _by_id(store, each, word)] or [None]
+        (run,) = [found for each in by_name.values() for found in _by_id(store, each, word)] or [None]
         if run is None:
             raise TrackingError(f"there is no run {word} in {redact(store.uri)}")
         if run.data.tags.get("kind") != "sweep":
@@ -55,13 +55,13 @@ def _meant_by(store: Store, word: str, condition: str | None) -> list[Run]:
         else:
             chosen = f"{TRAINED} and tags.sweep_id = '{run.data.tags.get('sweep_id', word)}'{extra}"
         return runs.search(store, run.info.experiment_id, chosen)
-    if word in experiments:
-        return runs.search(store, experiments[word], f"{TRAINED}{extra}")
+    if word in by_name:
+        return runs.search(store, by_name[word], f"{TRAINED}{extra}")
     if re.fullmatch(r"[\w.-]+", word):
         named = f"{TRAINED} and tags.sweep = '{word}'{extra}"
-        if found := [run for each in experiments.values() for run in runs.search(store, each, named)]:
+        if found := [run for each in by_name.values() for run in runs.search(store, each, named)]:
             return found
-    known = ", ".join(sorted(experiments)) or "none"
+    known = ", ".join(sorted(by_name)) or "none"
     raise TrackingError(
         f"{word!r} names no run, no experiment and no sweep{' that the filter lets through' if condition else ''} "
         f"in {redact(store.uri)} (experiments: {known})"
@@ -72,7 +72,7 @@ def _by_id(store: Store, experiment_id: str, run_id: str) -> list[Run]:
     return runs.search(store, experiment_id, f"attributes.run_id = '{run_id}'")
 
 
-def _experiments(store: Store) -> dict[str, str]:
+def experiments(store: Store) -> dict[str, str]:
     """Name to id of every experiment that is not deleted."""
     found = {}
     token = None

@@ -6,6 +6,7 @@ change: under `mlflow run` each start comes with a run of its own, which then ta
 
 from __future__ import annotations
 
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking import processes, runs
+from cifar_mlflow.errors import ModelError, TrackingError
+from cifar_mlflow.tracking import processes, runs, selection
+from cifar_mlflow.tracking.history import RUN_ID
 from cifar_mlflow.tracking.recorder import Recorder
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store, redact, translated_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
 SPEC_FILE = "sweep.yaml"
+WINNER_TAG = "winner_run"
 PATIENCE = 60.0  # seconds for processes whose driver is gone to close their runs
 
 
@@ -56,6 +59,30 @@ def _spec(store: Store, run_id: str) -> dict[str, Any] | None:
         path = store.client.download_artifacts(run_id, SPEC_FILE, directory)
         spec: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         return spec
+
+
+def winner(store: Store, what: str) -> str:
+    """The run that stands for the winner of the sweep `what`: its name, or the run id of its parent.
+
+    Raises:
+        ModelError: there is no such sweep, several have the name, or it has no winner (yet).
+    """
+    condition = "tags.kind = 'sweep'" + ("" if RUN_ID.fullmatch(what) else f" and tags.sweep = '{what}'")
+    found = []
+    if re.fullmatch(r"[\w.-]+", what):
+        found = [run for each in selection.experiments(store).values() for run in runs.search(store, each, condition)]
+    current = [run for run in found if "superseded_by" not in run.data.tags]
+    if RUN_ID.fullmatch(what):
+        current = [run for run in found if what == run.info.run_id]
+    if not current:
+        raise ModelError(f"there is no sweep {what!r} in {redact(store.uri)}")
+    if len(current) > 1:
+        several = ", ".join(run.info.run_id for run in current)
+        raise ModelError(f"several sweeps are called {what!r}; give the run id of one: {several}")
+    chosen = current[0].data.tags.get(WINNER_TAG)
+    if not chosen:
+        raise ModelError(f"the sweep {what!r} ({current[0].info.status}) has no winner, or not yet")
+    return str(chosen)
 
 
 def start_parent(store: Store, experiment: str, name: str, earlier: EarlierSweep | None) -> tuple[Recorder, str]:

@@ -6,20 +6,15 @@ MLflow documents neither its saved views nor its pages, so a new version of it t
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from servers import environment, mlflow_server
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -68,53 +63,11 @@ class Swept:
     printed: str
 
 
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return kept | {"OMP_NUM_THREADS": "1"} | more
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """The address of an `mlflow server` of its own."""
-    directory = tmp_path_factory.mktemp("server")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(Path(sys.executable).parent / "mlflow", "server", "-w", "1", "--host", "127.0.0.1", "--port", str(port)),
-        *(
-            "--backend-store-uri",
-            f"sqlite:///{directory}/mlflow.db",
-            "--artifacts-destination",
-            directory / "artifacts",
-        ),
-    ]
-    address = f"http://127.0.0.1:{port}"
-    with open(directory / "log", "w") as log:
-        process = subprocess.Popen(
-            command,
-            env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        wait_for(f"{address}/health", process, directory / "log")
+    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
         yield address
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def wait_for(address, process, log, seconds=300):
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            return urllib.request.urlopen(address, timeout=5).read()
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from cifar_mlflow.config import TrainingConfig
 
@@ -88,6 +89,22 @@ def test_evaluate_writes_to_the_training_run_and_marks_its_own_as_a_job(trained)
     (job,) = runs(trained[0], "jobs")
     assert (job.data.tags["kind"], job.info.status, job.data.metrics) == ("job", "FINISHED", {})
     assert runs(trained[0], "x")[0].data.metrics["test_accuracy"] > 50
+
+
+def test_predict_prints_what_the_model_sees_and_marks_its_own_run_as_a_job(trained):
+    (run,) = runs(trained[0], "x")
+    image = trained[0] / "a picture.png"
+    Image.new("RGB", (40, 30)).save(image)
+    done = mlflow_run(
+        trained[0], str(ROOT), "-e", "predict", "--env-manager", "local", "--experiment-name", "predictions",
+        *parameters(model=run.info.run_id, images=image, top=2, format="csv"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert [line.rsplit(",", 2)[0] for line in done.stdout.splitlines() if line.startswith(str(image))] == [
+        f"{image},1", f"{image},2",
+    ]  # fmt: skip
+    (job,) = runs(trained[0], "predictions")
+    assert (job.data.tags["kind"], job.info.status) == ("job", "FINISHED")
 
 
 def test_a_preset_yields_to_what_is_typed(tmp_path):

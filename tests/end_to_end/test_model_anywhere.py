@@ -3,10 +3,8 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from importlib.metadata import distribution
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+from servers import BIN, free_port, running
 
 from cifar_mlflow.config import resolve
 from cifar_mlflow.jobs.train import train
@@ -112,35 +111,15 @@ def test_its_requirements_do_not_name_this_package(trained):
 
 def test_mlflow_serves_it(trained, tmp_path):
     directory, model, images, expected = trained
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "MLFLOW_TRACKING_URI": f"sqlite:///{directory}/mlflow.db",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    }
-    command = [Path(sys.executable).parent / "mlflow", "models", "serve", "-m", model.model_uri,
+    port = free_port()
+    command = [BIN / "mlflow", "models", "serve", "-m", model.model_uri,
                "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]  # fmt: skip
-    log = tmp_path / "server.log"
-    with log.open("w") as output:
-        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-    try:
-        body = json.dumps({"inputs": images[:2].tolist()}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
-        )
-        deadline = time.monotonic() + 90
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=10) as answer:
-                    rows = json.load(answer)["predictions"]
-                break
-            except OSError:
-                assert server.poll() is None, log.read_text()
-                assert time.monotonic() < deadline, "the server does not answer"
-                time.sleep(0.3)
-    finally:
-        os.killpg(server.pid, 15)
-        server.wait(10)
+    address, store = f"http://127.0.0.1:{port}", f"sqlite:///{directory}/mlflow.db"
+    body = json.dumps({"inputs": images[:2].tolist()}).encode()
+    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+    with (
+        running(command, tmp_path / "server.log", f"{address}/health", MLFLOW_TRACKING_URI=store),
+        urllib.request.urlopen(request, timeout=30) as answer,
+    ):
+        rows = json.load(answer)["predictions"]
     np.testing.assert_allclose(rows, expected[:2], atol=1e-6)

@@ -1,6 +1,7 @@
 """What the recorder writes is what MLflow gives back; the model loads with no pickle and no code of ours."""
 
 import subprocess
+from pathlib import Path
 
 import mlflow
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from cifar_mlflow.errors import ModelError, TrackingError
-from cifar_mlflow.tracking import history, provenance
+from cifar_mlflow.tracking import history, integrity, provenance
 from cifar_mlflow.tracking.recorder import ExportedModel, Recorder
 from cifar_mlflow.tracking.store import connect
 
@@ -20,7 +21,8 @@ def recorder(cifar):
 
 def exported(module):
     images = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 1), dtype=np.uint8)
-    return ExportedModel(module.eval(), "net-last", "last", 7, images, ("cat", "dog"), ["torch"])
+    answer = np.full((4, 2), 0.5, dtype=np.float32)
+    return ExportedModel(module.eval(), "net-last", "last", 7, images, answer, ("cat", "dog"), ["torch"])
 
 
 class Mean(torch.nn.Module):
@@ -84,6 +86,17 @@ class TestALoggedModel:
         assert info.metadata["classes"] == ["cat", "dog"]
         assert info.saved_input_example_info is not None
 
+    def test_knows_its_files_and_its_answer_to_the_example(self, uri, client):
+        model = client().get_logged_model(uri.removeprefix("models:/"))
+        directory = Path(model.artifact_location)
+        assert integrity.differences(directory, model.tags) == []
+        assert integrity.read_example_answer(directory).tolist() == [[0.5, 0.5]] * 4
+        (directory / "added").touch()
+        (directory / "registered_model_meta").touch()  # as MLflow does when it loads a registered model
+        (directory / "requirements.txt").unlink()
+        assert integrity.differences(directory, model.tags) == ["added was added", "requirements.txt is missing"]
+        assert integrity.differences(directory, {}) is None
+
     def test_belongs_to_its_run_at_its_epoch(self, uri, recorder, client, runs):
         (output,) = runs()[0].outputs.model_outputs
         model = client().get_logged_model(output.model_id)
@@ -92,7 +105,7 @@ class TestALoggedModel:
         assert str(model.status) == "READY"
 
     def test_can_be_asked_as_a_function_of_a_tensor(self, uri):
-        answers = history.load_model(connect(), uri)(torch.full((2, 6, 6, 1), 255, dtype=torch.uint8))
+        answers = history.load_model(uri)(torch.full((2, 6, 6, 1), 255, dtype=torch.uint8))
         assert answers.tolist() == [[1.0, 0.0], [1.0, 0.0]]
 
 
@@ -112,7 +125,7 @@ def test_a_model_that_holds_a_pickle_is_not_loaded(recorder, client):
         options = {"serialization_format": "pickle", "pip_requirements": ["torch"]}
         info = mlflow.pytorch.log_model(torch.nn.Linear(2, 2), name="pickled", **options)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        history.load_model(connect(), f"models:/{info.model_id}")
+        history.load_model(f"models:/{info.model_id}")
 
 
 def test_the_configuration_of_a_run_is_read_through_the_shells_quotes(recorder, client):

@@ -1,0 +1,112 @@
+"""The gates that a model must pass to be promoted: each says what it required, what it observed, and the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cifar_mlflow.analysis.statistics import mcnemar
+
+TOLERANCE = 1e-4  # by which probabilities computed elsewhere may differ: other processors add in another order
+SMOKE = f"loads without this package or pickle and answers as in training, within {TOLERANCE:g}"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate's outcome. `passed` is None if nothing was asked of it."""
+
+    name: str
+    required: str
+    observed: str
+    passed: bool | None
+
+    @property
+    def outcome(self) -> str:
+        return {True: "passed", False: "failed", None: "not asked"}[self.passed]
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """McNemar's counts of two models on the same images; `p` is the mid-p value, two-sided."""
+
+    images: int
+    both: int
+    only_new: int
+    only_champion: int
+    p: float
+
+    @classmethod
+    def count(cls, new: NDArray[np.bool_], champion: NDArray[np.bool_]) -> Rivals:
+        """`new` and `champion` say of each image, in the same order, whether the model was right."""
+        only_new, only_champion = int((new & ~champion).sum()), int((champion & ~new).sum())
+        return cls(
+            len(new), int((new & champion).sum()), only_new, only_champion, float(mcnemar(only_new, only_champion))
+        )
+
+    def verdict(self, significance: float) -> Literal["better", "worse", "not distinguishable"]:
+        if self.p >= significance:
+            return "not distinguishable"
+        return "better" if self.only_new > self.only_champion else "worse"
+
+
+def smoke(expected: NDArray[np.float32], answered: NDArray[np.float32], seconds: float, megabytes: float) -> Gate:
+    """Whether the file, loaded elsewhere, computes what the training's network computed."""
+    if expected.shape != answered.shape:
+        return Gate("smoke", SMOKE, f"answers of shape {answered.shape} instead of {expected.shape}", False)
+    difference = float(np.abs(expected - answered).max())
+    observed = f"differs by {difference:.1e} at most; {seconds:.1f} s to load and answer, {megabytes:.1f} MB"
+    return Gate("smoke", SMOKE, observed, difference <= TOLERANCE)
+
+
+def accuracy(test_accuracy: float, minimum: float | None) -> Gate:
+    """The absolute bar, in per cent."""
+    observed = f"{test_accuracy:.2f}%"
+    if minimum is None:
+        return Gate("accuracy", "no bar (--min-accuracy)", observed, None)
+    return Gate("accuracy", f"at least {minimum:g}%", observed, test_accuracy >= minimum)
+
+
+def class_recall(recall: NDArray[np.float64], classes: Sequence[str], minimum: float | None) -> Gate:
+    """The bar for each class, in per cent; classes without a test image (nan) are left out."""
+    worst = int(np.nanargmin(recall))
+    observed = f"the lowest is {classes[worst]}: {recall[worst]:.1f}%"
+    if minimum is None:
+        return Gate("class recall", "no bar (--min-class-recall)", observed, None)
+    below = [f"{name} {value:.1f}%" for name, value in zip(classes, recall, strict=True) if value < minimum]
+    return Gate(
+        "class recall", f"each at least {minimum:g}%", f"below: {', '.join(below)}" if below else observed, not below
+    )
+
+
+def champion(rivals: Rivals | None, require: str, significance: float, against: str) -> Gate:
+    """Whether the model may take the place of the champion, which `against` names.
+
+    `require` is better (than the champion, significantly) or not-worse (a tie lets the new model in).
+    """
+    level = f"McNemar's test at {100 * significance:g}%"
+    rule = {
+        "better": f"better than the champion by {level}: a tie keeps the champion",
+        "not-worse": f"not worse than the champion by {level}: a tie lets the new model in",
+    }[require]
+    if rivals is None:
+        return Gate("champion", rule, f"{against}: the first model is not compared", True)
+    verdict = rivals.verdict(significance)
+    accuracy_new = 100 * (rivals.both + rivals.only_new) / rivals.images
+    accuracy_champion = 100 * (rivals.both + rivals.only_champion) / rivals.images
+    observed = (
+        f"{accuracy_new:.2f}% against {accuracy_champion:.2f}% of {against}; of {rivals.images:,} images right alone "
+        f"on {rivals.only_new:,} and {rivals.only_champion:,}, p = {rivals.p:.2g}: {verdict}"
+    )
+    passed = verdict == "better" if require == "better" else verdict != "worse"
+    return Gate("champion", rule, observed, passed)
+
+
+def markdown(gates: Sequence[Gate]) -> str:
+    """The gates as a Markdown table."""
+    cells = [(gate.name, gate.outcome, gate.observed, gate.required) for gate in gates]
+    rows = [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in cells]
+    return "\n".join(["| gate | outcome | observed | required |", "|---|---|---|---|", *rows])

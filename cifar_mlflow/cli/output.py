@@ -1,0 +1,64 @@
+"""Where the lines of a result go: standard output, or a file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+import click
+
+from cifar_mlflow.errors import ConfigurationError
+
+
+@contextmanager
+def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
+    """The function that writes lines, each at once to standard output, or to the file `path` (UTF-8).
+
+    The file takes its name when all is written; if that is broken off, what was there before stays.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    if path is None:
+        from cifar_mlflow.jobs.progress import result
+
+        yield result
+        return
+    if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
+        raise ConfigurationError(f"--output: {path!r} is relative; give an absolute path under `mlflow run`", "options")
+    target = Path(os.path.realpath(path))
+    # What is no file (a pipe, /dev/null) must not be replaced by one.
+    in_place = target.exists() and not target.is_file()
+    part = target if in_place else target.with_name(f".{target.name}.{os.getpid()}.part")
+    with _told(path):
+        if target.is_dir():
+            raise IsADirectoryError(0, "this is a directory")
+        file = part.open("w", encoding="utf-8", newline="")
+    try:
+        yield lambda text: _write(file, text, path)
+        with _told(path):
+            file.close()
+            if not in_place:
+                part.replace(target)
+    finally:
+        with suppress(OSError):  # a full disk was told of when it was written to
+            file.close()
+        if not in_place:
+            part.unlink(missing_ok=True)
+    click.echo(f"written to {path}", err=True)
+
+
+def _write(file: IO[str], text: str, path: str) -> None:
+    with _told(path):
+        file.write(text)
+
+
+@contextmanager
+def _told(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"--output: {path} cannot be written: {error.strerror}", "options") from None

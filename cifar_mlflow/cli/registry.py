@@ -1,0 +1,132 @@
+"""promote, rollback and history: what the registry's aliases name, and why."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import click
+
+from cifar_mlflow.errors import PromotionRefused
+
+if TYPE_CHECKING:
+    from cifar_mlflow.jobs.promote import Verdict
+
+WIDTH = 110
+FORM = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_default=True)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--best-of", metavar="SWEEP", help="the winner of a sweep, by its name or run id, instead of MODEL")
+@click.option(
+    "--weights", type=click.Choice(["last", "best"]), default="last", show_default=True, help="as in evaluate"
+)
+@click.option("--name", metavar="NAME", help="registered model  [the dataset's name]")
+@ALIAS
+@click.option("--min-accuracy", type=float, metavar="PERCENT", help="least test accuracy")
+@click.option("--min-class-recall", type=float, metavar="PERCENT", help="least recall of every class")
+@click.option(
+    "--require",
+    type=click.Choice(["not-worse", "better"]),
+    default="not-worse",
+    show_default=True,
+    help="than the champion, by McNemar's test on the same images",
+)
+@click.option("--significance", type=float, default=0.05, show_default=True, help="level of that test")
+@click.option("--force", metavar="REASON", help="promote even if a gate fails; the reason is shown ever after")
+@click.option("--dry-run", is_flag=True, help="judge, and write nothing")
+@click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
+@FORM
+def promote(
+    model: str | None,
+    best_of: str | None,
+    weights: str,
+    name: str | None,
+    alias: str,
+    min_accuracy: float | None,
+    min_class_recall: float | None,
+    require: str,
+    significance: float,
+    force: str | None,
+    dry_run: bool,
+    data_dir: str | None,
+    form: str,
+) -> None:
+    """Register MODEL and move the alias to it, if every gate lets it through.
+
+    MODEL is a run id, models:/m-... or models:/NAME/VERSION. Without a champion the first model needs no comparison; a
+    tie lets a new model in, unless --require better is given. Exit code 7: refused.
+    """
+    from cifar_mlflow.jobs.examination import Bars
+    from cifar_mlflow.jobs.promote import promote as job
+
+    bars = Bars(min_accuracy, min_class_recall, require, significance)
+    verdict = job(
+        model,
+        best_of=best_of,
+        weights=weights,
+        name=name,
+        alias=alias,
+        bars=bars,
+        force=force,
+        dry_run=dry_run,
+        data_dir=data_dir,
+    )
+    click.echo(verdict.as_json() if form == "json" else _gates(verdict))
+    if verdict.failed and not verdict.forced:
+        raise PromotionRefused(verdict.sentence)
+    if form == "table":
+        click.echo(verdict.sentence)
+
+
+def _gates(verdict: Verdict) -> str:
+    """A line a gate; what was required stands below where a gate failed, and below the comparison with the champion."""
+    indent = " " * 25
+    lines = []
+    for gate in verdict.gates:
+        head = f"{gate.name:<13} {gate.outcome:<10} "
+        lines += textwrap.wrap(gate.observed, WIDTH, initial_indent=head, subsequent_indent=indent)
+        if gate.passed is False or gate.name == "champion":
+            lines += textwrap.wrap(f"required: {gate.required}", WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return "\n".join(lines)
+
+
+@click.command()
+@click.argument("name")
+@ALIAS
+@click.option("--reason", metavar="TEXT", default="", help="why; kept in the history")
+def rollback(name: str, alias: str, reason: str) -> None:
+    """Let the version that was champion of the registered model NAME before be champion again.
+
+    As often as there is history; exit code 7 if there is nothing before.
+    """
+    from cifar_mlflow.jobs.rollback import rollback as job
+
+    outcome = job(name, alias=alias, reason=reason)
+    before = f"version {outcome.before}" if outcome.before else "no version"
+    click.echo(f"{outcome.name} version {outcome.version} is {outcome.alias} again, in place of {before}")
+
+
+@click.command()
+@click.argument("name")
+@FORM
+def history(name: str, form: str) -> None:
+    """Print the story of the registered model NAME: versions, verdicts, and the moves of its aliases."""
+    from cifar_mlflow.jobs.history import history as job
+
+    story = job(name)
+    if form == "json":
+        click.echo(story.as_json())
+        return
+    click.echo("version  alias      accuracy  verdict   run")
+    for each in story.versions:
+        accuracy = "-" if each.test_accuracy is None else f"{each.test_accuracy:.2f}%"
+        alias, verdict = ",".join(each.aliases) or "-", each.verdict or "-"
+        click.echo(f"{each.version:>7}  {alias:<9}  {accuracy:>8}  {verdict:<8}  {each.run_id}")
+        if each.reason:
+            click.echo(textwrap.fill(each.reason, WIDTH, initial_indent=" " * 9, subsequent_indent=" " * 9))
+    click.echo("\nmoves" if story.moves else "\nno alias was ever moved")
+    for move in story.moves:
+        click.echo(textwrap.fill(move.sentence, WIDTH, subsequent_indent="  "))

@@ -1,0 +1,142 @@
+"""Say what a logged model sees in images; needs no training data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.jobs.progress import bar
+from cifar_mlflow.learning import images as image_files
+from cifar_mlflow.learning.images import Picture, Skipped
+from cifar_mlflow.tracking import history
+from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's most probable classes, each with its probability (0 to 1), the most probable first."""
+
+    image: str
+    ranking: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of images, in their order. `results` is read once; images are decoded as it goes on."""
+
+    model_uri: str
+    classes: tuple[str, ...]
+    top: int
+    results: Iterator[Prediction | Skipped]
+
+
+def predict(model: str, images: Sequence[str], *, weights: str = "last", top: int = 1) -> Predictions:
+    """The `top` most probable classes of each of `images`: files, directories and .npz files.
+
+    An image that cannot be read is told as Skipped among the results. How images are made to fit the model stands in
+    `cifar_mlflow.learning.images`.
+
+    Raises:
+        ConfigurationError: a path that does not exist, a directory without images, or a `top` beyond the classes.
+        ModelError: there is no such model.
+        TrackingError: the store cannot be read.
+    """
+    if os.environ.get("MLFLOW_RUN_ID"):
+        # The command stands in the project's directory, so a relative path would mislead.
+        relative = [path for path in images if not Path(path).is_absolute()]
+        if relative:
+            faults = [f"{path!r} is relative; give an absolute path under `mlflow run`" for path in relative]
+            raise ConfigurationError(faults, "paths of the images")
+    files = image_files.find(images)
+    store = tracking_store.connect()
+    if store.project_run_id:
+        # `mlflow run` made a run for this job.
+        Recorder.start(store, "", "", {"kind": "job"})
+    found = history.find_model(store, model, weights)
+    interface = history.model_interface(store, found.uri)
+    if not 1 <= top <= len(interface.classes):
+        raise ConfigurationError(f"--top: {top} is refused: the model has {len(interface.classes)} classes", "options")
+    predictor = history.load_model(found.uri)
+    return Predictions(found.uri, interface.classes, top, _results(predictor, interface, files, top))
+
+
+def _results(
+    predictor: Callable[..., Any], interface: history.ModelInterface, files: list[Path], top: int
+) -> Iterator[Prediction | Skipped]:
+    from cifar_mlflow.learning.evaluation import BATCH
+
+    batch: list[Picture] = []
+    with bar(sum(map(image_files.count, files)), "predicting", " images") as update:
+        for path in files:
+            for entry in image_files.read(path, interface.image_shape):
+                if isinstance(entry, Skipped):
+                    update(entry.images)
+                    yield entry
+                    continue
+                update(1)
+                batch.append(entry)
+                if len(batch) == BATCH:
+                    yield from _ranked(predictor, batch, interface.classes, top)
+                    batch = []
+        if batch:
+            yield from _ranked(predictor, batch, interface.classes, top)
+
+
+def _ranked(
+    predictor: Callable[..., Any], batch: list[Picture], classes: tuple[str, ...], top: int
+) -> Iterator[Prediction]:
+    import torch
+
+    from cifar_mlflow.learning import evaluation
+
+    probabilities = evaluation.probabilities(predictor, torch.from_numpy(np.stack([each.pixels for each in batch])))
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+    for each, row, best in zip(batch, probabilities, order, strict=True):
+        # Seven digits are all that a float32 has.
+        yield Prediction(each.name, tuple((classes[index], float(f"{row[index]:.7g}")) for index in best))
+
+
+def heading(predictions: Predictions, form: str) -> str:
+    """What stands above the lines of `line`: nothing for json, column names for csv and table."""
+    if form == "json":
+        return ""
+    if form == "csv":
+        return "image,rank,class,probability\n"
+    return f"{'class':<{_class_width(predictions)}}  probability  " * predictions.top + "image\n"
+
+
+def line(predictions: Predictions, prediction: Prediction, form: str) -> str:
+    """One prediction as json (one line), csv (a line a rank) or table (one line, probabilities in per cent)."""
+    ranking = prediction.ranking
+    if form == "json":
+        told = [{"class": name, "probability": probability} for name, probability in ranking]
+        return json.dumps({"image": prediction.image, "predictions": told}) + "\n"
+    if form == "csv":
+        text = io.StringIO()
+        image = prediction.image.encode(errors="backslashreplace").decode()
+        rows = [(image, rank, name, probability) for rank, (name, probability) in enumerate(ranking, 1)]
+        csv.writer(text, lineterminator="\n").writerows(rows)
+        return text.getvalue()
+    width = _class_width(predictions)
+    # The image comes last, since its name alone may have any length: so no line has to wait for the others.
+    cells = [f"{name:<{width}}  {100 * probability:10.1f}%  " for name, probability in ranking]
+    return "".join(cells) + shown(prediction.image) + "\n"
+
+
+def shown(name: str) -> str:
+    """The name of a file as a line on a terminal can hold it: line breaks and bytes that are no text are escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+
+
+def _class_width(predictions: Predictions) -> int:
+    return max(len("class"), *map(len, predictions.classes))

@@ -1,0 +1,49 @@
+"""Let the version that was champion before be champion again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cifar_mlflow.errors import PromotionRefused
+from cifar_mlflow.jobs import interruption
+from cifar_mlflow.jobs.progress import say
+from cifar_mlflow.tracking import registry
+from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.lease import lease
+from cifar_mlflow.tracking.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class RollbackOutcome:
+    """Which version holds the alias now, and which one did before."""
+
+    name: str
+    alias: str
+    version: str
+    before: str | None
+
+
+def rollback(name: str, *, alias: str = registry.CHAMPION, reason: str = "") -> RollbackOutcome:
+    """Moves the alias back to the version that held it before; as often as there is one.
+
+    Raises:
+        ModelError: there is no such registered model.
+        PromotionRefused: no other version has held the alias before.
+        TrackingError: the store cannot be read or written.
+    """
+    store = tracking_store.connect()
+    if store.project_run_id:
+        Recorder.start(store, "", "", {"kind": "job"})
+    registry.find(store, name)
+    with (
+        interruption.held_back(),
+        lease(store, name, lambda: say(f"waiting for another promotion of {name} to end")) as turn,
+    ):
+        record = registry.repair(store, name, alias)
+        present, earlier = registry.holder(store, name, alias), registry.before(store, name, record)
+        if earlier is None:
+            now = f"version {present} is {alias}" if present else f"no version is {alias}"
+            raise PromotionRefused(f"there is nothing to roll {name} back to: {now}, and none was before it")
+        turn.check()
+        registry.move(store, name, alias, "rollback", earlier, reason=reason)
+    return RollbackOutcome(name, alias, earlier, present)

@@ -1,0 +1,267 @@
+"""Image files as the uint8 arrays that a model takes: found, read one at a time, and fitted to its size.
+
+What is done to an image, in this order:
+
+- Its EXIF orientation is applied. Colour profiles are not.
+- 16-bit gray becomes 8-bit gray, 65535 becoming 255; of 16-bit colour the high byte is taken.
+- What is transparent is laid on white. Palettes and CMYK become RGB.
+- A model of 3 channels gets gray three times; one of 1 channel gets the luma of RGB (ITU-R 601).
+- An image of exactly the model's size is left as it is, byte for byte. Any other is scaled (bicubic, antialiased) so
+  that its shorter side fits, and the centre is cut out.
+
+Refused: images of several frames, of 32 bits or floating point numbers, and those of more than `PIXELS` pixels. (Of the
+several pictures that cameras put into one JPEG file, the first is the photograph.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import warnings
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image as pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from cifar_mlflow.errors import ConfigurationError
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+ARRAYS = ("images", "x_test")  # the arrays of an .npz file that are looked for
+PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this number; here it is an error
+# What Pillow can turn into RGB or gray without a choice of ours; 16-bit gray is our own business.
+_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+_GRAY_16 = {"I;16", "I;16L", "I;16B", "I;16N"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image that was read: `pixels` is uint8 (height, width, channels). One of an .npz is called FILE.npz[17]."""
+
+    name: str
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is no image, or `images` images of an .npz that could not be read, and why."""
+
+    name: str
+    reason: str
+    images: int = 1
+
+
+class _Refused(Exception):
+    """Why an image is not read."""
+
+
+def find(paths: Sequence[str]) -> list[Path]:
+    """The files that `paths` name; a directory stands for the image files in it and below it, sorted.
+
+    Raises:
+        ConfigurationError: with every path that does not exist, and every directory without an image.
+    """
+    found: list[Path] = []
+    faults: list[str] = []
+    for given in paths:
+        path = Path(given)
+        try:
+            mode = os.stat(given).st_mode
+        except OSError as error:
+            faults.append(f"{given!r}: {error.strerror}")
+            continue
+        if stat.S_ISDIR(mode):
+            inside = _images_in(path, faults)
+            if not inside:
+                faults.append(f"{given!r}: this directory holds no image ({', '.join(SUFFIXES)})")
+            found += inside
+        elif stat.S_ISREG(mode):
+            found.append(path)
+        else:
+            faults.append(f"{given!r}: this is neither a file nor a directory")
+    if faults:
+        raise ConfigurationError(faults, "paths of the images")
+    return found
+
+
+def _images_in(directory: Path, faults: list[str]) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        faults.append(f"{error.filename!r}: {error.strerror}")
+
+    return sorted(
+        Path(parent, name)
+        for parent, _, names in os.walk(directory, onerror=refuse)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    )
+
+
+def count(path: Path) -> int:
+    """How many images `read` will tell of: 1, or what an .npz holds."""
+    if not _is_npz(path):
+        return 1
+    try:
+        with zipfile.ZipFile(path) as archive, _array(archive) as (_, shape):
+            return shape[0]
+    except Exception:  # `read` will say what is wrong
+        return 1
+
+
+def read(path: Path, shape: tuple[int, int, int]) -> Iterator[Picture | Skipped]:
+    """The images of a file, fitted to `shape` (height, width, channels); only one of them is held in memory."""
+    if _is_npz(path):
+        yield from _read_npz(path, shape)
+        return
+    try:
+        yield Picture(str(path), _read_file(path, shape))
+    except (_Refused, OSError, MemoryError) as error:
+        yield Skipped(str(path), _reason(error))
+
+
+def _is_npz(path: Path) -> bool:
+    return path.suffix.lower() == ".npz"
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    return str(error)
+
+
+# ------------------------------------------------------------------------------------------------- image files
+
+
+def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    # What Pillow would log or warn of is either an error here or of no interest.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        raise _Refused("it is not a file")
+    if status.st_size == 0:
+        raise _Refused("it is empty")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", pillow.DecompressionBombWarning)
+        try:
+            # Opened here: Pillow would map a file that it opens itself, and crash if that becomes shorter meanwhile.
+            with (
+                path.open("rb") as file,
+                pillow.open(file, formats=FORMATS) as image,
+                _silenced(image.format == "TIFF"),
+            ):
+                return _fit(_upright_8_bit(image), shape)
+        except (_Refused, MemoryError):
+            raise
+        except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
+            raise _Refused(f"it has more than {PIXELS:,} pixels, which are not unpacked") from None
+        except UnidentifiedImageError:
+            kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
+            raise _Refused(f"it is no {kinds} image, or one whose beginning is damaged") from None
+        except Exception as error:  # each of Pillow's decoders has exceptions of its own
+            if isinstance(error, OSError) and error.strerror:
+                raise
+            first = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise _Refused(f"it is damaged ({first})") from None
+
+
+@contextmanager
+def _silenced(needed: bool) -> Iterator[None]:
+    """Keeps what libtiff prints of damaged files, past Python, from standard error."""
+    if not needed:
+        yield
+        return
+    before = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def _upright_8_bit(image: pillow.Image) -> pillow.Image:
+    """The image turned upright, opaque, with 8 bits a channel; its mode is one of `_MODES`."""
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # the format of cameras' files
+        raise _Refused(f"it has {frames} frames; give each as a file of its own")
+    if image.mode not in _MODES | _GRAY_16:
+        raise _Refused(f"its pixels are of the kind {image.mode}; 8-bit images and 16-bit gray ones are taken")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in _GRAY_16:
+        levels = np.asarray(image).astype(np.uint32)
+        levels[levels == image.info.get("transparency", -1)] = 65535
+        return pillow.fromarray(((levels + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = pillow.alpha_composite(pillow.new("RGBA", image.size, "white"), image)
+    return image
+
+
+def _fit(image: pillow.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    height, width, channels = shape
+    image = image.convert("RGB" if channels == 3 else "L")
+    if image.size != (width, height):
+        scale = min(image.width / width, image.height / height)
+        across, down = min(scale * width, image.width), min(scale * height, image.height)
+        left, top = (image.width - across) / 2, (image.height - down) / 2
+        image = image.resize((width, height), pillow.Resampling.BICUBIC, (left, top, left + across, top + down))
+    return np.asarray(image).reshape(shape)
+
+
+# -------------------------------------------------------------------------------------------------- .npz files
+
+
+@contextmanager
+def _array(archive: zipfile.ZipFile) -> Iterator[tuple[IO[bytes], tuple[int, ...]]]:
+    """The array of images in an .npz: its bytes, to be read on from the first image, and its shape."""
+    there = [name.removesuffix(".npy") for name in archive.namelist()]
+    wanted = [name for name in ARRAYS if name in there]
+    if not wanted:
+        raise _Refused(f"it holds no array `images` or `x_test` (found: {', '.join(there) or 'none'})")
+    with archive.open(f"{wanted[0]}.npy") as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = header(file)
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape or fortran:
+            order = " in Fortran order" if fortran else ""
+            raise _Refused(
+                f"{wanted[0]} is {dtype} of shape {shape}{order}; needed is uint8 (images, height, width, channels) "
+                "with 1 or 3 channels"
+            )
+        if shape[1] * shape[2] > PIXELS:
+            raise _Refused(f"its images have more than {PIXELS:,} pixels")
+        yield file, shape
+
+
+def _read_npz(path: Path, shape: tuple[int, int, int]) -> Iterator[Picture | Skipped]:
+    """Image by image, so that no file has to fit into memory; what it says of itself is not trusted."""
+    told, images = 0, 1
+    try:
+        with zipfile.ZipFile(path) as archive, _array(archive) as (file, (images, *original)):
+            size = int(np.prod(original))
+            while told < images:
+                content = file.read(size)
+                if len(content) < size:
+                    raise _Refused(f"it ends after {told:,} of {images:,} images")
+                pixels = np.frombuffer(content, np.uint8).reshape(original)
+                if pixels.shape != shape:
+                    pixels = _fit(pillow.fromarray(pixels if original[2] == 3 else pixels[..., 0]), shape)
+                yield Picture(f"{path}[{told}]", pixels)
+                told += 1
+    except (_Refused, MemoryError) as error:
+        yield Skipped(str(path), _reason(error), images - told)
+    except zipfile.BadZipFile as error:
+        yield Skipped(str(path), f"it is no .npz file, or a damaged one ({error})", images - told)
+    except Exception as error:  # zipfile, zlib and numpy raise classes of their own, with no common base
+        reason = _reason(error) if isinstance(error, OSError) else f"it is damaged ({type(error).__name__}: {error})"
+        yield Skipped(str(path), reason, images - told)

@@ -1,0 +1,96 @@
+"""One process at a time at a registered model, on any store: Lamport's bakery, with tags as its registers.
+
+MLflow has no compare-and-set, but every process can write a tag of its own and read all others. A process draws a
+number larger than any it sees, and goes when no living process has a smaller one (Lamport, "A New Solution of
+Dijkstra's Concurrent Programming Problem", CACM 17:8, 1974). What dies with its number is passed over: at once if it
+ran on this machine, elsewhere when its ticket has expired.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.tracking import processes
+from cifar_mlflow.tracking.store import Store, translated_errors
+
+PREFIX = "mlflow.cifar_mlflow.lease."  # MLflow's UI does not show tags that begin with mlflow.
+SECONDS = 120  # that a ticket is valid; what is done under a lease takes a few
+POLL = 0.3  # seconds, on average, between two looks at the others
+
+
+@dataclass
+class Lease:
+    """The right to change a registered model, until `expires` (seconds of time.time())."""
+
+    expires: float
+
+    def check(self) -> None:
+        """Raises TrackingError if the lease has expired: another process may by now be at work."""
+        if time.time() > self.expires:
+            raise TrackingError("this process was held up for too long and lost its turn; nothing was moved, try again")
+
+
+@contextmanager
+def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[Lease]:
+    """Waits for the turn at the registered model `name`, which must exist; `on_wait` is told once if it has to wait.
+
+    Raises:
+        TrackingError: the store cannot be used.
+    """
+    key = PREFIX + uuid.uuid4().hex
+    try:
+        # Drawing is announced first (number 0): who has drawn must wait for who is drawing, or both might go.
+        _write(store, name, key, 0)
+        number = 1 + max((ticket["number"] for ticket in _tickets(store, name).values()), default=0)
+        expires = _write(store, name, key, number)
+        waited = False
+        while _must_wait(store, name, key, number):
+            if not waited and on_wait is not None:
+                on_wait()
+            waited = True
+            if expires - time.time() < SECONDS / 2:
+                expires = _write(store, name, key, number)
+            time.sleep(POLL * random.uniform(0.5, 1.5))
+        yield Lease(_write(store, name, key, number))
+    finally:
+        # Left behind, it is passed over as soon as this process is gone.
+        with suppress(Exception):
+            store.client.delete_registered_model_tag(name, key)
+
+
+def _must_wait(store: Store, name: str, key: str, number: int) -> bool:
+    others = {other: ticket for other, ticket in _tickets(store, name).items() if other != key}
+    return any(not ticket["number"] or (ticket["number"], other) < (number, key) for other, ticket in others.items())
+
+
+def _write(store: Store, name: str, key: str, number: int) -> float:
+    expires = time.time() + SECONDS
+    ticket = {"number": number, "expires": expires, **processes.process_tags()}
+    with translated_errors(store.uri):
+        store.client.set_registered_model_tag(name, key, json.dumps(ticket))
+    return expires
+
+
+def _tickets(store: Store, name: str) -> dict[str, dict[str, int]]:
+    """The tickets of living processes, by key; the others are removed."""
+    with translated_errors(store.uri):
+        tags = store.client.get_registered_model(name).tags
+        found = {key: json.loads(value) for key, value in tags.items() if key.startswith(PREFIX)}
+        for key in [key for key, ticket in found.items() if _is_over(ticket)]:
+            del found[key]
+            with suppress(Exception):  # another process may have removed it first
+                store.client.delete_registered_model_tag(name, key)
+    return found
+
+
+def _is_over(ticket: dict[str, str]) -> bool:
+    if processes.is_elsewhere(ticket):
+        return time.time() > float(ticket["expires"])
+    return not processes.is_alive(ticket)

@@ -1,0 +1,113 @@
+"""Commands as processes of their own that start in an instant: forked from a server that has imported everything.
+
+A process can be made to kill itself right before its nth write to the store.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from support import Outcome, run_here
+
+WRITES = ("create_", "set_", "update_", "delete_", "log_", "finalize_")
+PRELOADED = [
+    "torch",
+    "mlflow.pytorch",
+    "mlflow.pyfunc",
+    "cifar_mlflow.jobs.promote",
+    "cifar_mlflow.jobs.rollback",
+    "forked",
+]
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(PRELOADED)
+
+
+@dataclass
+class Forked:
+    """A command in progress."""
+
+    process: Any
+    _pipe: Any
+
+    def wait(self, seconds: float = 120) -> Outcome:
+        """How it ended; the code of a process that was killed is negative, and what it printed is lost."""
+        outcome = None
+        if self._pipe.poll(seconds):
+            try:
+                outcome = self._pipe.recv()
+            except EOFError:  # it was killed
+                outcome = None
+        self.process.join(10)
+        assert self.process.exitcode is not None, "the command hangs"
+        return outcome or Outcome(self.process.exitcode, "", "")
+
+
+def start(directory: Path, *words: object, tracking_uri: str | None = None, kill_before_write: int = 0) -> Forked:
+    """Starts `cifar-mlflow WORDS` in `directory`, with the store there or at `tracking_uri`."""
+    receiver, sender = _context.Pipe(duplex=False)
+    variables = {"CIFAR_MLFLOW_STATE": str(directory / "state"), "OMP_NUM_THREADS": "1"}
+    variables |= {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
+    arguments = (sender, str(directory), variables, [str(word) for word in words], kill_before_write)
+    process = _context.Process(target=_run, args=arguments)
+    process.start()
+    sender.close()
+    return Forked(process, receiver)
+
+
+def run(directory: Path, *words: object, **options: Any) -> Outcome:
+    return start(directory, *words, **options).wait()
+
+
+def _run(pipe: Any, directory: str, variables: dict[str, str], words: Sequence[str], kill_before_write: int) -> None:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
+        del os.environ[name]
+    os.environ.update(variables)
+    os.chdir(directory)
+    _smoke_here()
+    if kill_before_write:
+        _kill_before(kill_before_write)
+    pipe.send(run_here(*words))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _smoke_here() -> None:
+    """The smoke gate's script within this process: it is tested as a process elsewhere."""
+    from cifar_mlflow.tracking import smoke, smoke_process
+
+    def here(uri: str, tracking_uri: str) -> smoke.SmokeResult:
+        result = Path(f"smoke-{os.getpid()}.json")
+        smoke_process.main(uri, str(result))
+        return smoke.read_result(result)
+
+    smoke.run = here
+
+
+def _kill_before(number: int) -> None:
+    from cifar_mlflow.tracking import patience
+
+    original, count = patience._patiently, 0
+
+    def counted(call: Any) -> Any:
+        patient = original(call)
+        if not call.__name__.startswith(WRITES):
+            return patient
+
+        def write(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return patient(*arguments, **options)
+
+        return write
+
+    patience._patiently = counted

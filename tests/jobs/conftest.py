@@ -1,0 +1,60 @@
+"""Several trained models in one store, for what is done with models."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support import TINY_TRAINING, move_store, run_here, standing_in
+
+from cifar_mlflow.tracking import smoke, smoke_process
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Run ids of models on the tiny dataset: `good` ones, all alike, each evaluated; one that learned nothing."""
+
+    good: tuple[str, ...]
+    broken: str
+
+
+@pytest.fixture(scope="session")
+def trained_candidates(tmp_path_factory, tiny) -> tuple[Path, Candidates]:
+    with standing_in(tmp_path_factory.mktemp("candidates")) as work:
+
+        def trained(*words: object) -> str:
+            outcome = run_here("train", "--dataset", tiny, *TINY_TRAINING, "--epochs", 6, *words)
+            assert outcome.code == 0, outcome.output
+            run_id = outcome.stdout.split()[1]
+            assert run_here("evaluate", run_id).code == 0
+            return run_id
+
+        good = tuple(trained("--seed", seed) for seed in range(4))
+        return work, Candidates(good, trained("--epochs", 1, "--learning-rate", 1e-7))
+
+
+@pytest.fixture
+def candidates(work, trained_candidates, cifar) -> Candidates:
+    """The models, in a store of the test's own with files of its own."""
+    move_store(trained_candidates[0], work)
+    return trained_candidates[1]
+
+
+@pytest.fixture
+def smoke_here(monkeypatch) -> None:
+    """The smoke gate's script in this process: the same, less five seconds of imports."""
+
+    def run(uri, tracking_uri):
+        with tempfile.TemporaryDirectory() as directory:
+            result = Path(directory) / "result.json"
+            try:
+                smoke_process.main(uri, str(result))
+            except Exception as error:
+                return smoke.SmokeResult(fault=str(error))
+            return smoke.read_result(result)
+
+    monkeypatch.setattr(logging.getLogger("torch.export"), "disabled", True)  # its words would be another process's
+    monkeypatch.setattr(smoke, "run", run)

@@ -1,0 +1,379 @@
+"""`promote`, `rollback` and `history`: gates that gate, and a champion that was always proven."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+
+from cifar_mlflow.tracking import integrity
+
+pytestmark = pytest.mark.usefixtures("smoke_here")
+
+
+@pytest.fixture
+def promote(cifar, candidates):
+    """Promotes a model; returns the exit code and the verdict."""
+
+    def run(*words):
+        outcome = cifar("promote", *words, "--format", "json")
+        assert "Traceback" not in outcome.output
+        return outcome.code, json.loads(outcome.stdout)
+
+    return run
+
+
+@pytest.fixture
+def champion(client):
+    """A function that returns the version that an alias of `tiny` names, or None."""
+
+    def version(alias="champion"):
+        found = client().get_registered_model("tiny").aliases.get(alias)
+        return found and str(found)
+
+    return version
+
+
+@pytest.fixture
+def model_directory(client):
+    """A function that returns the directory of a run's last-epoch model."""
+
+    def directory(run_id):
+        outputs = client().get_run(run_id).outputs.model_outputs
+        models = [client().get_logged_model(output.model_id) for output in outputs]
+        (model,) = [each for each in models if each.tags["weights"] == "last"]
+        return Path(model.artifact_location)
+
+    return directory
+
+
+def gates(verdict):
+    return {gate["name"]: gate["passed"] for gate in verdict["gates"]}
+
+
+def version_tags(client, version):
+    return client().get_model_version("tiny", version).tags
+
+
+# ------------------------------------------------------------------------------------------------------- the rule
+
+
+def test_first_tie_and_broken(promote, candidates, champion, client):
+    code, first = promote(candidates.good[0])
+    assert (code, first["status"], first["version"], champion()) == (0, "promoted", "1", "1")
+    code, second = promote(candidates.good[1])
+    assert (code, second["champion"], champion(), champion("previous")) == (0, "1", "2", "1")
+    code, broken = promote(candidates.broken)
+    assert (code, broken["failed"], champion()) == (7, ["champion"], "2")
+    assert "worse" in version_tags(client, "3")["rejected"]
+    assert broken["rivals"]["only_champion"] > 10
+    assert broken["rivals"]["images"] == 30
+
+
+def test_better_keeps_the_champion_at_a_tie(promote, candidates, champion):
+    promote(candidates.broken)
+    assert promote(candidates.good[0], "--require", "better")[0] == 0
+    code, verdict = promote(candidates.good[1], "--require", "better")
+    assert (code, verdict["failed"], champion()) == (7, ["champion"], "2")
+
+
+def test_every_gate_is_reported_not_only_the_first(promote, candidates):
+    promote(candidates.good[0])
+    code, verdict = promote(candidates.broken, "--min-accuracy", 90, "--min-class-recall", 80)
+    assert code == 7
+    assert gates(verdict) == {"record": True, "integrity": True, "smoke": True, "evaluation": True,
+                              "accuracy": False, "class recall": False, "champion": False}  # fmt: skip
+
+
+def test_force_is_recorded_and_shown_ever_after(promote, candidates, champion, client, cifar):
+    promote(candidates.good[0])
+    code, verdict = promote(candidates.broken, "--force", "the old one is too slow")
+    assert (code, verdict["status"], champion()) == (0, "promoted", "2")
+    assert version_tags(client, "2")["forced"] == "the old one is too slow"
+    promote(candidates.good[1])
+    assert "forced: the old one is too slow" in " ".join(cifar("history", "tiny").stdout.split())
+    assert "the old one is too slow" in client().get_registered_model("tiny").description
+
+
+def test_a_force_that_was_not_needed_leaves_no_mark(promote, candidates, client):
+    assert promote(candidates.good[0], "--force", "hurry")[1]["forced"] is None
+    assert "forced" not in version_tags(client, "1")
+
+
+def test_dry_run_writes_nothing(promote, candidates, client, work):
+    before = (work / "mlflow.db").read_bytes()
+    code, verdict = promote(candidates.good[0], "--dry-run")
+    assert (code, verdict["status"], verdict["version"]) == (0, "dry run", None)
+    assert (work / "mlflow.db").read_bytes() == before
+    promote(candidates.good[0])
+    code, verdict = promote(candidates.broken, "--dry-run")
+    assert (code, verdict["failed"]) == (7, ["champion"])
+    assert len(client().search_model_versions("name='tiny'")) == 1
+
+
+def test_the_same_model_is_registered_once(promote, candidates, champion, client):
+    promote(candidates.good[0])
+    promote(candidates.good[1])
+    code, verdict = promote(candidates.good[1])
+    assert (code, verdict["status"]) == (0, "already there")
+    code, verdict = promote("models:/tiny/1")
+    assert (code, verdict["version"], champion(), champion("previous")) == (0, "1", "1", "2")
+    assert len(client().search_model_versions("name='tiny'")) == 2
+
+
+def test_what_was_not_evaluated_is_evaluated_the_champion_too(promote, candidates, client):
+    def forget(run_id):
+        for path in (Path(client().get_run(run_id).info.artifact_uri)).glob("test_predictions.npz"):
+            path.unlink()
+
+    promote(candidates.good[0])
+    forget(candidates.good[0])
+    forget(candidates.good[1])
+    assert promote(candidates.good[1])[1]["rivals"]["images"] == 30
+    assert client().get_run(candidates.good[0]).data.tags["test_evaluations"] == "2"
+
+
+def test_another_test_set_is_no_comparison(promote, candidates, client):
+    promote(candidates.good[0])
+    client().set_tag(candidates.good[1], "test_digest", "0" * 32)
+    code, verdict = promote(candidates.good[1])
+    assert (code, verdict["failed"]) == (7, ["evaluation", "champion"])
+    assert verdict["rivals"] is None
+
+
+def test_best_weights_are_a_model_of_their_own(promote, candidates, client):
+    code, verdict = promote(candidates.good[0], "--weights", "best")
+    assert code == 0
+    assert client().get_run(candidates.good[0]).data.metrics["best_test_accuracy"] == verdict["test_accuracy"]
+
+
+def test_the_winner_of_a_sweep(cifar, tiny, work, client):
+    spec = work / "two.yaml"
+    spec.write_text(f"name: two\nbase: {{dataset: {tiny}, epochs: 3, batch_size: 8, scheduler: none}}\n"
+                    "space: {learning_rate: [0.002, 1.0e-7]}\nrepeats: 1\nworkers: 1\n")  # fmt: skip
+    assert cifar("sweep", spec).code == 0
+    outcome = cifar("promote", "--best-of", "two", "--format", "json")
+    assert outcome.code == 0, outcome.output
+    run = client().get_run(json.loads(outcome.stdout)["run_id"])
+    assert run.data.params["learning_rate"] == "0.002"
+
+
+# ------------------------------------------------------------------------------------------------ files that lie
+
+
+def test_one_changed_byte(promote, candidates, model_directory, champion, client):
+    file = model_directory(candidates.good[0]) / "data" / "model.pt2"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    code, verdict = promote(candidates.good[0])
+    assert code == 7
+    assert verdict["failed"] == ["integrity", "smoke", "evaluation"]
+    assert "data/model.pt2 was changed" in version_tags(client, "1")["rejected"]
+    assert champion() is None
+
+
+def test_swapped_weights(promote, candidates, model_directory):
+    one, other = (model_directory(run) / "data" / "model.pt2" for run in (candidates.good[0], candidates.broken))
+    kept = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(kept)
+    for run in (candidates.good[0], candidates.broken):
+        assert "integrity" in promote(run)[1]["failed"]
+
+
+def test_swapped_weights_with_the_digests_made_to_fit(promote, candidates, model_directory, client):
+    """Who can write the store as well is found out by the answers."""
+    directory = model_directory(candidates.good[0])
+    (directory / "data" / "model.pt2").write_bytes(
+        (model_directory(candidates.broken) / "data" / "model.pt2").read_bytes()
+    )
+    model_id = directory.parent.name
+    client().set_logged_model_tags(model_id, integrity.tags(directory))
+    code, verdict = promote(candidates.good[0])
+    assert (code, gates(verdict)["integrity"], gates(verdict)["smoke"]) == (7, True, False)
+
+
+class Explosive:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("digests", ["as they were", "made to fit"])
+def test_a_pickle_in_place_of_the_model_does_not_run(promote, candidates, model_directory, client, work, digests):
+    directory = model_directory(candidates.good[0])
+    trap = work / "it-ran"
+    (directory / "data" / "model.pt2").write_bytes(pickle.dumps(Explosive(trap)))
+    if digests == "made to fit":
+        client().set_logged_model_tags(directory.parent.name, integrity.tags(directory))
+    code, verdict = promote(candidates.good[0])
+    assert code == 7
+    assert "smoke" in verdict["failed"]
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("change", ["loader_module: mlflow.pytorch -> loader_module: evil", "code: null -> code: code"])
+def test_an_mlmodel_file_that_asks_for_code(promote, candidates, model_directory, client, change):
+    directory = model_directory(candidates.good[0])
+    old, new = change.split(" -> ")
+    text = (directory / "MLmodel").read_text()
+    changed = (
+        text.replace(old, new)
+        if old in text
+        else text.replace("  python_function:", f"  python_function:\n    {new}", 1)
+    )
+    assert changed != text
+    (directory / "MLmodel").write_text(changed)
+    client().set_logged_model_tags(directory.parent.name, integrity.tags(directory))
+    code, verdict = promote(candidates.good[0])
+    assert (code, gates(verdict)["smoke"]) == (7, False)
+    assert "asks for" in json.dumps(verdict["gates"])
+
+
+@pytest.mark.parametrize("name", ["input_example.json", "serving_input_example.json", integrity.EXAMPLE_ANSWER])
+def test_a_deleted_example(promote, candidates, model_directory, name):
+    (model_directory(candidates.good[0]) / name).unlink()
+    code, verdict = promote(candidates.good[0])
+    assert code == 7
+    assert f"{name} is missing" in json.dumps(verdict)
+
+
+def test_a_model_without_example_and_signature(promote, candidates, model_directory, client):
+    import yaml
+
+    directory = model_directory(candidates.good[0])
+    described = yaml.safe_load((directory / "MLmodel").read_text())
+    del described["signature"], described["saved_input_example_info"]
+    (directory / "MLmodel").write_text(yaml.safe_dump(described))
+    client().set_logged_model_tags(directory.parent.name, integrity.tags(directory))
+    code, verdict = promote(candidates.good[0])
+    assert (code, gates(verdict)["record"]) == (7, False)
+
+
+def test_files_that_are_gone(cifar, candidates, model_directory):
+    import shutil
+
+    shutil.rmtree(model_directory(candidates.good[0]))
+    outcome = cifar("promote", candidates.good[0])
+    assert outcome.code == 6
+    assert "are gone" in outcome.stderr
+
+
+def test_a_run_that_did_not_finish(promote, candidates, client):
+    client().set_terminated(candidates.good[0], "KILLED")
+    code, verdict = promote(candidates.good[0])
+    assert (code, verdict["failed"]) == (7, ["record"])
+
+
+def test_damaged_predictions(cifar, candidates, client):
+    (Path(client().get_run(candidates.good[0]).info.artifact_uri) / "test_predictions.npz").write_bytes(b"PK\x03\x04")
+    outcome = cifar("promote", candidates.good[0])
+    assert outcome.code == 6
+    assert "cifar-mlflow evaluate" in outcome.stderr
+
+
+# ----------------------------------------------------------------------------------------------- the way back
+
+
+def test_three_forward_three_back(promote, candidates, cifar, champion):
+    for run in candidates.good[:3]:
+        promote(run)
+    assert champion("previous") == "2"
+    assert "version 2 is champion again" in cifar("rollback", "tiny").stdout
+    assert (champion(), champion("previous")) == ("2", "1")
+    assert cifar("rollback", "tiny", "--reason", "users complained").code == 0
+    assert (champion(), champion("previous")) == ("1", None)
+    third = cifar("rollback", "tiny")
+    assert third.code == 7
+    assert "nothing to roll tiny back to" in third.stderr
+    assert "users complained" in cifar("history", "tiny").stdout
+
+
+def test_rollback_passes_over_a_version_that_was_deleted(promote, candidates, cifar, champion, client):
+    for run in candidates.good[:3]:
+        promote(run)
+    client().delete_model_version("tiny", "2")
+    assert cifar("rollback", "tiny").code == 0
+    assert champion() == "1"
+
+
+def test_an_alias_that_was_moved_by_hand_is_taken_as_it_is(promote, candidates, cifar, champion, client):
+    promote(candidates.good[0])
+    promote(candidates.broken)
+    client().set_registered_model_alias("tiny", "champion", "2")
+    assert promote(candidates.good[1])[1]["champion"] == "2"
+    story = json.loads(cifar("history", "tiny", "--format", "json").stdout)
+    assert [move["action"] for move in story["moves"]] == ["promote", "outside", "promote"]
+    assert cifar("rollback", "tiny").code == 0
+    assert champion() == "2"
+
+
+def test_an_alias_of_another_name_has_a_history_of_its_own(promote, candidates, cifar, champion):
+    promote(candidates.good[0])
+    promote(candidates.good[1], "--alias", "staging")
+    promote(candidates.good[2], "--alias", "staging")
+    assert (champion(), champion("staging"), champion("previous-staging")) == ("1", "3", "2")
+    assert cifar("rollback", "tiny").code == 7
+    assert cifar("rollback", "tiny", "--alias", "staging").code == 0
+    assert champion("staging") == "2"
+
+
+# -------------------------------------------------------------------------------------------- what one can read
+
+
+def test_the_verdict_is_kept_with_the_run_and_the_version(promote, candidates, client):
+    _, verdict = promote(candidates.good[0])
+    path = version_tags(client, "1")["promotion_artifact"]
+    kept = json.loads(Path(client().download_artifacts(candidates.good[0], path)).read_text())
+    assert kept == verdict
+    assert {"gates", "by", "time", "commit", "version", "champion", "rivals"} <= set(kept)
+    description = client().get_model_version("tiny", "1").description
+    assert "**tiny version 1 is now champion, the first**" in description
+    assert description.count("\n| ") == 1 + len(kept["gates"])
+
+
+def test_a_description_that_a_user_wrote_stays(promote, candidates, client):
+    promote(candidates.good[0])
+    client().update_registered_model("tiny", "our own words")
+    promote(candidates.good[1])
+    assert client().get_registered_model("tiny").description == "our own words"
+
+
+def test_history_as_a_table(promote, candidates, cifar):
+    promote(candidates.good[0])
+    promote(candidates.broken)
+    text = cifar("history", "tiny").stdout
+    assert [line.split()[:2] for line in text.splitlines()[1:3]] == [["1", "champion"], ["2", "-"]]
+    assert "champion to version 1, promoted by" in text
+
+
+BAD_OPTIONS = ("--min-accuracy", 101, "--significance", 0, "--alias", "v1", "--name", "a/b", "--force", " ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ([], 2, "either MODEL or --best-of"),
+        (["x", "--best-of", "y"], 2, "either MODEL or --best-of"),
+        (["x", *BAD_OPTIONS], 2, "5 faults"),
+        (["x", "--alias", "previous"], 2, "kept for the version that rollback brings back"),
+        (["x"], 6, "names no model"),
+        (["0" * 32], 6, "there is no run"),
+        (["--best-of", "nothing"], 6, "there is no sweep"),
+        (["--best-of", "it's"], 6, "there is no sweep"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_promoted(cifar, words, code, said):
+    outcome = cifar("promote", *words)
+    assert outcome.code == code
+    assert said in outcome.stderr
+
+
+@pytest.mark.parametrize("command", ["rollback", "history"])
+def test_a_name_that_is_not_registered(cifar, command):
+    outcome = cifar(command, "nobody's")
+    assert outcome.code == 6
+    assert "there is no registered model" in outcome.stderr
