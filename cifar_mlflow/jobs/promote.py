@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from cifar_mlflow.analysis import gates as rules
 from cifar_mlflow.analysis.gates import Gate, Rivals
@@ -72,7 +71,7 @@ class Verdict:
         if self.status == REFUSED:
             return f"{version} was refused: {reasons}"
         forced = f", forced against its {reasons} ({self.forced})" if self.forced and self.failed else ""
-        return f"{version} is now {self.alias}{before}{forced}"
+        return f"{version} became {self.alias}{before}{forced}"
 
     def as_json(self) -> str:
         """Everything, with the outcome of each gate."""
@@ -251,13 +250,13 @@ class _Promotion:
         path = f"promotion/{self.name}-version-{verdict.version}-{stamp}.json"
         run.log_files({path: verdict.as_json().encode()})
         reasons = "; ".join(f"{gate.name}: {gate.observed}" for gate in verdict.gates if gate.passed is False)
-        tags = {"verdict": verdict.status, "promotion_artifact": path}
+        tags = {"verdict": verdict.status}
         tags |= {"test_accuracy": f"{verdict.test_accuracy:.2f}"} if verdict.test_accuracy is not None else {}
         tags |= {"rejected": reasons} if verdict.status == REFUSED else {}
         tags |= {"forced": str(verdict.forced)} if verdict.forced else {}
         gone = () if verdict.status == REFUSED else ("rejected",)
         registry.describe_version(
-            self.store, self.name, str(verdict.version), _description(verdict, self.found), tags, gone
+            self.store, self.name, str(verdict.version), _description(verdict, self.found, path), tags, gone
         )
 
     def _evaluation(self, found: FoundModel) -> Evaluation:
@@ -271,15 +270,13 @@ class _Promotion:
         return lambda: say(f"waiting for another promotion of {self.name} to end")
 
 
-def _description(verdict: Verdict, found: FoundModel) -> str:
+def _description(verdict: Verdict, found: FoundModel, artifact: str) -> str:
     """The version's description in MLflow's UI."""
     at = datetime.fromisoformat(verdict.time).strftime("%Y-%m-%d %H:%M UTC")
-    config: dict[str, Any] = dict(found.config)
-    about = ", ".join(str(config[key]) for key in ("network", "activation", "optimizer"))
     lines = [
-        f"**{verdict.sentence}** ({at}, by {verdict.by}, commit {verdict.commit[:12]})",
-        f"Run [{found.run_name}](#/experiments/{found.experiment_id}/runs/{found.run_id}), {found.weights} weights: "
-        f"{about}, {found.config.epochs} epochs on {found.config.dataset}, seed {found.config.seed}.",
+        f"{verdict.sentence} ({at}, by {verdict.by}, commit {verdict.commit[:12]}).",
+        f"From the run [{found.run_name}](#/experiments/{found.experiment_id}/runs/{found.run_id}), "
+        f"{found.weights} weights, trained on {found.config.dataset}; the verdict is its artifact `{artifact}`.",
         rules.markdown(verdict.gates),
     ]
     return "\n\n".join(lines)

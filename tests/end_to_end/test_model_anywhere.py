@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from importlib.metadata import distribution
 from pathlib import Path
@@ -109,17 +110,78 @@ def test_its_requirements_do_not_name_this_package(trained):
     assert {path.suffix for path in artifacts.rglob("*") if path.is_file()}.isdisjoint({".pkl", ".pth", ".pickle"})
 
 
-def test_mlflow_serves_it(trained, tmp_path):
-    directory, model, images, expected = trained
+@pytest.fixture(scope="module")
+def served(trained, tmp_path_factory):
+    """A function that sends a body to `mlflow models serve` of the champion; returns the status and the answer."""
+    directory, model, *_ = trained
+    store = f"sqlite:///{directory}/mlflow.db"
+    client = MlflowClient(store)
+    client.create_registered_model("digits")
+    client.create_model_version("digits", model.model_uri, model_id=model.model_id)
+    client.set_registered_model_alias("digits", "champion", "1")
     port = free_port()
-    command = [BIN / "mlflow", "models", "serve", "-m", model.model_uri,
+    command = [BIN / "mlflow", "models", "serve", "-m", "models:/digits@champion",
                "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]  # fmt: skip
-    address, store = f"http://127.0.0.1:{port}", f"sqlite:///{directory}/mlflow.db"
-    body = json.dumps({"inputs": images[:2].tolist()}).encode()
-    request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
-    with (
-        running(command, tmp_path / "server.log", f"{address}/health", MLFLOW_TRACKING_URI=store),
-        urllib.request.urlopen(request, timeout=30) as answer,
-    ):
-        rows = json.load(answer)["predictions"]
-    np.testing.assert_allclose(rows, expected[:2], atol=1e-6)
+    address, log = f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("served") / "log"
+
+    def ask(body, kind="application/json"):
+        request = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": kind} if kind else {})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    with running(command, log, f"{address}/health", MLFLOW_TRACKING_URI=store):
+        yield ask
+
+
+def test_mlflow_serves_the_champion(served, trained):
+    _, _, images, expected = trained
+    for count in (1, 2, 4):
+        status, answer = served(json.dumps({"inputs": images[:count].tolist()}).encode())
+        assert status == 200
+        np.testing.assert_allclose(answer["predictions"], expected[:count], atol=1e-6)
+
+
+def malformed(images):
+    """Bodies that are not what the model takes, by what is wrong with them."""
+    good = images[:1].tolist()
+    as_text = json.dumps({"inputs": good}).encode()
+    return {
+        "nothing": b"",
+        "no JSON": b"what is this?",
+        "half of it": as_text[: len(as_text) // 2],
+        "bytes": bytes(range(256)),
+        "not UTF-8": b'{"inputs": "\xff\xfe"}',
+        "null": b"null",
+        "a number": b"42",
+        "a list": b"[]",
+        "empty mapping": b"{}",
+        "unknown key": json.dumps({"pictures": good}).encode(),
+        "two keys": json.dumps({"inputs": good, "instances": good}).encode(),
+        "inputs null": b'{"inputs": null}',
+        "inputs a text": b'{"inputs": "frog"}',
+        "inputs empty": b'{"inputs": []}',
+        "one image without its batch": json.dumps({"inputs": good[0]}).encode(),
+        "too small": json.dumps({"inputs": images[:1, :16].tolist()}).encode(),
+        "two channels": json.dumps({"inputs": images[:1, :, :, :2].tolist()}).encode(),
+        "ragged": json.dumps({"inputs": [good[0], good[0][:5]]}).encode(),
+        "texts as pixels": json.dumps({"inputs": np.full(images[:1].shape, "x").tolist()}).encode(),
+        "too bright": json.dumps({"inputs": (images[:1].astype(int) + 300).tolist()}).encode(),
+        "negative": json.dumps({"inputs": (images[:1].astype(int) - 300).tolist()}).encode(),
+        "not a number": json.dumps({"inputs": np.full(images[:1].shape, np.nan).tolist()}).encode(),
+        "a table": json.dumps({"dataframe_split": {"columns": ["a"], "data": [[1]]}}).encode(),
+        "deep": b'{"inputs": ' + b"[" * 50 + b"]" * 50 + b"}",
+    }
+
+
+def test_malformed_requests_get_a_4xx_and_the_server_stays_up(served, trained):
+    _, _, images, expected = trained
+    answers = {wrong: served(body)[0] for wrong, body in malformed(images).items()}
+    answers["a picture"] = served(b"\x89PNG\r\n\x1a\n", "image/png")[0]
+    answers["no content type"] = served(json.dumps({"inputs": images[:1].tolist()}).encode(), None)[0]
+    assert {wrong: status for wrong, status in answers.items() if not 400 <= status < 500} == {}
+    status, answer = served(json.dumps({"inputs": images[:1].tolist()}).encode())
+    assert status == 200
+    np.testing.assert_allclose(answer["predictions"], expected[:1], atol=1e-6)
