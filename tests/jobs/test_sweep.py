@@ -9,7 +9,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,10 +16,11 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
-from support import run_here, standing_in
+from servers import mlflow_server
+from support import move_store, run_here, standing_in
 
 BASE = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32"}
+QUICK_SPEC = Path(__file__).parents[2] / "experiments" / "quick.yaml"
 SPACE = {"activation": ["relu", "elu"], "learning_rate": [0.002, 0.01]}
 
 
@@ -63,13 +63,8 @@ def _uninterrupted(tmp_path_factory, tiny, empty_store):
 def finished(work, _uninterrupted):
     """A copy of that sweep in the current directory, artifacts and all; returns what it printed."""
     directory, outcome, _ = _uninterrupted
-    shutil.copytree(directory / "work", work, dirs_exist_ok=True)
+    move_store(directory / "work", work)
     shutil.copytree(directory / "state", work.parent / "state", dirs_exist_ok=True)
-    with contextlib.closing(sqlite3.connect(work / "mlflow.db")) as database, database:
-        for place in ("runs SET artifact_uri", "experiments SET artifact_location"):
-            column = place.split()[-1]
-            database.execute(f"UPDATE {place} = REPLACE({column}, ?, ?)", (str(directory / "work"), str(work)))
-    _artifact_repos_cache.clear()  # in one process, MLflow remembers where the artifacts of a run were
     return outcome
 
 
@@ -212,14 +207,17 @@ def test_a_killed_sweep_goes_on_to_the_same_table(expected, cifar, write_spec, s
     assert trained_once(children())
 
 
-def kill_at_random_moments(spawn, spec, children, times) -> None:
-    """Starts the sweep and kills it (the driver and the workers, or the driver alone), `times` times."""
+def kill_at_random_moments(spawn, spec, children, times, within=3) -> None:
+    """Starts the sweep and kills it (the driver and the workers, or the driver alone), `times` times.
+
+    That is at most `within` seconds after its first new run.
+    """
     chance = random.Random(0)
     for number in range(times):
         process = spawn("sweep", spec)
         before = len(children())
         wait_for(lambda before=before, process=process: len(children()) > before or process.poll() is not None)
-        time.sleep(chance.uniform(0, 3))
+        time.sleep(chance.uniform(0, within))
         if process.poll() is not None:  # it was done before its time
             return
         victims = tree(process) if number % 2 == 0 else [psutil.Process(process.pid)]
@@ -335,16 +333,22 @@ def test_a_budget_of_runs_is_kept_and_a_larger_one_goes_on(cifar, write_spec, ch
 
 
 @pytest.mark.long
-def test_four_sweeps_at_once_on_a_fresh_store_all_end(write_spec, spawn, runs, work):
+@pytest.mark.parametrize("where", ["a fresh sqlite store", "a server"])
+def test_four_sweeps_at_once_all_end(write_spec, spawn, runs, work, tmp_path, monkeypatch, where):
     specs = []
     for number in range(4):
         path = work / f"sweep{number}.yaml"
         shutil.move(write_spec(name=f"tiny{number}"), path)
         specs.append(path)
-    processes = [spawn("sweep", spec) for spec in specs]
-    for process in processes:
-        _, stderr = process.communicate(timeout=600)
-        assert process.returncode == 0, stderr
+    with contextlib.ExitStack() as stack:
+        if where == "a server":
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", stack.enter_context(mlflow_server(tmp_path)))
+        processes = [spawn("sweep", spec) for spec in specs]
+        for process in processes:
+            _, stderr = process.communicate(timeout=900)
+            assert process.returncode == 0, stderr
+    if where == "a server":
+        shutil.copy(tmp_path / "server.db", work / "mlflow.db")
     assert Counter(run.info.status for run in runs()) == {"FINISHED": 4 * 9}
 
 
@@ -356,3 +360,20 @@ def test_a_sweep_killed_five_times_goes_on_to_the_same_table(expected, cifar, wr
     assert table() == expected
     assert "RUNNING" not in {run.info.status for run in runs()}
     assert trained_once(children())
+
+
+@pytest.mark.long
+def test_quick_yaml_killed_five_times_goes_on_to_the_same_table(cifar, spawn, table, runs, children, work, empty_store):
+    spec = QUICK_SPEC
+    assert cifar("sweep", spec).code == 0
+    expected = table()
+    for place in ("mlflow.db", "mlruns", "../state"):
+        path = work / place
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copy(empty_store, work / "mlflow.db")
+    kill_at_random_moments(spawn, spec, children, times=5, within=15)
+    assert cifar("sweep", spec).code == 0
+    assert table() == expected
+    assert "RUNNING" not in {run.info.status for run in runs()}
+    assert trained_once(children())
+    assert len({run.data.tags["run_fingerprint"] for run in children()}) == 12
