@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,12 +50,21 @@ class Forked:
         return outcome or Outcome(self.process.exitcode, "", "")
 
 
-def start(directory: Path, *words: object, tracking_uri: str | None = None, kill_before_write: int = 0) -> Forked:
-    """Starts `cifar-mlflow WORDS` in `directory`, with the store there or at `tracking_uri`."""
+def start(
+    directory: Path,
+    *words: object,
+    tracking_uri: str | None = None,
+    kill_before_write: int = 0,
+    change: Callable[[], None] | None = None,
+) -> Forked:
+    """Starts `cifar-mlflow WORDS` in `directory`, with the store there or at `tracking_uri`.
+
+    `change` is a function at the top of a module, called in the process before the command.
+    """
     receiver, sender = _context.Pipe(duplex=False)
     variables = {"CIFAR_MLFLOW_STATE": str(directory / "state"), "OMP_NUM_THREADS": "1"}
     variables |= {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
-    arguments = (sender, str(directory), variables, [str(word) for word in words], kill_before_write)
+    arguments = (sender, str(directory), variables, [str(word) for word in words], kill_before_write, change)
     process = _context.Process(target=_run, args=arguments)
     process.start()
     sender.close()
@@ -66,7 +75,14 @@ def run(directory: Path, *words: object, **options: Any) -> Outcome:
     return start(directory, *words, **options).wait()
 
 
-def _run(pipe: Any, directory: str, variables: dict[str, str], words: Sequence[str], kill_before_write: int) -> None:
+def _run(
+    pipe: Any,
+    directory: str,
+    variables: dict[str, str],
+    words: Sequence[str],
+    kill_before_write: int,
+    change: Callable[[], None] | None,
+) -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
     os.environ.update(variables)
@@ -74,6 +90,8 @@ def _run(pipe: Any, directory: str, variables: dict[str, str], words: Sequence[s
     _smoke_here()
     if kill_before_write:
         _kill_before(kill_before_write)
+    if change is not None:
+        change()
     pipe.send(run_here(*words))
     sys.stdout.flush()
     os._exit(0)

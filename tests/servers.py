@@ -61,9 +61,9 @@ def running(command: list, log: Path, health: str, **more: str) -> Iterator[subp
 
 
 @contextlib.contextmanager
-def mlflow_server(directory: Path, store: str | None = None) -> Iterator[str]:
+def mlflow_server(directory: Path, store: str | None = None, port: int | None = None) -> Iterator[str]:
     """The address of an `mlflow server` over `store` (default: sqlite in the directory)."""
-    port = free_port()
+    port = port or free_port()
     command = [
         *(BIN / "mlflow", "server", "-w", "1", "--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", store or f"sqlite:///{directory}/server.db"),

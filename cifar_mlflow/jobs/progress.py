@@ -13,6 +13,9 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.training import EpochResult
+    from cifar_mlflow.tracking.outbox import SpooledRecorder
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at how much has not reached the store
 
 
 class TrainingProgress:
@@ -20,7 +23,8 @@ class TrainingProgress:
 
     def __init__(self, epochs: int, images_per_epoch: int, held_out: str) -> None:
         self._epochs, self._images, self._held_out = epochs, images_per_epoch, held_out
-        self._started = time.monotonic()
+        self._started = self._looked = time.monotonic()
+        self._run: SpooledRecorder | None = None
         self._bar = tqdm(
             total=epochs * images_per_epoch,
             unit=" images",
@@ -39,12 +43,27 @@ class TrainingProgress:
     ) -> None:
         self._bar.close()
 
+    def recording(self, run: SpooledRecorder) -> None:
+        """What is trained is written to this run, of which the bar shows how much has not arrived."""
+        self._run = run
+
     def step(self, images: int, steps: int) -> None:
         self._bar.update(images)
+        now = time.monotonic()
+        if now - self._looked > SECONDS_BETWEEN_LOOKS:
+            self._looked = now
+            self._bar.set_postfix_str(self._waiting(), refresh=False)
+
+    def _waiting(self) -> str:
+        """tracking: 12 writes waiting; nothing as long as the store can be reached."""
+        if self._run is None or not self._run.trouble:
+            return ""
+        return f"tracking: {self._run.waiting} writes waiting"
 
     def epoch(self, result: EpochResult) -> None:
         left = (self._epochs - result.epoch) * (time.monotonic() - self._started) / result.epoch
         ending = f", {duration(left)} left" if result.epoch < self._epochs else ""
+        ending += f", {waiting}" if (waiting := self._waiting()) else ""
         say(
             f"epoch {result.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
             f"{self._held_out} accuracy {result.held_out_accuracy:6.2f}%  training {result.train_accuracy:6.2f}%  "

@@ -21,7 +21,7 @@ from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.evaluations import Evaluation
 from cifar_mlflow.tracking.history import FoundModel
 from cifar_mlflow.tracking.lease import lease
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.recorder import Recorder, mark_job
 from cifar_mlflow.tracking.store import Store
 
 PROMOTED, REFUSED, ALREADY, DRY_RUN = "promoted", "refused", "already there", "dry run"
@@ -103,8 +103,7 @@ def promote(
     bars = bars or Bars()
     _check(model, best_of, name, alias, bars, force)
     store = tracking_store.connect()
-    if store.project_run_id:
-        Recorder.start(store, "", "", {"kind": "job"})
+    mark_job(store)
     found = history.find_model(store, model or sweeps.winner(store, str(best_of)), weights)
     name = name or Path(found.config.dataset).stem
     promotion = _Promotion(store, found, name, alias, bars, force, dry_run, data_dir)

@@ -13,16 +13,19 @@ from typing import TYPE_CHECKING, Protocol
 from cifar_mlflow.config import TrainingConfig, without_effect
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs import interruption, train_record
-from cifar_mlflow.jobs.progress import TrainingProgress, warn
+from cifar_mlflow.jobs.progress import TrainingProgress, say, warn
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking import views
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.outbox import PATIENCE, SpooledRecorder
+from cifar_mlflow.tracking.store import Store
 
 if TYPE_CHECKING:
     import torch
 
     from cifar_mlflow.learning.data import Dataset
     from cifar_mlflow.learning.training import EpochResult
+
+PATIENCE_AFTER_FAILURE = 5.0  # seconds without progress for which an interrupted run waits for the store
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class TrainOutcome:
     final_accuracy: float
     best_accuracy: float
     best_epoch: int
+    waiting: int
+    """Writes that have not reached the store; they are kept in `spool` until `sync` delivers them."""
+    spool: Path
 
 
 class Listener(Protocol):
@@ -47,11 +53,16 @@ class Listener(Protocol):
 
     def epoch(self, result: EpochResult) -> None: ...
 
+    def recording(self, run: SpooledRecorder) -> None: ...
 
-def train(config: TrainingConfig, *, experiment: str | None = None, run_name: str | None = None) -> TrainOutcome:
+
+def train(
+    config: TrainingConfig, *, experiment: str | None = None, run_name: str | None = None, offline: bool = False
+) -> TrainOutcome:
     """Trains by `config` and records it in `experiment` (default: the dataset's name).
 
-    The run ends FINISHED; FAILED if training cannot go on; KILLED if it is interrupted, with all that was reached.
+    The run ends FINISHED; FAILED if training cannot go on; KILLED if it is interrupted, with all that was reached. Once
+    it has begun, no store is waited for: what does not arrive stays in the run's spool. `offline` asks for no store.
 
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
@@ -59,8 +70,8 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
     check_paths(data_dir=config.data_dir, dataset=config.dataset)
     for text in without_effect(config):
         warn(text)
-    store = tracking_store.connect()
-    if store.project_run_id and (experiment or run_name):
+    store = None if offline else tracking_store.connect()
+    if store and store.project_run_id and (experiment or run_name):
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
 
     # torch is imported only now, so that a fault found above is told at once.
@@ -68,33 +79,39 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
 
     hardware.choose_device(config)
     dataset = data.load(config)
-    experiment = experiment or store.environment_experiment() or dataset.name
+    experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
     run_name = run_name or f"{dataset.name}-{config.activation}-{config.optimizer}-seed{config.seed}"
-    start = functools.partial(Recorder.start, store, experiment, run_name, {"kind": "single"})
+    begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
+    start = functools.partial(begin, experiment, run_name, {"kind": "single"})
     return train_watched(store, config, dataset, start)
 
 
 def train_watched(
-    store: tracking_store.Store, config: TrainingConfig, dataset: Dataset, start: Callable[[], Recorder]
+    store: Store | None, config: TrainingConfig, dataset: Dataset, start: Callable[[], SpooledRecorder]
 ) -> TrainOutcome:
     """Trains into the run that `start` starts, with a bar on the terminal, and gives its experiment the views."""
     with TrainingProgress(config.epochs, len(dataset.train), train_record.held_out_name(config)) as progress:
         outcome = record_training(config, dataset, start, progress)
-    # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
-    with suppress(TrackingError):
-        views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
+    if store and not outcome.waiting:
+        # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
+        with suppress(TrackingError):
+            views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
     return outcome
 
 
 def record_training(
     config: TrainingConfig,
     dataset: Dataset,
-    start: Callable[[], Recorder],
+    start: Callable[[], SpooledRecorder],
     listener: Listener,
     *,
     log_models: bool = True,
+    patience: float = PATIENCE,
 ) -> TrainOutcome:
-    """Trains into the run that `start` starts, and ends it, whatever happens."""
+    """Trains into the run that `start` starts, and ends it, whatever happens.
+
+    At the end it waits until all has reached the store, or nothing did for `patience` seconds.
+    """
     from cifar_mlflow.learning.training import Training
 
     history = train_record.History(train_record.held_out_name(config))
@@ -103,6 +120,7 @@ def record_training(
         # A signal that came while the run is being made would leave it RUNNING for ever.
         with interruption.held_back():
             run = start()
+        listener.recording(run)
         train_record.log_start(run, config, dataset)
         session = Training(config, dataset, on_step=listener.step)
         run.set_tags(train_record.hardware_tags(session.device, session.precision))
@@ -120,7 +138,10 @@ def record_training(
         with suppress(Exception):
             if run is not None:
                 train_record.log_failure(run, config, dataset, history, error)
+        if run is not None and (waiting := run.close(min(patience, PATIENCE_AFTER_FAILURE))):
+            say(f"{waiting} writes wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them")
         raise
+    waiting = run.close(patience)
     accuracies = history.values["held_out_accuracy"]
     return TrainOutcome(
         run.run_id,
@@ -132,6 +153,8 @@ def record_training(
         accuracies[-1],
         max(accuracies),
         history.best_epoch,
+        waiting,
+        run.directory,
     )
 
 
