@@ -22,7 +22,7 @@ run: $(VENV)/.installed
 	fi
 
 test: $(VENV)/.installed
-	python -m pytest -m "not long" $(ARGS)
+	python -m pytest -m "not long" -n 2 --dist loadfile $(ARGS)
 
 # The same tests many times over, and those that take minutes.
 test-long: $(VENV)/.installed
