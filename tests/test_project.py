@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cifar_mlflow"
 WINGS = ("learning", "tracking", "tuning", "analysis")
 # What a part may import of the package, besides itself.
-BASE = {"config", "errors", "records", "space", "sweep_config"}
+BASE = {"config", "errors", "records", "space", "state", "sweep_config"}
 ALLOWED = {
     **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | set(WINGS),
@@ -25,6 +25,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "config": {"errors"},
     "space": {"config", "errors"},
+    "state": {"errors"},
     "sweep_config": {"config", "errors", "space"},
     "errors": set(),
     "records": set(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,14 +19,13 @@ from cifar_mlflow.jobs.sweep_progress import SweepProgress, describe
 from cifar_mlflow.jobs.sweep_report import Winner
 from cifar_mlflow.jobs.trial import EpochReport, TrialRun, forget_dataset, load_dataset, prepare, run_trial
 from cifar_mlflow.records import RunRecord
+from cifar_mlflow.state import state_directory, writable
 from cifar_mlflow.sweep_config import SweepConfig, changes, load_spec
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking import sweeps, views
 from cifar_mlflow.tracking.store import Store, translated_errors
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
-
-STATE_VARIABLE = "CIFAR_MLFLOW_STATE"
 
 
 @dataclass(frozen=True)
@@ -232,15 +230,6 @@ class _Sweep:
         )
 
 
-def state_directory() -> Path:
-    """Where sweeps keep what must outlive them: $CIFAR_MLFLOW_STATE, else the user's state directory."""
-    if given := os.environ.get(STATE_VARIABLE):
-        return Path(given).expanduser().absolute()
-    import platformdirs
-
-    return platformdirs.user_state_path("cifar-mlflow").absolute()
-
-
 def _experiment(store: Store, spec: SweepConfig) -> str:
     """The experiment's name: under `mlflow run` that of the run that MLflow made."""
     if store.project_run_id:
@@ -255,11 +244,7 @@ def _only_one(store: Store, experiment: str, name: str) -> Iterator[None]:
     """A second start of a running sweep waits, and then finds everything done."""
     from filelock import FileLock, Timeout
 
-    directory = state_directory() / "sweeps"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"{directory} cannot be made ({error.strerror}); set ${STATE_VARIABLE}") from None
+    directory = writable("sweeps")
     key = hashlib.sha256(f"{store.uri}\n{experiment}\n{name}".encode()).hexdigest()[:16]
     lock = FileLock(directory / f"{key}.lock")
     try:

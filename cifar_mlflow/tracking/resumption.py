@@ -1,0 +1,153 @@
+"""Runs that broke off: whether one can be taken up again, and what of it the store holds already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.errors import ModelError, TrackingError
+from cifar_mlflow.tracking import history, processes
+from cifar_mlflow.tracking.originals import TRAINED_NOTHING
+from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.store import Store, translated_errors
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+
+# What a training writes before its first step, and without which nobody knows what it was to be.
+NEEDED = ("config_fingerprint", "dataset_digest", "host")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run has in the store: the steps of each metric, its complete models by their weights, its dataset."""
+
+    steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    dataset: bool = False
+
+    def lacking(self, metrics: Mapping[str, float], step: int = 0) -> dict[str, float]:
+        """Those of `metrics` that have no value at `step`, so that none gets a second."""
+        return {name: value for name, value in metrics.items() if step not in self.steps.get(name, ())}
+
+
+@dataclass(frozen=True)
+class BrokenOff:
+    """A training run that did not come to its end, and that no process is at work on."""
+
+    run_id: str
+    name: str
+    experiment: str
+    status: str
+    config: TrainingConfig
+    tags: dict[str, str]
+    recorded: Recorded
+
+
+def find(store: Store, run_id: str) -> BrokenOff:
+    """The run, if it can be taken up.
+
+    Raises:
+        ModelError: there is none, it is finished, it trained nothing, or it would fail again.
+        TrackingError: a process is, or may be, at work on it.
+    """
+    if not history.RUN_ID.fullmatch(run_id):
+        raise ModelError(f"--resume: {run_id!r} is no run id (32 hex digits)")
+    run = history.find_run(store, run_id)
+    tags = run.data.tags
+    if reason := _why_not(run, tags):
+        raise ModelError(f"the run {run_id} {reason}")
+    if run.info.status == "RUNNING":
+        _refuse_if_busy(run_id, tags)
+    with translated_errors(store.uri):
+        experiment = store.client.get_experiment(run.info.experiment_id).name
+    return BrokenOff(
+        run_id,
+        run.info.run_name,
+        experiment,
+        run.info.status,
+        history.run_config(run),
+        dict(tags),
+        _recorded(store, run),
+    )
+
+
+def _why_not(run: Run, tags: Mapping[str, str]) -> str | None:
+    kind = tags.get("kind", "")
+    if run.info.lifecycle_stage == "deleted":
+        return f"was deleted; restore it with `mlflow runs restore --run-id {run.info.run_id}`"
+    if kind in TRAINED_NOTHING:
+        return TRAINED_NOTHING[kind]
+    if kind == "trial":
+        return f"belongs to the sweep {tags.get('sweep')}, which repeats it when it is started again"
+    if "reproduces" in tags:
+        return f"was made by `reproduce`; start that again: cifar-mlflow reproduce {tags['reproduces']}"
+    if run.info.status == "FINISHED":
+        return "is finished: nothing of it is left to train"
+    if tags.get("failure_type") == "Diverged":
+        return f"failed because {tags.get('failure')}. It would fail again; start another one"
+    missing = [name for name in NEEDED if name not in tags]
+    missing += [f"parameter {name}" for name in TrainingConfig.model_fields if name not in run.data.params]
+    if missing:
+        return (
+            f"({run.info.status}) was not recorded by cifar-mlflow, or broke off before its training began: it has no "
+            f"{missing[0]}. Start another one"
+        )
+    return None
+
+
+def _refuse_if_busy(run_id: str, tags: Mapping[str, str]) -> None:
+    where = f"process {tags.get('process_id')} on {tags.get('host')}"
+    if processes.is_elsewhere(tags):
+        raise TrackingError(
+            f"the run {run_id} is RUNNING by {where}. If that process is gone, say so with\n"
+            f"  python -c \"import mlflow; mlflow.MlflowClient().set_terminated('{run_id}', 'KILLED')\"\n"
+            "and resume it then"
+        )
+    if processes.is_alive(tags):
+        raise TrackingError(f"the run {run_id} is being trained by {where}; wait for it, or stop it")
+
+
+def _recorded(store: Store, run: Run) -> Recorded:
+    run_id = run.info.run_id
+    with translated_errors(store.uri):
+        points = {name: store.client.get_metric_history(run_id, name) for name in run.data.metrics}
+        models = [model for model in _models(store, run) if str(model.status) == "READY"]
+    return Recorded(
+        {name: frozenset(point.step for point in values) for name, values in points.items()},
+        {model.tags.get("weights", ""): str(model.model_id) for model in models},
+        bool(run.inputs and run.inputs.dataset_inputs),
+    )
+
+
+def _models(store: Store, run: Run) -> list[LoggedModel]:
+    condition = f"source_run_id = '{run.info.run_id}'"
+    return list(store.client.search_logged_models([run.info.experiment_id], condition))
+
+
+def take_up(store: Store, run_id: str, tags: Mapping[str, str]) -> Recorder:
+    """The run, RUNNING again by this process, with `tags`; models that were not logged completely are removed.
+
+    Raises:
+        TrackingError: the store refuses.
+    """
+    from mlflow.entities import LoggedModelOutput
+
+    client = store.client
+    with translated_errors(store.uri):
+        run = client.get_run(run_id)
+        client.update_run(run_id, status="RUNNING")
+        recorder = Recorder(store, run_id, run.info.experiment_id, run.info.run_name)
+        times = int(run.data.tags.get("resumed", 0)) + 1
+        recorder.set_tags({**tags, **processes.process_tags(), "resumed": str(times)})
+        for outdated in {"failure", "failure_type"} & set(run.data.tags):
+            client.delete_tag(run_id, outdated)
+        outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
+        for model in _models(store, run):
+            if str(model.status) != "READY":
+                client.delete_logged_model(model.model_id)
+            elif model.model_id not in outputs:
+                client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=int(model.tags["epoch"]))])
+    return recorder
