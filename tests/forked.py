@@ -1,6 +1,6 @@
 """Commands as processes of their own that start in an instant: forked from a server that has imported everything.
 
-A process can be made to kill itself right before its nth write to the store.
+A process can be made to kill itself right before its nth write to the store, or its nth checkpoint.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,17 @@ from support import Outcome, run_here
 
 WRITES = ("create_", "set_", "update_", "delete_", "log_", "finalize_")
 PRELOADED = [
-    "torch",
+    "torch._inductor",
+    "torch.export._trace",
+    "matplotlib.backends.backend_agg",
     "mlflow.pytorch",
     "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
     "cifar_mlflow.jobs.promote",
+    "cifar_mlflow.jobs.resume",
+    "cifar_mlflow.learning.checkpoint",
+    "cifar_mlflow.learning.export",
+    "cifar_mlflow.learning.training",
     "cifar_mlflow.jobs.rollback",
     "forked",
 ]
@@ -50,12 +57,21 @@ class Forked:
         return outcome or Outcome(self.process.exitcode, "", "")
 
 
-def start(directory: Path, *words: object, tracking_uri: str | None = None, kill_before_write: int = 0) -> Forked:
-    """Starts `cifar-mlflow WORDS` in `directory`, with the store there or at `tracking_uri`."""
+def start(
+    directory: Path,
+    *words: object,
+    tracking_uri: str | None = None,
+    kill_before_write: int = 0,
+    prepare: Callable[[], object] | None = None,
+) -> Forked:
+    """Starts `cifar-mlflow WORDS` in `directory`, with the store there or at `tracking_uri`.
+
+    `prepare`, a function of a module, is called in the process before.
+    """
     receiver, sender = _context.Pipe(duplex=False)
     variables = {"CIFAR_MLFLOW_STATE": str(directory / "state"), "OMP_NUM_THREADS": "1"}
     variables |= {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
-    arguments = (sender, str(directory), variables, [str(word) for word in words], kill_before_write)
+    arguments = (sender, str(directory), variables, [str(word) for word in words], kill_before_write, prepare)
     process = _context.Process(target=_run, args=arguments)
     process.start()
     sender.close()
@@ -66,7 +82,14 @@ def run(directory: Path, *words: object, **options: Any) -> Outcome:
     return start(directory, *words, **options).wait()
 
 
-def _run(pipe: Any, directory: str, variables: dict[str, str], words: Sequence[str], kill_before_write: int) -> None:
+def _run(
+    pipe: Any,
+    directory: str,
+    variables: dict[str, str],
+    words: Sequence[str],
+    kill_before_write: int,
+    prepare: Callable[[], object] | None,
+) -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
     os.environ.update(variables)
@@ -74,6 +97,8 @@ def _run(pipe: Any, directory: str, variables: dict[str, str], words: Sequence[s
     _smoke_here()
     if kill_before_write:
         _kill_before(kill_before_write)
+    if prepare is not None:
+        prepare()
     pipe.send(run_here(*words))
     sys.stdout.flush()
     os._exit(0)
@@ -111,3 +136,32 @@ def _kill_before(number: int) -> None:
         return write
 
     patience._patiently = counted
+
+
+def checkpoint_each_step() -> None:
+    """Instead of every ten minutes."""
+    from cifar_mlflow.jobs import checkpoints
+    from cifar_mlflow.learning import training
+
+    checkpoints.MINUTES, training.STEPS_BETWEEN_CHECKS = 0.0, 1
+
+
+def kill_at_checkpoint(number: int, moment: str) -> None:
+    """With a checkpoint each step: kills at the nth when it is `half` written, `written`, or has been `renamed`."""
+    from cifar_mlflow.learning import checkpoint
+
+    checkpoint_each_step()
+    original, count = checkpoint._write_whole, 0
+
+    def watched(path: Path, parts: list[Any]) -> None:
+        nonlocal count
+        count += 1
+        if count == number and moment != "renamed":
+            Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        if count == number and moment == "half":
+            parts = [*parts[:-1], parts[-1][: len(parts[-1]) // 2]]
+        original(path, parts)
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint._write_whole = watched
