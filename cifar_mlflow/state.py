@@ -1,4 +1,4 @@
-"""Where this package keeps what must outlive a process: checkpoints and the journals of sweeps, keyed by run id."""
+"""Where the package keeps what must outlive a process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ STATE_VARIABLE = "CIFAR_MLFLOW_STATE"
 
 
 def state_directory() -> Path:
-    """$CIFAR_MLFLOW_STATE, else the user's state directory; never the project's, which may be a temporary clone."""
+    """$CIFAR_MLFLOW_STATE, else the user's state directory: spools, checkpoints and the journals of sweeps."""
     if given := os.environ.get(STATE_VARIABLE):
         return Path(given).expanduser().absolute()
     import platformdirs
@@ -37,3 +37,8 @@ def writable(part: str) -> Path:
             "environment",
         ) from None
     return directory
+
+
+def spool_directory() -> Path:
+    """Where the spools of all runs are."""
+    return state_directory() / "spool"

@@ -62,16 +62,16 @@ def start(
     *words: object,
     tracking_uri: str | None = None,
     kill_before_write: int = 0,
-    prepare: Callable[[], object] | None = None,
+    change: Callable[[], None] | None = None,
 ) -> Forked:
     """Starts `cifar-mlflow WORDS` in `directory`, with the store there or at `tracking_uri`.
 
-    `prepare`, a function of a module, is called in the process before.
+    `change` is a function at the top of a module, called in the process before the command.
     """
     receiver, sender = _context.Pipe(duplex=False)
     variables = {"CIFAR_MLFLOW_STATE": str(directory / "state"), "OMP_NUM_THREADS": "1"}
     variables |= {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
-    arguments = (sender, str(directory), variables, [str(word) for word in words], kill_before_write, prepare)
+    arguments = (sender, str(directory), variables, [str(word) for word in words], kill_before_write, change)
     process = _context.Process(target=_run, args=arguments)
     process.start()
     sender.close()
@@ -88,7 +88,7 @@ def _run(
     variables: dict[str, str],
     words: Sequence[str],
     kill_before_write: int,
-    prepare: Callable[[], object] | None,
+    change: Callable[[], None] | None,
 ) -> None:
     for name in [name for name in os.environ if name.startswith("MLFLOW_")]:
         del os.environ[name]
@@ -97,8 +97,8 @@ def _run(
     _smoke_here()
     if kill_before_write:
         _kill_before(kill_before_write)
-    if prepare is not None:
-        prepare()
+    if change is not None:
+        change()
     pipe.send(run_here(*words))
     sys.stdout.flush()
     os._exit(0)

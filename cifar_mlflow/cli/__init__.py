@@ -81,5 +81,6 @@ for command in (
     reproduction.reproduce,
     setup.download,
     setup.check,
+    setup.sync,
 ):
     cli.add_command(command)

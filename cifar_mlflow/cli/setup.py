@@ -1,8 +1,10 @@
-"""download and check: what a first run needs."""
+"""download, check and sync: the data and the tracking store."""
 
 from __future__ import annotations
 
 import click
+
+from cifar_mlflow.errors import TrackingError
 
 
 @click.command()
@@ -28,3 +30,22 @@ def check() -> None:
     from cifar_mlflow.jobs.check import check as job
 
     click.echo(f"tracking to {job()}")
+
+
+@click.command()
+def sync() -> None:
+    """Deliver to the tracking store what was recorded while it could not be reached, or with train --offline.
+
+    May be repeated as often as wanted: nothing is written twice. Exit code 4 if something still waits.
+    """
+    from cifar_mlflow.jobs import sync as job
+
+    outcome = job.sync()
+    for name in outcome.delivered:
+        click.echo(f"delivered {name}")
+    job.tell(outcome)
+    if outcome.waiting:
+        name, reason = next(iter(outcome.waiting.items()))
+        raise TrackingError(f"{len(outcome.waiting)} runs still wait; {name}: {reason}")
+    if not outcome.delivered:
+        click.echo("nothing waits to be delivered")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
 
 from cifar_mlflow.config import TrainingConfig, as_option, read_yaml, resolve
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import ConfigurationError, TrackingError
 
 
 def _config_options(command: Any) -> Any:
@@ -35,6 +36,7 @@ def _metavar(annotation: dict[str, Any]) -> str:
 @click.option("--experiment", metavar="NAME", help="MLflow experiment  [the dataset's name]")
 @click.option("--run-name", metavar="NAME", help="name of the run  [from the configuration]")
 @click.option("--resume", metavar="RUN_ID", help="go on with a run that broke off, with its own configuration")
+@click.option("--offline", is_flag=True, help="ask for no tracking store; `cifar-mlflow sync` delivers the run later")
 @_config_options
 @click.pass_context
 def train(
@@ -44,6 +46,7 @@ def train(
     experiment: str | None,
     run_name: str | None,
     resume: str | None,
+    offline: bool,
     **options: str | None,
 ) -> None:
     """Train one network and record everything about it in MLflow.
@@ -57,6 +60,8 @@ def train(
     names = {"--experiment": experiment, "--run-name": run_name}
     stray += [f"{option}: must not be empty" for option, name in names.items() if name is not None and not name.strip()]
     values, source = {**from_file, **given, **unknown}, f"options and {config_file}" if config_file else "options"
+    if offline and resume is not None:
+        stray.append("--offline: --resume needs the tracking store that has the run")
     if resume is not None:
         if stray:
             raise ConfigurationError(stray, source)
@@ -70,14 +75,25 @@ def train(
             raise ConfigurationError([*error.faults, *stray], error.source) from None
         if stray:
             raise ConfigurationError(stray, "options")
+        if offline and os.environ.get("MLFLOW_RUN_ID"):
+            raise ConfigurationError("--offline: `mlflow run` has made a run on the tracking store already", "options")
         from cifar_mlflow.jobs.train import train as job
 
-        outcome = job(config, experiment=experiment, run_name=run_name)
+        outcome = job(config, experiment=experiment, run_name=run_name, offline=offline)
     best = f", best {outcome.best_accuracy:.2f}% at epoch {outcome.best_epoch}" if outcome.held_out != "test" else ""
     click.echo(f"run       {outcome.run_id} ({outcome.run_name})")
     click.echo(f"accuracy  {outcome.final_accuracy:.2f}% {outcome.held_out}{best}")
-    click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
-    click.echo(f"evaluate  cifar-mlflow evaluate {outcome.run_id}")
+    if outcome.waiting:
+        click.echo(f"kept in   {outcome.spool}")
+        if not offline:
+            raise TrackingError(
+                f"the training is done, but {outcome.waiting} writes wait for the tracking store; they are safe on "
+                "disk, and `cifar-mlflow sync` delivers them"
+            )
+        click.echo("deliver   cifar-mlflow sync")
+    else:
+        click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
+        click.echo(f"evaluate  cifar-mlflow evaluate {outcome.run_id}")
     click.echo(f"done: {outcome.dataset}, {outcome.held_out} accuracy {outcome.final_accuracy:.2f}%")
 
 

@@ -17,7 +17,7 @@ from cifar_mlflow.jobs.progress import warn
 from cifar_mlflow.records import Predictions, RunRecord
 from cifar_mlflow.tracking import runs, selection
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.recorder import mark_job
 
 CURVE = {"final_val_accuracy": "val_accuracy", "best_val_accuracy": "val_accuracy"}
 # Single runs are paired image by image; beyond this many the pairs are too many to read.
@@ -45,8 +45,7 @@ def compare(
     """
     published = read_reported(reported) if reported else []
     store = tracking_store.connect()
-    if store.project_run_id:
-        Recorder.start(store, "", "", {"kind": "job"})
+    mark_job(store)
     found = selection.select(store, what, condition)
     ours = [run for run in found if "config_fingerprint" in run.data.tags]
     if len(ours) < len(found):

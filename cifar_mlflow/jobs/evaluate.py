@@ -16,7 +16,7 @@ from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.progress import bar
 from cifar_mlflow.tracking import history
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.recorder import Recorder, mark_job
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data import Dataset
@@ -68,9 +68,7 @@ def evaluate(
         TrackingError: the store cannot be read or written.
     """
     store = tracking_store.connect()
-    if store.project_run_id:
-        # `mlflow run` made a run for this job; the results belong to the run that trained the model.
-        Recorder.start(store, "", "", {"kind": "job"})
+    mark_job(store)
     return evaluate_model(store, history.find_model(store, model, weights), dataset=dataset, data_dir=data_dir)
 
 

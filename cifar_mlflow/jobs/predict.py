@@ -19,7 +19,7 @@ from cifar_mlflow.learning import images as image_files
 from cifar_mlflow.learning.images import Picture, Skipped
 from cifar_mlflow.tracking import history
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.recorder import mark_job
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,7 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
             raise ConfigurationError(faults, "paths of the images")
     files = image_files.find(images)
     store = tracking_store.connect()
-    if store.project_run_id:
-        # `mlflow run` made a run for this job.
-        Recorder.start(store, "", "", {"kind": "job"})
+    mark_job(store)
     found = history.find_model(store, model, weights)
     interface = history.model_interface(store, found.uri)
     if not 1 <= top <= len(interface.classes):

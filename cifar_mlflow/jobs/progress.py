@@ -13,6 +13,9 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.training import EpochResult
+    from cifar_mlflow.tracking.outbox import SpooledRecorder
+
+SECONDS_BETWEEN_LOOKS = 1.0  # at how much has not reached the store
 
 
 class TrainingProgress:
@@ -20,7 +23,9 @@ class TrainingProgress:
 
     def __init__(self, epochs: int, images_per_epoch: int, held_out: str, images_done: int = 0) -> None:
         self._epochs, self._images, self._held_out = epochs, images_per_epoch, held_out
-        self._started, self._images_done = time.monotonic(), images_done
+        self._started = self._looked = time.monotonic()
+        self._images_done = images_done
+        self._run: SpooledRecorder | None = None
         self._bar = tqdm(
             total=epochs * images_per_epoch,
             initial=images_done,
@@ -40,13 +45,28 @@ class TrainingProgress:
     ) -> None:
         self._bar.close()
 
+    def recording(self, run: SpooledRecorder) -> None:
+        """What is trained is written to this run, of which the bar shows how much has not arrived."""
+        self._run = run
+
     def step(self, images: int, steps: int) -> None:
         self._bar.update(images)
+        now = time.monotonic()
+        if now - self._looked > SECONDS_BETWEEN_LOOKS:
+            self._looked = now
+            self._bar.set_postfix_str(self._waiting(), refresh=False)
+
+    def _waiting(self) -> str:
+        """tracking: 12 writes waiting; nothing as long as the store can be reached."""
+        if self._run is None or not self._run.trouble:
+            return ""
+        return f"tracking: {self._run.waiting} writes waiting"
 
     def epoch(self, result: EpochResult) -> None:
         seconds_per_image = (time.monotonic() - self._started) / (result.epoch * self._images - self._images_done)
         left = (self._epochs - result.epoch) * self._images * seconds_per_image
         ending = f", {duration(left)} left" if result.epoch < self._epochs else ""
+        ending += f", {waiting}" if (waiting := self._waiting()) else ""
         say(
             f"epoch {result.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
             f"{self._held_out} accuracy {result.held_out_accuracy:6.2f}%  training {result.train_accuracy:6.2f}%  "

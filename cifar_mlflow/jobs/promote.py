@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cifar_mlflow.analysis import gates as rules
 from cifar_mlflow.analysis.gates import Gate, Rivals
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs import examination, interruption
 from cifar_mlflow.jobs.examination import Bars
 from cifar_mlflow.jobs.progress import say
@@ -21,7 +21,7 @@ from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.evaluations import Evaluation
 from cifar_mlflow.tracking.history import FoundModel
 from cifar_mlflow.tracking.lease import lease
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.recorder import Recorder, mark_job
 from cifar_mlflow.tracking.store import Store
 
 PROMOTED, REFUSED, ALREADY, DRY_RUN = "promoted", "refused", "already there", "dry run"
@@ -103,8 +103,7 @@ def promote(
     bars = bars or Bars()
     _check(model, best_of, name, alias, bars, force)
     store = tracking_store.connect()
-    if store.project_run_id:
-        Recorder.start(store, "", "", {"kind": "job"})
+    mark_job(store)
     found = history.find_model(store, model or sweeps.winner(store, str(best_of)), weights)
     name = name or Path(found.config.dataset).stem
     promotion = _Promotion(store, found, name, alias, bars, force, dry_run, data_dir)
@@ -185,7 +184,12 @@ class _Promotion:
         evaluation: Evaluation | None,
     ) -> Verdict:
         """The verdict against the champion of this moment, which is not yet acted on."""
-        rival = None if champion in (None, version) else self._champion_evaluation(str(champion))
+        rival, lost = None, ""
+        if champion not in (None, version):
+            try:
+                rival = self._champion_evaluation(str(champion))
+            except ModelError as error:  # it was deleted, or damaged: no reason to be stuck with it, but one to be told
+                lost = str(error)
         on_answers = examination.of_the_test_set(self.found, directory, evaluation, rival, self.bars)
         rivals = None
         if evaluation and rival and evaluation.test_digest == rival.test_digest:
@@ -198,7 +202,8 @@ class _Promotion:
         elif rivals:
             last = rules.champion(rivals, *level, f"version {champion}")
         else:
-            last = Gate("champion", "a comparison on the same images", "not comparable", False)
+            reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
+            last = Gate("champion", "a comparison on the same images", reason, False)
         chain = (*on_files, *on_answers, last)
         failed = any(gate.passed is False for gate in chain)
         status = ALREADY if champion == version else REFUSED if failed and not self.force else PROMOTED

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 
 from cifar_mlflow.analysis import reproduction
 from cifar_mlflow.config import TrainingConfig, as_option, resolve
-from cifar_mlflow.errors import ConfigurationError, DataError, ModelError, TrainingError
+from cifar_mlflow.errors import ConfigurationError, DataError, ModelError, TrackingError, TrainingError
 from cifar_mlflow.jobs import train_record
 from cifar_mlflow.jobs.progress import say, warn
 from cifar_mlflow.jobs.train import check_paths, train_watched
 from cifar_mlflow.tracking import originals, provenance
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.originals import Original
+from cifar_mlflow.tracking.outbox import SpooledRecorder
 from cifar_mlflow.tracking.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -245,11 +246,11 @@ def _code(commit: str | None, dirty: bool) -> str:
 
 def _train_again(store: tracking_store.Store, original: Original, config: TrainingConfig, dataset: Dataset) -> Recorder:
     """Trains into a new run and returns it; a training that fails as the original did has done what it should."""
-    started: list[Recorder] = []
+    started: list[SpooledRecorder] = []
 
-    def start() -> Recorder:
+    def start() -> SpooledRecorder:
         tags = {"kind": "single", "reproduces": original.run_id}
-        started.append(Recorder.start(store, original.experiment, f"{original.name}-again", tags))
+        started.append(SpooledRecorder.start(store, original.experiment, f"{original.name}-again", tags))
         return started[-1]
 
     try:
@@ -258,4 +259,10 @@ def _train_again(store: tracking_store.Store, original: Original, config: Traini
         if str(error) != original.tags.get("failure"):
             raise
         say(f"the training failed as the original did: {error}")
-    return started[-1]
+    run = started[-1]
+    if run.waiting:
+        raise TrackingError(
+            f"trained, but {run.waiting} writes wait for the tracking store in {run.directory}: `cifar-mlflow sync`, "
+            f"then compare {run.run_id} with the original"
+        )
+    return Recorder(store, run.run_id, run.experiment_id, run.run_name)

@@ -13,7 +13,7 @@ from cifar_mlflow.jobs.progress import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
 from cifar_mlflow.tracking import processes, provenance, resumption
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.recorder import mark_job
 from cifar_mlflow.tracking.resumption import BrokenOff
 
 if TYPE_CHECKING:
@@ -43,14 +43,20 @@ def resume(
     """
     keeper = Keeper()
     store = tracking_store.connect()
-    if store.project_run_id:
-        # `mlflow run` made a run for this job; what is trained belongs to the run that broke off.
-        Recorder.start(store, "", "", {"kind": "job"})
-    resumption.find(store, run_id)
+    mark_job(store)
+    count, refused = resumption.deliver_waiting(store, run_id)
+    if count:
+        say(f"{count} writes of the run had waited on disk; they are delivered")
+    for reason in refused:
+        warn(f"the store refuses for good: {reason}")
+    key = resumption.find(store, run_id).key
     with keeper:
-        keeper.open(run_id)
+        keeper.open(key)
         # Another process may have ended the run before this one had it for itself.
         run = resumption.find(store, run_id)
+        if run.status == "FINISHED":
+            keeper.discard()  # they may have outlived a process that was killed at its very end
+            raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
         _check_given(run, given or {}, experiment, run_name)
         saved = _last_checkpoint(keeper, run)
         check_paths(data_dir=run.config.data_dir, dataset=run.config.dataset)
@@ -61,7 +67,7 @@ def resume(
             warn(f"{difference}; the numbers may come out otherwise than in one go")
         say(f"resuming the run {run_id} ({run.name}) " + (f"after {position(saved)}" if saved else "from epoch 1"))
         tags = {"kind": "single", **({"resume_differences": "; ".join(differences)} if differences else {})}
-        start = functools.partial(resumption.take_up, store, run_id, tags)
+        start = functools.partial(resumption.take_up, store, run, tags)
         earlier = Earlier(run.recorded, saved)
         return train_watched(store, run.config, dataset, start, keeper=keeper, earlier=earlier)
 
@@ -90,7 +96,7 @@ def _differing(run: BrokenOff, other: TrainingConfig) -> list[tuple[str, str, st
 def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
     """The content of the run's last checkpoint; None if it broke off before its first."""
     saved, faults = keeper.read()
-    directory = keeper.directory(run.run_id)
+    directory = keeper.directory(run.key)
     for fault in faults:
         warn(f"{fault}; the one before it is used")
     if saved is None:
@@ -99,11 +105,11 @@ def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
             raise ModelError(
                 f"the run {run.run_id}, trained on {run.tags.get('host')}, has {reached} epochs and no checkpoint in "
                 f"{directory}; copy that directory from there, or set CIFAR_MLFLOW_STATE to where checkpoints/"
-                f"{run.run_id} is"
+                f"{run.key} is"
             )
         say(f"the run broke off before its first checkpoint (there is none in {directory}), so it begins with epoch 1")
         return None
-    if saved["run_id"] != run.run_id:
+    if saved["run_id"] != run.key:
         raise ModelError(f"{directory} holds checkpoints of another run, {saved['run_id']}; put the run's own there")
     recorded = resolve(saved["config"], f"checkpoint in {directory}")
     faults = [

@@ -10,7 +10,7 @@ from cifar_mlflow.jobs.progress import say
 from cifar_mlflow.tracking import registry
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.lease import lease
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.recorder import mark_job
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,7 @@ def rollback(name: str, *, alias: str = registry.CHAMPION, reason: str = "") -> 
         TrackingError: the store cannot be read or written.
     """
     store = tracking_store.connect()
-    if store.project_run_id:
-        Recorder.start(store, "", "", {"kind": "job"})
+    mark_job(store)
     registry.find(store, name)
     with (
         interruption.held_back(),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from cifar_mlflow.analysis.comparison import Comparison
 from cifar_mlflow.config import TrainingConfig, as_option
-from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrainingError
-from cifar_mlflow.jobs import sweep_estimate, sweep_report
+from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError, TrainingError
+from cifar_mlflow.jobs import sweep_estimate, sweep_report, sync
 from cifar_mlflow.jobs.progress import say, warn
 from cifar_mlflow.jobs.sweep_plan import Outcome, Plan, PlannedRun
 from cifar_mlflow.jobs.sweep_progress import SweepProgress, describe
@@ -26,6 +26,8 @@ from cifar_mlflow.tracking import sweeps, views
 from cifar_mlflow.tracking.store import Store, translated_errors
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
+
+PATIENCE = 60.0  # seconds for a tracking store that went away to come back, at the end of a sweep
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,14 @@ class _Sweep:
         status = "FAILED"
         try:
             parent.log_files({sweeps.SPEC_FILE: self._spec.as_yaml().encode()})
+            self._deliver(PATIENCE)
             waiting = "waiting for the workers of an earlier start to close their runs"
             sweeps.close_abandoned(self._store, parent.experiment_id, self._id, lambda: say(waiting))
             study = TuningStudy(self._spec, self._directory / "journal.log")
             plan = Plan(self._spec, study, self._fingerprint, self._records())
             say(f"watch it: {self._publish_views()}")
             complete = self._train(plan)
+            self._deliver(PATIENCE)
             outcome = self._publish(plan, study, complete)
             status = "FINISHED"
             return outcome
@@ -107,6 +111,22 @@ class _Sweep:
     @property
     def _directory(self) -> Path:
         return state_directory() / "sweeps" / self._id
+
+    def _deliver(self, patience: float) -> None:
+        """Delivers what the workers could not, trying for `patience` seconds.
+
+        Raises:
+            TrackingError: the store still cannot be reached; all is kept on disk.
+        """
+        until = time.monotonic() + patience
+        while left := sync.deliver(self._store, lambda tags: tags.get("sweep_id") == self._id).waiting:
+            if time.monotonic() > until:
+                name, reason = next(iter(left.items()))
+                raise TrackingError(
+                    f"{len(left)} runs of the sweep wait on disk for the tracking store ({name}: {reason}); the same "
+                    "command goes on from here"
+                )
+            time.sleep(1.0)
 
     def _fingerprint(self, config: TrainingConfig) -> str:
         key = (config.dataset, config.data_dir, config.validation_size, config.split_seed)
@@ -169,6 +189,8 @@ class _Sweep:
         what = f"{describe(planned.trial.values)}, seed {planned.config.seed}"
         if event.kind == "lost":
             # The worker may have been killed when its run had just ended.
+            with suppress(CifarMlflowError):
+                self._deliver(0)
             recorded = plan.recorded(planned, self._records())
             again = recorded is None and plan.lost(planned)
             status = "KILLED" if again else "FAILED"
@@ -236,7 +258,7 @@ def _experiment(store: Store, spec: SweepConfig) -> str:
         with translated_errors(store.uri):
             run = store.client.get_run(store.project_run_id)
             return str(store.client.get_experiment(run.info.experiment_id).name)
-    return spec.experiment or store.environment_experiment() or Path(spec.base_config.dataset).stem
+    return spec.experiment or tracking_store.environment_experiment(store) or Path(spec.base_config.dataset).stem
 
 
 @contextmanager

@@ -14,15 +14,18 @@ from cifar_mlflow.config import TrainingConfig, without_effect
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs import interruption, train_record
 from cifar_mlflow.jobs.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
-from cifar_mlflow.jobs.progress import TrainingProgress, warn
+from cifar_mlflow.jobs.progress import TrainingProgress, say, warn
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking import views
+from cifar_mlflow.tracking.outbox import PATIENCE, SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
-from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.store import Store
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data import Dataset
     from cifar_mlflow.learning.training import EpochResult
+
+PATIENCE_AFTER_FAILURE = 5.0  # seconds without progress for which an interrupted run waits for the store
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class TrainOutcome:
     final_accuracy: float
     best_accuracy: float
     best_epoch: int
+    waiting: int
+    """Writes that have not reached the store; they are kept in `spool` until `sync` delivers them."""
+    spool: Path
 
 
 class Listener(Protocol):
@@ -47,12 +53,17 @@ class Listener(Protocol):
 
     def epoch(self, result: EpochResult) -> None: ...
 
+    def recording(self, run: SpooledRecorder) -> None: ...
 
-def train(config: TrainingConfig, *, experiment: str | None = None, run_name: str | None = None) -> TrainOutcome:
+
+def train(
+    config: TrainingConfig, *, experiment: str | None = None, run_name: str | None = None, offline: bool = False
+) -> TrainOutcome:
     """Trains by `config` and records it in `experiment` (default: the dataset's name).
 
-    The run ends FINISHED; FAILED if training cannot go on; KILLED if it is interrupted, with all that was reached. Its
-    checkpoints, from which `jobs.resume` goes on, are removed when nothing is left to go on with.
+    The run ends FINISHED; FAILED if training cannot go on; KILLED if it is interrupted, with all that was reached. Once
+    it has begun, no store is waited for: what does not arrive stays in the run's spool. `offline` asks for no store.
+    Its checkpoints, from which `jobs.resume` goes on, are removed when nothing is left to go on with.
 
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
@@ -61,8 +72,8 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
     for text in without_effect(config):
         warn(text)
     keeper = Keeper()
-    store = tracking_store.connect()
-    if store.project_run_id and (experiment or run_name):
+    store = None if offline else tracking_store.connect()
+    if store and store.project_run_id and (experiment or run_name):
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
 
     # torch is imported only now, so that a fault found above is told at once.
@@ -70,18 +81,19 @@ def train(config: TrainingConfig, *, experiment: str | None = None, run_name: st
 
     hardware.choose_device(config)
     dataset = data.load(config)
-    experiment = experiment or store.environment_experiment() or dataset.name
+    experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
     run_name = run_name or f"{dataset.name}-{config.activation}-{config.optimizer}-seed{config.seed}"
-    start = functools.partial(Recorder.start, store, experiment, run_name, {"kind": "single", **process_tags()})
+    begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
+    start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
     with keeper:
         return train_watched(store, config, dataset, start, keeper=keeper)
 
 
 def train_watched(
-    store: tracking_store.Store,
+    store: Store | None,
     config: TrainingConfig,
     dataset: Dataset,
-    start: Callable[[], Recorder],
+    start: Callable[[], SpooledRecorder],
     *,
     keeper: NoKeeper = NO_CHECKPOINTS,
     earlier: Earlier = NOTHING,
@@ -90,25 +102,28 @@ def train_watched(
     held_out = train_record.held_out_name(config)
     with TrainingProgress(config.epochs, len(dataset.train), held_out, earlier.images_done) as progress:
         outcome = record_training(config, dataset, start, progress, keeper=keeper, earlier=earlier)
-    # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
-    with suppress(TrackingError):
-        views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
+    if store and not outcome.waiting:
+        # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
+        with suppress(TrackingError):
+            views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
     return outcome
 
 
 def record_training(
     config: TrainingConfig,
     dataset: Dataset,
-    start: Callable[[], Recorder],
+    start: Callable[[], SpooledRecorder],
     listener: Listener,
     *,
     log_models: bool = True,
+    patience: float = PATIENCE,
     keeper: NoKeeper = NO_CHECKPOINTS,
     earlier: Earlier = NOTHING,
 ) -> TrainOutcome:
     """Trains into the run that `start` starts, and ends it, whatever happens.
 
-    `keeper` keeps its checkpoints; without one there are none. `earlier` is where a run that broke off is taken up.
+    At the end it waits until all has reached the store, or nothing did for `patience` seconds. `keeper` keeps its
+    checkpoints; without one there are none. `earlier` is where a run that broke off is taken up.
     """
     from cifar_mlflow.learning.training import Training
 
@@ -118,6 +133,7 @@ def record_training(
         # A signal that came while the run is being made would leave it RUNNING for ever.
         with interruption.held_back():
             run = start()
+        listener.recording(run)
         keeper.open(run.run_id)
         train_record.log_start(run, config, dataset, earlier.recorded)
         session = Training(config, dataset, on_step=listener.step, on_check=keeper.save_if_due)
@@ -140,9 +156,13 @@ def record_training(
         with suppress(Exception):
             if run is not None:
                 train_record.log_failure(run, config, dataset, history, error)
+        if run is not None and (waiting := run.close(min(patience, PATIENCE_AFTER_FAILURE))):
+            say(f"{waiting} writes wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them")
         keeper.give_up(error)
         raise
+    # The spool has everything now, on disk.
     keeper.discard()
+    waiting = run.close(patience)
     accuracies = history.values["held_out_accuracy"]
     return TrainOutcome(
         run.run_id,
@@ -154,6 +174,8 @@ def record_training(
         accuracies[-1],
         max(accuracies),
         history.best_epoch,
+        waiting,
+        run.directory,
     )
 
 

@@ -12,7 +12,8 @@ from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.jobs.progress import warn
 from cifar_mlflow.tracking import provenance, views
-from cifar_mlflow.tracking.recorder import ExportedModel, Recorder
+from cifar_mlflow.tracking.model_files import ExportedModel
+from cifar_mlflow.tracking.outbox import SpooledRecorder
 from cifar_mlflow.tracking.resumption import Recorded
 
 if TYPE_CHECKING:
@@ -70,13 +71,13 @@ def epoch_metrics(config: TrainingConfig, result: EpochResult) -> dict[str, floa
     }
 
 
-def log_epoch(run: Recorder, config: TrainingConfig, result: EpochResult, recorded: Recorded) -> None:
+def log_epoch(run: SpooledRecorder, config: TrainingConfig, result: EpochResult, recorded: Recorded) -> None:
     """One write, of what the store does not have."""
     if metrics := recorded.lacking(epoch_metrics(config, result), result.epoch):
         run.log_metrics(metrics, step=result.epoch)
 
 
-def log_start(run: Recorder, config: TrainingConfig, dataset: Dataset, recorded: Recorded) -> None:
+def log_start(run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, recorded: Recorded) -> None:
     run.log_parameters(config.as_options())
     run.log_files({"config.yaml": config.as_yaml().encode()})
     run.set_tags(
@@ -131,7 +132,7 @@ def hardware_tags(device: torch.device, precision: torch.dtype) -> dict[str, str
 
 
 def log_results(
-    run: Recorder,
+    run: SpooledRecorder,
     config: TrainingConfig,
     dataset: Dataset,
     session: Training,
@@ -168,21 +169,22 @@ def log_results(
     run.log_files(files)
     example = dataset.test.first(EXAMPLE_IMAGES)
     for module, weights, epoch, metrics in kept:
-        model_id = recorded.models.get(weights)
-        if log_models and model_id is None:
-            model = ExportedModel(
-                module,
-                name=f"{config.network}-{config.activation}-{weights}",
-                weights=weights,
-                epoch=epoch,
-                example=example.pixels.numpy(),
-                probabilities=evaluation.predict(module, example),
-                classes=dataset.classes,
-                requirements=export.requirements(),
-            )
-            model_id = run.log_model(model)
-        if lacking := recorded.lacking(metrics):
-            run.log_metrics(lacking, model_id=model_id)
+        lacking = recorded.lacking(metrics)
+        if not log_models or weights in recorded.models:
+            if lacking:
+                run.log_metrics(lacking)
+            continue
+        model = ExportedModel(
+            module,
+            name=f"{config.network}-{config.activation}-{weights}",
+            weights=weights,
+            epoch=epoch,
+            example=example.pixels.numpy(),
+            probabilities=evaluation.predict(module, example),
+            classes=dataset.classes,
+            requirements=export.requirements(),
+        )
+        run.log_model(model, lacking)
     run.set_tags({"mlflow.note.content": f"{_sentence(config, dataset)} {summary}"})
 
 
@@ -206,12 +208,12 @@ def _prediction_files(
     }
 
 
-def _curves(run: Recorder, history: History) -> bytes:
+def _curves(run: SpooledRecorder, history: History) -> bytes:
     return plots.curves(history.values, history.held_out, run.run_name)
 
 
 def log_failure(
-    run: Recorder, config: TrainingConfig, dataset: Dataset, history: History, error: BaseException
+    run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, history: History, error: BaseException
 ) -> None:
     killed = isinstance(error, KeyboardInterrupt | Pruned)
     reason = str(error) or type(error).__name__

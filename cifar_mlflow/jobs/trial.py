@@ -10,13 +10,15 @@ from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.jobs.train import record_training
 from cifar_mlflow.jobs.train_record import Pruned
 from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.outbox import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
-from cifar_mlflow.tracking.recorder import Recorder
 from cifar_mlflow.tuning.executors import Tell
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data import Dataset
     from cifar_mlflow.learning.training import EpochResult
+
+PATIENCE = 2.0  # seconds without progress after which the next run is begun; the sweep delivers what is left
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,12 @@ def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
     """
     dataset = load_dataset(trial.config)
     tags = {**trial.tags, **process_tags()}
-    start = functools.partial(Recorder.start, _store(), trial.experiment, trial.name, tags)
+    start = functools.partial(SpooledRecorder.start, _store(), trial.experiment, trial.name, tags, may_wait=True)
     listener = _Listener(tell)
     try:
-        outcome = record_training(trial.config, dataset, start, listener, log_models=trial.log_models)
+        outcome = record_training(
+            trial.config, dataset, start, listener, log_models=trial.log_models, patience=PATIENCE
+        )
     except Pruned:
         return TrialResult("PRUNED", {})
     objectives = {
@@ -80,6 +84,9 @@ class _Listener:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self.loss = float("nan")
+
+    def recording(self, run: SpooledRecorder) -> None:
+        pass
 
     def step(self, images: int, steps: int) -> None:
         pass

@@ -5,34 +5,19 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking import integrity
+from cifar_mlflow.tracking import integrity, model_files
+from cifar_mlflow.tracking.model_files import ExportedModel
 from cifar_mlflow.tracking.store import Store, translated_errors
 
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
 
-@dataclass(frozen=True)
-class ExportedModel:
-    """A model to log. `module` is a torch module that maps `example` (uint8 images) to class probabilities.
-
-    `weights` is last or best, `epoch` the one after which they were taken, `probabilities` float32 (n, classes) what
-    the training's own network answers to the example.
-    """
-
-    module: Any
-    name: str
-    weights: str
-    epoch: int
-    example: np.ndarray
-    probabilities: np.ndarray
-    classes: Sequence[str]
-    requirements: Sequence[str]
+KEY_TAG = "mlflow.cifar_mlflow.key"  # of a logged model, by which one that was begun is found again
 
 
 class Recorder:
@@ -73,12 +58,17 @@ class Recorder:
             missing = [Param(name, value) for name, value in parameters.items() if name not in logged]
             self._client.log_batch(self.run_id, params=missing)
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None) -> None:
-        """One write. The first of `metrics` is what MLflow's comparison preselects."""
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None, timestamp: int | None = None
+    ) -> None:
+        """One write, at `timestamp` (milliseconds; now). The first metric is what MLflow's comparison preselects.
+
+        With the same timestamp, the same write may be repeated: MLflow keeps a point only once.
+        """
         from mlflow.entities import Metric
 
-        now = int(time.time() * 1000)
-        entries = [Metric(name, value, now, step, model_id=model_id) for name, value in metrics.items()]
+        at = int(time.time() * 1000) if timestamp is None else timestamp
+        entries = [Metric(name, value, at, step, model_id=model_id) for name, value in metrics.items()]
         with translated_errors(self._store.uri):
             self._client.log_batch(self.run_id, metrics=entries)
 
@@ -100,62 +90,73 @@ class Recorder:
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
         """Artifacts of the run, by path."""
-        with tempfile.TemporaryDirectory() as directory, translated_errors(self._store.uri):
-            for name, content in files.items():
-                path = Path(directory) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            self._client.log_artifacts(self.run_id, directory)
+        with tempfile.TemporaryDirectory() as directory:
+            write_files(Path(directory), files)
+            self.log_directory(Path(directory))
 
-    def log_model(self, exported: ExportedModel) -> str:
-        """Logs the model in the pt2 format, with signature and example; returns its id, m-..."""
-        import mlflow.pytorch
-        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-        from mlflow.models import Model, ModelSignature
-        from mlflow.types import Schema, TensorSpec
-
-        _, *image_shape = exported.example.shape
-        signature = ModelSignature(
-            inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *image_shape))]),
-            outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(exported.classes)))]),
-        )
+    def log_directory(self, directory: Path) -> None:
+        """All files of the directory as artifacts of the run."""
         with translated_errors(self._store.uri):
-            logged = self._client.create_logged_model(
+            self._client.log_artifacts(self.run_id, str(directory))
+
+    def log_model(self, exported: ExportedModel, metrics: Mapping[str, float]) -> str:
+        """Logs the model with signature and example, and the metrics that tell its worth; returns its id, m-..."""
+        with tempfile.TemporaryDirectory() as directory:
+            model_files.save(exported, Path(directory) / "model")
+            return self.log_saved_model(Path(directory) / "model", metrics)
+
+    def log_saved_model(
+        self, directory: Path, metrics: Mapping[str, float], timestamp: int | None = None, key: str | None = None
+    ) -> str:
+        """Logs what `model_files.save` has saved; a model that was begun under the same `key` is completed instead."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+        about = model_files.about(directory)
+        with translated_errors(self._store.uri):
+            logged = self._begun(key) or self._client.create_logged_model(
                 self.experiment_id,
-                name=exported.name,
+                name=about["name"],
                 source_run_id=self.run_id,
-                tags={"weights": exported.weights, "epoch": str(exported.epoch)},
+                tags={"weights": about["weights"], "epoch": about["epoch"], **({KEY_TAG: key} if key else {})},
                 model_type="image-classifier",
             )
             try:
-                with tempfile.TemporaryDirectory() as directory:
-                    path = Path(directory) / "model"
-                    mlflow.pytorch.save_model(
-                        exported.module,
-                        path,
-                        mlflow_model=Model(
-                            artifact_path=logged.artifact_location,
-                            model_uuid=logged.model_id,
-                            run_id=self.run_id,
-                            model_id=logged.model_id,
-                        ),
-                        signature=signature,
-                        input_example=exported.example,
-                        pip_requirements=list(exported.requirements),
-                        metadata={"classes": list(exported.classes)},
-                        serialization_format="pt2",
-                    )
-                    integrity.write_example_answer(path, exported.probabilities)
-                    self._client.set_logged_model_tags(logged.model_id, integrity.tags(path))
-                    self._client.log_model_artifacts(logged.model_id, str(path))
+                model_files.assign(directory, logged)
+                self._client.set_logged_model_tags(logged.model_id, integrity.tags(directory))
+                self._client.log_model_artifacts(logged.model_id, str(directory))
                 self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
             except BaseException:
-                self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
+                if not key:  # with a key, this is tried again
+                    self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
                 raise
-            self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=exported.epoch)])
+            self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=int(about["epoch"]))])
+        if metrics:
+            self.log_metrics(metrics, model_id=logged.model_id, timestamp=timestamp)
         return str(logged.model_id)
 
-    def finish(self, status: str) -> None:
+    def _begun(self, key: str | None) -> LoggedModel | None:
+        """The model that was begun under `key`, if any: creating one is not repeatable."""
+        if key is None:
+            return None
+        condition = f"source_run_id = '{self.run_id}'"
+        found = self._client.search_logged_models([self.experiment_id], condition)
+        return next((model for model in found if model.tags.get(KEY_TAG) == key), None)
+
+    def finish(self, status: str, timestamp: int | None = None) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""
         with translated_errors(self._store.uri):
-            self._client.set_terminated(self.run_id, status)
+            self._client.set_terminated(self.run_id, status, timestamp)
+
+
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Writes the contents to paths below the directory."""
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def mark_job(store: Store) -> None:
+    """Marks the run that `mlflow run` has made for a command that trains nothing; its results belong elsewhere."""
+    if store.project_run_id:
+        Recorder.start(store, "", "", {"kind": "job"})

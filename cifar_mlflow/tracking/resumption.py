@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING
 
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.errors import ModelError, TrackingError
-from cifar_mlflow.tracking import history, processes
+from cifar_mlflow.state import spool_directory
+from cifar_mlflow.tracking import delivery, history, processes, runs, selection, spool
+from cifar_mlflow.tracking.delivery import RUN_TAG
 from cifar_mlflow.tracking.originals import TRAINED_NOTHING
+from cifar_mlflow.tracking.outbox import SpooledRecorder
 from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.tracking.spool import Spool
 from cifar_mlflow.tracking.store import Store, translated_errors
 
 if TYPE_CHECKING:
@@ -35,8 +39,12 @@ class Recorded:
 
 @dataclass(frozen=True)
 class BrokenOff:
-    """A training run that did not come to its end, and that no process is at work on."""
+    """A training run that no process is at work on, of any status; a FINISHED one has nothing left to train.
 
+    `key` names its checkpoints: its first run id, which for a run that began offline is not the store's `run_id`.
+    """
+
+    key: str
     run_id: str
     name: str
     experiment: str
@@ -46,25 +54,46 @@ class BrokenOff:
     recorded: Recorded
 
 
-def find(store: Store, run_id: str) -> BrokenOff:
-    """The run, if it can be taken up.
+def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
+    """Takes to the store what earlier processes have left on disk; returns how many writes, and what it refuses.
 
     Raises:
-        ModelError: there is none, it is finished, it trained nothing, or it would fail again.
+        TrackingError: a process is at work on the run, or the store cannot be reached.
+    """
+    count, refused = 0, []
+    for directory in spool.spools(spool_directory()):
+        if run_id not in (directory.name, spool.run_id(directory)):
+            continue
+        try:
+            opened = Spool(directory)
+        except TrackingError:
+            raise TrackingError(f"the run {run_id} is being trained by another process here; wait for it") from None
+        count += opened.waiting
+        try:
+            refused += delivery.deliver_all(store, opened)
+        finally:
+            opened.close()
+    return count, refused
+
+
+def find(store: Store, run_id: str) -> BrokenOff:
+    """The run, if it can be taken up; one that began offline has two ids, and either will do.
+
+    Raises:
+        ModelError: there is none, it trained nothing, or it would fail again.
         TrackingError: a process is, or may be, at work on it.
     """
-    if not history.RUN_ID.fullmatch(run_id):
-        raise ModelError(f"--resume: {run_id!r} is no run id (32 hex digits)")
-    run = history.find_run(store, run_id)
+    run = _find_run(store, run_id)
     tags = run.data.tags
     if reason := _why_not(run, tags):
         raise ModelError(f"the run {run_id} {reason}")
     if run.info.status == "RUNNING":
-        _refuse_if_busy(run_id, tags)
+        _refuse_if_busy(run.info.run_id, tags)
     with translated_errors(store.uri):
         experiment = store.client.get_experiment(run.info.experiment_id).name
     return BrokenOff(
-        run_id,
+        tags.get(RUN_TAG, run.info.run_id),
+        run.info.run_id,
         run.info.run_name,
         experiment,
         run.info.status,
@@ -72,6 +101,18 @@ def find(store: Store, run_id: str) -> BrokenOff:
         dict(tags),
         _recorded(store, run),
     )
+
+
+def _find_run(store: Store, run_id: str) -> Run:
+    if not history.RUN_ID.fullmatch(run_id):
+        raise ModelError(f"--resume: {run_id!r} is no run id (32 hex digits)")
+    try:
+        return history.find_run(store, run_id)
+    except ModelError:
+        for experiment_id in selection.experiments(store).values():
+            if began_offline := runs.search(store, experiment_id, f"tags.`{RUN_TAG}` = '{run_id}'"):
+                return began_offline[0]
+        raise
 
 
 def _why_not(run: Run, tags: Mapping[str, str]) -> str | None:
@@ -84,8 +125,6 @@ def _why_not(run: Run, tags: Mapping[str, str]) -> str | None:
         return f"belongs to the sweep {tags.get('sweep')}, which repeats it when it is started again"
     if "reproduces" in tags:
         return f"was made by `reproduce`; start that again: cifar-mlflow reproduce {tags['reproduces']}"
-    if run.info.status == "FINISHED":
-        return "is finished: nothing of it is left to train"
     if tags.get("failure_type") == "Diverged":
         return f"failed because {tags.get('failure')}. It would fail again; start another one"
     missing = [name for name in NEEDED if name not in tags]
@@ -127,27 +166,22 @@ def _models(store: Store, run: Run) -> list[LoggedModel]:
     return list(store.client.search_logged_models([run.info.experiment_id], condition))
 
 
-def take_up(store: Store, run_id: str, tags: Mapping[str, str]) -> Recorder:
+def take_up(store: Store, run: BrokenOff, tags: Mapping[str, str]) -> SpooledRecorder:
     """The run, RUNNING again by this process, with `tags`; models that were not logged completely are removed.
 
     Raises:
         TrackingError: the store refuses.
     """
-    from mlflow.entities import LoggedModelOutput
-
     client = store.client
     with translated_errors(store.uri):
-        run = client.get_run(run_id)
-        client.update_run(run_id, status="RUNNING")
-        recorder = Recorder(store, run_id, run.info.experiment_id, run.info.run_name)
-        times = int(run.data.tags.get("resumed", 0)) + 1
+        found = client.get_run(run.run_id)
+        recorder = Recorder(store, run.run_id, found.info.experiment_id, run.name)
+        client.update_run(run.run_id, status="RUNNING")
+        times = int(run.tags.get("resumed", 0)) + 1
         recorder.set_tags({**tags, **processes.process_tags(), "resumed": str(times)})
-        for outdated in {"failure", "failure_type"} & set(run.data.tags):
-            client.delete_tag(run_id, outdated)
-        outputs = {output.model_id for output in run.outputs.model_outputs} if run.outputs else set()
-        for model in _models(store, run):
+        for outdated in {"failure", "failure_type"} & set(run.tags):
+            client.delete_tag(run.run_id, outdated)
+        for model in _models(store, found):
             if str(model.status) != "READY":
                 client.delete_logged_model(model.model_id)
-            elif model.model_id not in outputs:
-                client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=int(model.tags["epoch"]))])
-    return recorder
+    return SpooledRecorder.to(store, recorder, f"{run.run_id}-{times}", run.experiment, tags)

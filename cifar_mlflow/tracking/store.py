@@ -61,15 +61,6 @@ class Store:
                 )
             return str(experiment.experiment_id)
 
-    def environment_experiment(self) -> str | None:
-        """The experiment that MLflow's own environment variables name, if any."""
-        if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
-            return name
-        if experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID"):
-            with translated_errors(self.uri):
-                return str(self.client.get_experiment(experiment_id).name)
-        return None
-
     def run_url(self, experiment_id: str, run_id: str) -> str | None:
         """The run's page in MLflow's UI, if the store is a server."""
         if not self.uri.startswith("http"):
@@ -110,6 +101,16 @@ def connect() -> Store:
     return Store(cast("MlflowClient", PatientClient(client)), uri, os.environ.get("MLFLOW_RUN_ID") or None)
 
 
+def environment_experiment(store: Store | None) -> str | None:
+    """The experiment that MLflow's own environment variables name, if any; by its id only if there is a store."""
+    if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        return name
+    if store and (experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID")):
+        with translated_errors(store.uri):
+            return str(store.client.get_experiment(experiment_id).name)
+    return None
+
+
 def redact(text: str) -> str:
     """`text` without the user name and password of any URI in it."""
     return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
@@ -145,7 +146,7 @@ def _explain(uri: str, text: str) -> str:
     if any(word in text for word in ("Max retries exceeded", "API request to", "Connection", "timed out")):
         return (
             f"no MLflow server answers at {uri} ({short}). Start one (`mlflow server`), correct MLFLOW_TRACKING_URI, "
-            "or unset it to track in ./mlflow.db"
+            "unset it to track in ./mlflow.db, or train with --offline and `cifar-mlflow sync` later"
         )
     if any(word in text for word in ("unable to open database file", "readonly database", "[Errno", "disk I/O error")):
         return f"{uri} cannot be written ({short}); go to a directory that you may write to, or set MLFLOW_TRACKING_URI"

@@ -88,8 +88,11 @@ def check_resumed(directory, uninterrupted, times=1):
     if NEVER_BEGAN in outcome.stderr:
         assert not the_run(directory).data.metrics
         return outcome
-    assert outcome.code == 0, outcome.output
-    assert the_run(directory).data.tags["resumed"] == str(times)
+    if "is finished" in outcome.stderr:  # all that was left to do was to deliver what it had written
+        assert "had waited on disk; they are delivered" in outcome.stderr
+    else:
+        assert outcome.code == 0, outcome.output
+        assert the_run(directory).data.tags["resumed"] == str(times)
     assert everything(directory) == uninterrupted[0]
     return outcome
 
@@ -104,7 +107,7 @@ def check_killed_before_write(number, started, uninterrupted):
     return True
 
 
-@pytest.mark.parametrize("number", [8, 11, 16, 20])
+@pytest.mark.parametrize("number", [8, 11, 15, 20])
 def test_killed_before_a_write_to_the_store(started, uninterrupted, number):
     assert check_killed_before_write(number, started, uninterrupted)
 
@@ -128,13 +131,13 @@ def test_killed_before_each_write_to_the_store(started, uninterrupted):
     ],
 )
 def test_killed_while_a_checkpoint_is_written(started, uninterrupted, number, moment, said):
-    directory, process = started(prepare=functools.partial(forked.kill_at_checkpoint, number, moment))
+    directory, process = started(change=functools.partial(forked.kill_at_checkpoint, number, moment))
     assert process.wait().code == -9
     assert said in check_resumed(directory, uninterrupted).stderr
 
 
 def check_killed_at_some_time(draw, started, uninterrupted):
-    directory, process = started(prepare=forked.checkpoint_each_step)
+    directory, process = started(change=forked.checkpoint_each_step)
     time.sleep(draw.uniform(0.1, 1.2 * uninterrupted[1]))
     process.process.kill()
     process.process.join()
@@ -142,6 +145,7 @@ def check_killed_at_some_time(draw, started, uninterrupted):
         return
     if the_run(directory).info.status == "FINISHED":
         assert "is finished" in resume(directory).stderr
+        assert everything(directory) == uninterrupted[0]
     else:
         check_resumed(directory, uninterrupted)
 
@@ -160,7 +164,7 @@ def test_killed_at_some_time_or_other(started, uninterrupted, seed):
 def test_killed_and_resumed_and_killed_again(started, uninterrupted):
     directory, process = started(kill_before_write=9)
     assert process.wait().code == -9
-    assert resume(directory, prepare=functools.partial(forked.kill_at_checkpoint, 5, "written")).code == -9
+    assert resume(directory, change=functools.partial(forked.kill_at_checkpoint, 5, "written")).code == -9
     assert resume(directory, kill_before_write=13).code == -9
     check_resumed(directory, uninterrupted, times=3)
 
@@ -180,10 +184,10 @@ def test_of_two_resumes_at_once_one_goes_on(started, uninterrupted):
 
 
 def test_while_it_is_trained_it_cannot_be_resumed(started, uninterrupted):
-    directory, process = started(prepare=forked.checkpoint_each_step)
+    directory, process = started(change=forked.checkpoint_each_step)
     while not list((directory / "state").glob("checkpoints/*/*.checkpoint")):
         time.sleep(0.01)
     outcome = resume(directory)
     assert (outcome.code, process.wait().code) == (4, 0)
-    assert "is being trained by process" in outcome.stderr
+    assert "is being trained by" in outcome.stderr
     assert everything(directory) == uninterrupted[0]

@@ -10,7 +10,8 @@ import torch
 
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import history, integrity, provenance
-from cifar_mlflow.tracking.recorder import ExportedModel, Recorder
+from cifar_mlflow.tracking.model_files import ExportedModel
+from cifar_mlflow.tracking.recorder import Recorder
 from cifar_mlflow.tracking.store import connect
 
 
@@ -69,7 +70,7 @@ def test_what_the_store_refuses_is_a_tracking_error(recorder):
 class TestALoggedModel:
     @pytest.fixture
     def uri(self, recorder):
-        return f"models:/{recorder.log_model(exported(Mean()))}"
+        return f"models:/{recorder.log_model(exported(Mean()), {})}"
 
     def test_takes_any_number_of_images_with_pickle_forbidden(self, uri, monkeypatch):
         monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
@@ -109,15 +110,14 @@ class TestALoggedModel:
         assert answers.tolist() == [[1.0, 0.0], [1.0, 0.0]]
 
 
-def test_a_model_that_cannot_be_exported_is_marked_as_failed(recorder, client):
+def test_a_model_that_cannot_be_exported_leaves_nothing(recorder, client):
     class Wild(torch.nn.Module):
         def forward(self, pixels):
             return pixels if pixels.float().mean().item() > 0.5 else -pixels
 
     with pytest.raises(Exception, match=r"."):
-        recorder.log_model(exported(Wild()))
-    (model,) = client().search_logged_models([recorder.experiment_id])
-    assert str(model.status) == "FAILED"
+        recorder.log_model(exported(Wild()), {})
+    assert client().search_logged_models([recorder.experiment_id]) == []
 
 
 def test_a_model_that_holds_a_pickle_is_not_loaded(recorder, client):
