@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,6 @@ from cifar_mlflow.jobs.progress import say
 from cifar_mlflow.tracking.resumption import Recorded
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cifar_mlflow.jobs.train_record import History
     from cifar_mlflow.learning.data import Dataset
     from cifar_mlflow.learning.training import Training
@@ -93,6 +92,8 @@ class Keeper(NoKeeper):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock is not None:
+            if not self._files.directory.exists():  # nothing is left of the run for which it could be locked
+                Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 
     def open(self, run_id: str) -> None:

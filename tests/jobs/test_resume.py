@@ -308,3 +308,29 @@ def test_two_ctrl_c_leave_a_run_that_can_be_resumed(cifar, spawn, runs, tiny):
     assert f"resume    cifar-mlflow train --resume {run.info.run_id}" in stderr
     assert cifar("train", "--resume", run.info.run_id).code == 0
     assert [run.info.status for run in runs()] == ["FINISHED"]
+
+
+def test_a_run_that_began_offline_is_taken_to_the_store_and_resumed(cifar, runs, client, tiny_training, monkeypatch):
+    def interrupt(self, result):
+        if result.epoch == 2:
+            raise Interrupted(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, "epoch", interrupt)
+        outcome = cifar("train", *tiny_training, "--offline")
+    assert runs() == []
+    said = next(line for line in outcome.stderr.splitlines() if line.startswith("resume "))
+    words = said.removeprefix("resume    cifar-mlflow ").split()
+    assert cifar(*words, "--offline").code == 2
+    again = cifar(*words)
+    (run,) = runs()
+    assert again.code == 0, again.stderr
+    assert "writes of the run had waited on disk; they are delivered" in again.stderr
+    assert (run.info.status, run.data.tags["resumed"]) == ("FINISHED", "1")
+    assert [point.step for point in client().get_metric_history(run.info.run_id, "val_loss")] == [1, 2, 3]
+    assert f"the run {run.info.run_id} is finished" in cifar("train", "--resume", run.info.run_id).stderr
+
+
+def test_nothing_of_a_finished_run_stays_in_the_state_directory(cifar, run_id, work):
+    assert cifar("train", "--resume", run_id).code == 0
+    assert [path for path in (work.parent / "state").rglob("*") if path.is_file()] == []
