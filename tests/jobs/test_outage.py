@@ -257,6 +257,7 @@ def test_a_sqlite_store_that_another_process_has_locked(train, work, empty_store
 
 SPEC = """
 name: through-an-outage
+experiment: outage
 base: {{dataset: {dataset}, epochs: 3, batch_size: 8, scheduler: none, precision: float32}}
 space:
   activation: [relu, elu, silu]
@@ -276,7 +277,7 @@ def test_a_sweep_goes_on_without_its_server(server, work, tiny, spawn, monkeypat
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
         client = MlflowClient(server)
         sweep = spawn("sweep", path)
-        name = "tiny" if spec == "tiny" else "digits"
+        name = "outage" if spec == "tiny" else "digits"
         deadline = time.monotonic() + 120
         while not finished_trials(client, name):
             assert sweep.poll() is None, sweep.communicate()
