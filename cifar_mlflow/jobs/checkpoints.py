@@ -92,7 +92,7 @@ class Keeper(NoKeeper):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._lock is not None:
-            if not self._files.directory.exists():  # nothing is left of the run for which it could be locked
+            if not self.directory.exists():  # nothing is left of the run for which it could be locked
                 Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()
 
@@ -114,12 +114,17 @@ class Keeper(NoKeeper):
         from cifar_mlflow.learning.checkpoint import Checkpoints
 
         self._lock, self._run_id = lock, run_id
-        self._files = Checkpoints(self.directory(run_id))
+        self._files = Checkpoints(self.directory)
         self._last_time = time.monotonic()
 
-    def directory(self, run_id: str) -> Path:
-        """Where the checkpoints of the run are, if there are any."""
-        return self._parent / run_id
+    def has(self, run_id: str) -> bool:
+        """Whether there are checkpoints of that run."""
+        return bool(run_id) and (self._parent / run_id).is_dir()
+
+    @property
+    def directory(self) -> Path:
+        """Where the checkpoints of the opened run are, if there are any."""
+        return self._parent / self._run_id
 
     def read(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The last checkpoint's content, None if there is none, and what is wrong with newer ones.

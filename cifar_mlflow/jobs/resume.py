@@ -49,9 +49,9 @@ def resume(
         say(f"{count} writes of the run had waited on disk; they are delivered")
     for reason in refused:
         warn(f"the store refuses for good: {reason}")
-    key = resumption.find(store, run_id).key
+    run = resumption.find(store, run_id)
     with keeper:
-        keeper.open(key)
+        keeper.open(run.offline_id if keeper.has(run.offline_id) else run.run_id)
         # Another process may have ended the run before this one had it for itself.
         run = resumption.find(store, run_id)
         if run.status == "FINISHED":
@@ -96,7 +96,7 @@ def _differing(run: BrokenOff, other: TrainingConfig) -> list[tuple[str, str, st
 def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
     """The content of the run's last checkpoint; None if it broke off before its first."""
     saved, faults = keeper.read()
-    directory = keeper.directory(run.key)
+    directory = keeper.directory
     for fault in faults:
         warn(f"{fault}; the one before it is used")
     if saved is None:
@@ -105,11 +105,11 @@ def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
             raise ModelError(
                 f"the run {run.run_id}, trained on {run.tags.get('host')}, has {reached} epochs and no checkpoint in "
                 f"{directory}; copy that directory from there, or set CIFAR_MLFLOW_STATE to where checkpoints/"
-                f"{run.key} is"
+                f"{directory.name} is"
             )
         say(f"the run broke off before its first checkpoint (there is none in {directory}), so it begins with epoch 1")
         return None
-    if saved["run_id"] != run.key:
+    if saved["run_id"] != directory.name:
         raise ModelError(f"{directory} holds checkpoints of another run, {saved['run_id']}; put the run's own there")
     recorded = resolve(saved["config"], f"checkpoint in {directory}")
     faults = [

@@ -41,11 +41,11 @@ class Recorded:
 class BrokenOff:
     """A training run that no process is at work on, of any status; a FINISHED one has nothing left to train.
 
-    `key` names its checkpoints: its first run id, which for a run that began offline is not the store's `run_id`.
+    `offline_id` is what it was called before it reached a store, if it began offline.
     """
 
-    key: str
     run_id: str
+    offline_id: str
     name: str
     experiment: str
     status: str
@@ -92,8 +92,8 @@ def find(store: Store, run_id: str) -> BrokenOff:
     with translated_errors(store.uri):
         experiment = store.client.get_experiment(run.info.experiment_id).name
     return BrokenOff(
-        tags.get(RUN_TAG, run.info.run_id),
         run.info.run_id,
+        tags.get(RUN_TAG, ""),
         run.info.run_name,
         experiment,
         run.info.status,
