@@ -4,7 +4,8 @@
     ├── ConfigurationError      2   an option, a configuration file or their combination (as click's usage errors)
     ├── DataError               3   a dataset that is missing, damaged or of the wrong shape
     ├── TrackingError           4   the tracking server or store cannot be used
-    ├── TrainingError           5   training cannot go on: the loss is not finite, memory is short
+    ├── TrainingError           5   training cannot go on: memory is short, a checkpoint cannot be written
+    │   └── Diverged            5   the loss is not finite
     ├── ModelError              6   a model that cannot be found, loaded or asked
     ├── PromotionRefused        7   a gate did not let the model through, or there is nothing to roll back to
     └── NotReproduced           8   a run done again came to other numbers
@@ -53,6 +54,10 @@ class TrainingError(CifarMlflowError):
     """Training cannot go on."""
 
     exit_code = 5
+
+
+class Diverged(TrainingError):
+    """The loss is no longer finite; the same configuration would come to this again."""
 
 
 class ModelError(CifarMlflowError):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
+
+from cifar_mlflow.errors import ConfigurationError
 
 STATE_VARIABLE = "CIFAR_MLFLOW_STATE"
 
@@ -15,6 +18,25 @@ def state_directory() -> Path:
     import platformdirs
 
     return platformdirs.user_state_path("cifar-mlflow").absolute()
+
+
+def writable(part: str) -> Path:
+    """The directory `part` of the state directory, made if it is new, in which files can be written.
+
+    Raises:
+        ConfigurationError: it cannot be made, or no file can be written there.
+    """
+    directory = state_directory() / part
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            probe.write(b"\0")
+    except OSError as error:
+        raise ConfigurationError(
+            f"{directory} cannot be written ({error.strerror}); set {STATE_VARIABLE} to a directory that can",
+            "environment",
+        ) from None
+    return directory
 
 
 def spool_directory() -> Path:

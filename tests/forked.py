@@ -1,6 +1,6 @@
 """Commands as processes of their own that start in an instant: forked from a server that has imported everything.
 
-A process can be made to kill itself right before its nth write to the store.
+A process can be made to kill itself right before its nth write to the store, or its nth checkpoint.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ from support import Outcome, run_here
 
 WRITES = ("create_", "set_", "update_", "delete_", "log_", "finalize_")
 PRELOADED = [
-    "torch",
+    "torch._inductor",
+    "torch.export._trace",
+    "matplotlib.backends.backend_agg",
     "mlflow.pytorch",
     "mlflow.pyfunc",
+    "mlflow.store.tracking.sqlalchemy_store",
     "cifar_mlflow.jobs.promote",
+    "cifar_mlflow.jobs.resume",
+    "cifar_mlflow.learning.checkpoint",
+    "cifar_mlflow.learning.export",
+    "cifar_mlflow.learning.training",
     "cifar_mlflow.jobs.rollback",
     "forked",
 ]
@@ -129,3 +136,32 @@ def _kill_before(number: int) -> None:
         return write
 
     patience._patiently = counted
+
+
+def checkpoint_each_step() -> None:
+    """Instead of every ten minutes."""
+    from cifar_mlflow.jobs import checkpoints
+    from cifar_mlflow.learning import training
+
+    checkpoints.MINUTES, training.STEPS_BETWEEN_CHECKS = 0.0, 1
+
+
+def kill_at_checkpoint(number: int, moment: str) -> None:
+    """With a checkpoint each step: kills at the nth when it is `half` written, `written`, or has been `renamed`."""
+    from cifar_mlflow.learning import checkpoint
+
+    checkpoint_each_step()
+    original, count = checkpoint._write_whole, 0
+
+    def watched(path: Path, parts: list[Any]) -> None:
+        nonlocal count
+        count += 1
+        if count == number and moment != "renamed":
+            Path.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[method-assign]
+        if count == number and moment == "half":
+            parts = [*parts[:-1], parts[-1][: len(parts[-1]) // 2]]
+        original(path, parts)
+        if count == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    checkpoint._write_whole = watched

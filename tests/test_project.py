@@ -25,10 +25,10 @@ ALLOWED = {
     "__main__": {"cli"},
     "config": {"errors"},
     "space": {"config", "errors"},
+    "state": {"errors"},
     "sweep_config": {"config", "errors", "space"},
     "errors": set(),
     "records": set(),
-    "state": set(),
     "__init__": set(),
 }
 NOT_IN_WING = {"learning": {"mlflow", "optuna"}, "analysis": {"mlflow", "optuna", "torch"}, "tracking": {"torch"},

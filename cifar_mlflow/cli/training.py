@@ -35,6 +35,7 @@ def _metavar(annotation: dict[str, Any]) -> str:
 @click.option("--config", "config_file", metavar="FILE", help="YAML file of options; those given here win")
 @click.option("--experiment", metavar="NAME", help="MLflow experiment  [the dataset's name]")
 @click.option("--run-name", metavar="NAME", help="name of the run  [from the configuration]")
+@click.option("--resume", metavar="RUN_ID", help="go on with a run that broke off, with its own configuration")
 @click.option("--offline", is_flag=True, help="ask for no tracking store; `cifar-mlflow sync` delivers the run later")
 @_config_options
 @click.pass_context
@@ -44,29 +45,41 @@ def train(
     config_file: str | None,
     experiment: str | None,
     run_name: str | None,
+    resume: str | None,
     offline: bool,
     **options: str | None,
 ) -> None:
     """Train one network and record everything about it in MLflow.
 
     Every option is also a key of the YAML file (with _ for -) and a parameter of `mlflow run . -P KEY=VALUE`.
+    A run that breaks off says how to go on from its last checkpoint; --resume needs no other option.
     """
     given = {name: value for name, value in options.items() if value is not None}
     from_file = {} if config_file is None else read_yaml(config_file)
     unknown, stray = _leftovers(context.args)
     names = {"--experiment": experiment, "--run-name": run_name}
     stray += [f"{option}: must not be empty" for option, name in names.items() if name is not None and not name.strip()]
-    try:
-        config = resolve({**from_file, **given, **unknown}, f"options and {config_file}" if config_file else "options")
-    except ConfigurationError as error:
-        raise ConfigurationError([*error.faults, *stray], error.source) from None
-    if stray:
-        raise ConfigurationError(stray, "options")
-    if offline and os.environ.get("MLFLOW_RUN_ID"):
-        raise ConfigurationError("--offline: `mlflow run` has made a run on the tracking store already", "options")
-    from cifar_mlflow.jobs.train import train as job
+    values, source = {**from_file, **given, **unknown}, f"options and {config_file}" if config_file else "options"
+    if offline and resume is not None:
+        stray.append("--offline: --resume needs the tracking store that has the run")
+    if resume is not None:
+        if stray:
+            raise ConfigurationError(stray, source)
+        from cifar_mlflow.jobs.resume import resume as resume_job
 
-    outcome = job(config, experiment=experiment, run_name=run_name, offline=offline)
+        outcome = resume_job(resume, values, experiment=experiment, run_name=run_name)
+    else:
+        try:
+            config = resolve(values, source)
+        except ConfigurationError as error:
+            raise ConfigurationError([*error.faults, *stray], error.source) from None
+        if stray:
+            raise ConfigurationError(stray, "options")
+        if offline and os.environ.get("MLFLOW_RUN_ID"):
+            raise ConfigurationError("--offline: `mlflow run` has made a run on the tracking store already", "options")
+        from cifar_mlflow.jobs.train import train as job
+
+        outcome = job(config, experiment=experiment, run_name=run_name, offline=offline)
     best = f", best {outcome.best_accuracy:.2f}% at epoch {outcome.best_epoch}" if outcome.held_out != "test" else ""
     click.echo(f"run       {outcome.run_id} ({outcome.run_name})")
     click.echo(f"accuracy  {outcome.final_accuracy:.2f}% {outcome.held_out}{best}")

@@ -19,17 +19,19 @@ SECONDS_BETWEEN_LOOKS = 1.0  # at how much has not reached the store
 
 
 class TrainingProgress:
-    """A bar over all images of all epochs, and a line an epoch."""
+    """A bar over all images of all epochs, and a line an epoch. `images_done` is where a resumed training begins."""
 
-    def __init__(self, epochs: int, images_per_epoch: int, held_out: str) -> None:
+    def __init__(self, epochs: int, images_per_epoch: int, held_out: str, images_done: int = 0) -> None:
         self._epochs, self._images, self._held_out = epochs, images_per_epoch, held_out
         self._started = self._looked = time.monotonic()
+        self._images_done = images_done
         self._run: SpooledRecorder | None = None
         self._bar = tqdm(
             total=epochs * images_per_epoch,
+            initial=images_done,
             unit=" images",
             unit_scale=True,
-            desc=f"epoch 1/{epochs}",
+            desc=f"epoch {min(images_done // images_per_epoch + 1, epochs)}/{epochs}",
             dynamic_ncols=True,
             disable=not sys.stderr.isatty(),
             leave=False,
@@ -61,7 +63,8 @@ class TrainingProgress:
         return f"tracking: {self._run.waiting} writes waiting"
 
     def epoch(self, result: EpochResult) -> None:
-        left = (self._epochs - result.epoch) * (time.monotonic() - self._started) / result.epoch
+        seconds_per_image = (time.monotonic() - self._started) / (result.epoch * self._images - self._images_done)
+        left = (self._epochs - result.epoch) * self._images * seconds_per_image
         ending = f", {duration(left)} left" if result.epoch < self._epochs else ""
         ending += f", {waiting}" if (waiting := self._waiting()) else ""
         say(

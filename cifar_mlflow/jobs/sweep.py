@@ -19,7 +19,7 @@ from cifar_mlflow.jobs.sweep_progress import SweepProgress, describe
 from cifar_mlflow.jobs.sweep_report import Winner
 from cifar_mlflow.jobs.trial import EpochReport, TrialRun, forget_dataset, load_dataset, prepare, run_trial
 from cifar_mlflow.records import RunRecord
-from cifar_mlflow.state import STATE_VARIABLE, state_directory
+from cifar_mlflow.state import state_directory, writable
 from cifar_mlflow.sweep_config import SweepConfig, changes, load_spec
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking import sweeps, views
@@ -266,11 +266,7 @@ def _only_one(store: Store, experiment: str, name: str) -> Iterator[None]:
     """A second start of a running sweep waits, and then finds everything done."""
     from filelock import FileLock, Timeout
 
-    directory = state_directory() / "sweeps"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"{directory} cannot be made ({error.strerror}); set ${STATE_VARIABLE}") from None
+    directory = writable("sweeps")
     key = hashlib.sha256(f"{store.uri}\n{experiment}\n{name}".encode()).hexdigest()[:16]
     lock = FileLock(directory / f"{key}.lock")
     try:

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Protocol
 from cifar_mlflow.config import TrainingConfig, without_effect
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs import interruption, train_record
+from cifar_mlflow.jobs.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
 from cifar_mlflow.jobs.progress import TrainingProgress, say, warn
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking import views
 from cifar_mlflow.tracking.outbox import PATIENCE, SpooledRecorder
+from cifar_mlflow.tracking.processes import process_tags
 from cifar_mlflow.tracking.store import Store
 
 if TYPE_CHECKING:
-    import torch
-
     from cifar_mlflow.learning.data import Dataset
     from cifar_mlflow.learning.training import EpochResult
 
@@ -63,6 +63,7 @@ def train(
 
     The run ends FINISHED; FAILED if training cannot go on; KILLED if it is interrupted, with all that was reached. Once
     it has begun, no store is waited for: what does not arrive stays in the run's spool. `offline` asks for no store.
+    Its checkpoints, from which `jobs.resume` goes on, are removed when nothing is left to go on with.
 
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
@@ -70,6 +71,7 @@ def train(
     check_paths(data_dir=config.data_dir, dataset=config.dataset)
     for text in without_effect(config):
         warn(text)
+    keeper = Keeper()
     store = None if offline else tracking_store.connect()
     if store and store.project_run_id and (experiment or run_name):
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
@@ -82,16 +84,24 @@ def train(
     experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
     run_name = run_name or f"{dataset.name}-{config.activation}-{config.optimizer}-seed{config.seed}"
     begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
-    start = functools.partial(begin, experiment, run_name, {"kind": "single"})
-    return train_watched(store, config, dataset, start)
+    start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
+    with keeper:
+        return train_watched(store, config, dataset, start, keeper=keeper)
 
 
 def train_watched(
-    store: Store | None, config: TrainingConfig, dataset: Dataset, start: Callable[[], SpooledRecorder]
+    store: Store | None,
+    config: TrainingConfig,
+    dataset: Dataset,
+    start: Callable[[], SpooledRecorder],
+    *,
+    keeper: NoKeeper = NO_CHECKPOINTS,
+    earlier: Earlier = NOTHING,
 ) -> TrainOutcome:
-    """Trains into the run that `start` starts, with a bar on the terminal, and gives its experiment the views."""
-    with TrainingProgress(config.epochs, len(dataset.train), train_record.held_out_name(config)) as progress:
-        outcome = record_training(config, dataset, start, progress)
+    """As `record_training`, with a bar on the terminal; gives the experiment of the run its views."""
+    held_out = train_record.held_out_name(config)
+    with TrainingProgress(config.epochs, len(dataset.train), held_out, earlier.images_done) as progress:
+        outcome = record_training(config, dataset, start, progress, keeper=keeper, earlier=earlier)
     if store and not outcome.waiting:
         # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
         with suppress(TrackingError):
@@ -107,10 +117,13 @@ def record_training(
     *,
     log_models: bool = True,
     patience: float = PATIENCE,
+    keeper: NoKeeper = NO_CHECKPOINTS,
+    earlier: Earlier = NOTHING,
 ) -> TrainOutcome:
     """Trains into the run that `start` starts, and ends it, whatever happens.
 
-    At the end it waits until all has reached the store, or nothing did for `patience` seconds.
+    At the end it waits until all has reached the store, or nothing did for `patience` seconds. `keeper` keeps its
+    checkpoints; without one there are none. `earlier` is where a run that broke off is taken up.
     """
     from cifar_mlflow.learning.training import Training
 
@@ -121,17 +134,22 @@ def record_training(
         with interruption.held_back():
             run = start()
         listener.recording(run)
-        train_record.log_start(run, config, dataset)
-        session = Training(config, dataset, on_step=listener.step)
+        keeper.open(run.run_id)
+        train_record.log_start(run, config, dataset, earlier.recorded)
+        session = Training(config, dataset, on_step=listener.step, on_check=keeper.save_if_due)
+        earlier.restore(session, history)
+        keeper.follow(session, dataset, history)
         run.set_tags(train_record.hardware_tags(session.device, session.precision))
-        best: dict[str, torch.Tensor] = {}
+        for result in history.results:
+            train_record.log_epoch(run, config, result, earlier.recorded)
         for result in session.epochs():
-            history.add(result)
-            run.log_metrics(train_record.epoch_metrics(config, result), step=result.epoch)
+            history.results.append(result)
+            train_record.log_epoch(run, config, result, earlier.recorded)
             if history.best_epoch == result.epoch and not config.trains_on_all:
-                best = session.weights()
+                history.best_weights = session.weights()
+            keeper.save()
             listener.epoch(result)
-        train_record.log_results(run, config, dataset, session, history, best, log_models)
+        train_record.log_results(run, config, dataset, session, history, earlier.recorded, log_models)
         run.finish("FINISHED")
     except BaseException as error:
         # The error is what the user must hear of, even if the store cannot be told any more.
@@ -140,7 +158,10 @@ def record_training(
                 train_record.log_failure(run, config, dataset, history, error)
         if run is not None and (waiting := run.close(min(patience, PATIENCE_AFTER_FAILURE))):
             say(f"{waiting} writes wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them")
+        keeper.give_up(error)
         raise
+    # The spool has everything now, on disk.
+    keeper.discard()
     waiting = run.close(patience)
     accuracies = history.values["held_out_accuracy"]
     return TrainOutcome(

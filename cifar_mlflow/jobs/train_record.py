@@ -14,6 +14,7 @@ from cifar_mlflow.jobs.progress import warn
 from cifar_mlflow.tracking import provenance, views
 from cifar_mlflow.tracking.model_files import ExportedModel
 from cifar_mlflow.tracking.outbox import SpooledRecorder
+from cifar_mlflow.tracking.resumption import Recorded
 
 if TYPE_CHECKING:
     import torch
@@ -35,21 +36,22 @@ def held_out_name(config: TrainingConfig) -> str:
 
 @dataclass
 class History:
-    """The numbers of the epochs so far, under the names that `plots.curves` takes."""
+    """The epochs so far, and the network's weights after the best of them (none if the test set would choose it)."""
 
     held_out: str
-    values: dict[str, list[float]] = field(default_factory=dict)
+    results: list[EpochResult] = field(default_factory=list)
+    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def add(self, result: EpochResult) -> None:
-        now = {
-            "train_accuracy": result.train_accuracy,
-            "train_loss": result.train_loss,
-            "held_out_accuracy": result.held_out_accuracy,
-            "held_out_loss": result.held_out_loss,
-            "lr": result.learning_rate,
+    @property
+    def values(self) -> dict[str, list[float]]:
+        """The numbers under the names that `plots.curves` takes."""
+        return {
+            "train_accuracy": [result.train_accuracy for result in self.results],
+            "train_loss": [result.train_loss for result in self.results],
+            "held_out_accuracy": [result.held_out_accuracy for result in self.results],
+            "held_out_loss": [result.held_out_loss for result in self.results],
+            "lr": [result.learning_rate for result in self.results],
         }
-        for name, value in now.items():
-            self.values.setdefault(name, []).append(value)
 
     @property
     def best_epoch(self) -> int:
@@ -69,7 +71,13 @@ def epoch_metrics(config: TrainingConfig, result: EpochResult) -> dict[str, floa
     }
 
 
-def log_start(run: SpooledRecorder, config: TrainingConfig, dataset: Dataset) -> None:
+def log_epoch(run: SpooledRecorder, config: TrainingConfig, result: EpochResult, recorded: Recorded) -> None:
+    """One write, of what the store does not have."""
+    if metrics := recorded.lacking(epoch_metrics(config, result), result.epoch):
+        run.log_metrics(metrics, step=result.epoch)
+
+
+def log_start(run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, recorded: Recorded) -> None:
     run.log_parameters(config.as_options())
     run.log_files({"config.yaml": config.as_yaml().encode()})
     run.set_tags(
@@ -85,7 +93,8 @@ def log_start(run: SpooledRecorder, config: TrainingConfig, dataset: Dataset) ->
         }
     )
     sizes = {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)}
-    run.log_dataset(dataset.name, dataset.digest, dataset.source, sizes, "training")
+    if not recorded.dataset:
+        run.log_dataset(dataset.name, dataset.digest, dataset.source, sizes, "training")
     if config.trains_on_all:
         warn(
             "--validation-size 0 trains on all images: the accuracy of each epoch is the test set's, no best epoch "
@@ -128,7 +137,7 @@ def log_results(
     dataset: Dataset,
     session: Training,
     history: History,
-    best: dict[str, torch.Tensor],
+    recorded: Recorded,
     log_models: bool,
 ) -> None:
     from cifar_mlflow.learning import evaluation, export
@@ -151,7 +160,7 @@ def log_results(
         kept = [
             (last, "last", len(accuracies), {"final_val_accuracy": accuracies[-1]}),
             (
-                export.classifier(session.preprocessing, session.network, best),
+                export.classifier(session.preprocessing, session.network, history.best_weights),
                 "best",
                 history.best_epoch,
                 {"best_val_accuracy": max(accuracies)},
@@ -160,8 +169,10 @@ def log_results(
     run.log_files(files)
     example = dataset.test.first(EXAMPLE_IMAGES)
     for module, weights, epoch, metrics in kept:
-        if not log_models:
-            run.log_metrics(metrics)
+        lacking = recorded.lacking(metrics)
+        if not log_models or weights in recorded.models:
+            if lacking:
+                run.log_metrics(lacking)
             continue
         model = ExportedModel(
             module,
@@ -173,7 +184,7 @@ def log_results(
             classes=dataset.classes,
             requirements=export.requirements(),
         )
-        run.log_model(model, metrics)
+        run.log_model(model, lacking)
     run.set_tags({"mlflow.note.content": f"{_sentence(config, dataset)} {summary}"})
 
 
@@ -206,7 +217,7 @@ def log_failure(
 ) -> None:
     killed = isinstance(error, KeyboardInterrupt | Pruned)
     reason = str(error) or type(error).__name__
-    epochs = len(history.values.get("lr", ()))
+    epochs = len(history.results)
     try:
         note = f"{_sentence(config, dataset)} Ended after {epochs} of {config.epochs} epochs: {reason}"
         failure = {"failure": reason[:5000], "failure_type": type(error).__name__}

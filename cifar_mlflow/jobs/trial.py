@@ -50,7 +50,7 @@ class TrialResult:
 
 
 def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
-    """Trains `trial` into a run of its own.
+    """Trains `trial` into a run of its own, without checkpoints: a sweep repeats a run that broke off.
 
     Raises:
         TrainingError: the training cannot go on; the run is FAILED, with the reason.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import optim
@@ -69,3 +70,13 @@ class Schedule:
     def after_epoch(self) -> None:
         if self._scheduler is not None and not self._every_step:
             self._scheduler.step()
+
+    def state(self) -> dict[str, Any]:
+        """How far the schedule is. The rate itself is part of the optimizer's state."""
+        values = {} if self._scheduler is None else self._scheduler.state_dict()
+        return {name: value for name, value in values.items() if name in ("last_epoch", "_step_count", "_last_lr")}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes to where `state` was taken from a schedule of the same configuration."""
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(dict(state))

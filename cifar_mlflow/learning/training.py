@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from cifar_mlflow.config import TrainingConfig
-from cifar_mlflow.errors import TrainingError
+from cifar_mlflow.errors import ConfigurationError, Diverged, TrainingError
 from cifar_mlflow.learning import hardware, networks
 from cifar_mlflow.learning.augmentation import Augmentation
 from cifar_mlflow.learning.data import Dataset
 from cifar_mlflow.learning.evaluation import loss_and_accuracy
 from cifar_mlflow.learning.optimization import Schedule, build_optimizer
 
-STEPS_BETWEEN_CHECKS = 100  # of the loss: often enough to stop early, seldom enough not to wait for a GPU
+STEPS_BETWEEN_CHECKS = 100  # of loss and clock: often enough to stop early, seldom enough not to wait for a GPU
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,37 @@ class EpochResult:
     images_per_second: float
 
 
+@dataclass
+class _EpochInProgress:
+    """Its order and draws, and the sums so far: what `steps` steps have left behind."""
+
+    drawn_from: torch.Tensor
+    """State of the generator before the draws, from which they can be drawn again."""
+    order: torch.Tensor
+    augmentation: Augmentation
+    losses: torch.Tensor
+    correct: torch.Tensor
+    started: float
+    steps: int = 0
+
+
 class Training:
     """One training run in progress: `for result in training.epochs(): ...`.
 
-    The same configuration, data, machine and thread count give the same weights to the last bit.
+    The same configuration, data, machine and thread count give the same weights to the last bit, also if the training
+    is broken off and goes on from its `state()` in another process.
     """
 
     def __init__(
-        self, config: TrainingConfig, data: Dataset, on_step: Callable[[int, int], object] | None = None
+        self,
+        config: TrainingConfig,
+        data: Dataset,
+        on_step: Callable[[int, int], object] | None = None,
+        on_check: Callable[[], object] | None = None,
     ) -> None:
-        """`on_step` is told the images of each step and the epoch's number of steps.
+        """`on_step` is told the images of each step and the epoch's number of steps; it must not take long.
+
+        `on_check` is called now and then between two steps, when `state()` can be taken.
 
         Raises:
             ConfigurationError: the device asked for is not there.
@@ -60,7 +82,7 @@ class Training:
         _make_deterministic(self.device)
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._on_step = on_step
+        self._on_step, self._on_check = on_step, on_check
         self._train = data.train.to(self.device)
         self._held_out = (data.test if config.trains_on_all else data.validation).to(self.device)
         statistics = data.channel_statistics() if config.normalize else ((0.0,), (1.0,))
@@ -71,18 +93,20 @@ class Training:
         self._batches = _batch_bounds(len(data.train), config.batch_size)
         self._optimizer = build_optimizer(config, self.network.parameters())
         self._schedule = Schedule(config, self._optimizer, len(self._batches))
+        self._passed = 0
+        self._in_progress: _EpochInProgress | None = None
 
     def epochs(self) -> Iterator[EpochResult]:
-        """Trains, and yields after each epoch.
+        """Trains what is left, and yields after each epoch.
 
         Raises:
-            TrainingError: the loss is no longer finite, or memory is short.
+            Diverged: the loss is no longer finite.
+            TrainingError: memory is short.
         """
-        for epoch in range(1, self.config.epochs + 1):
-            started = time.perf_counter()
+        while self._passed < self.config.epochs:
+            epoch = self._passed + 1
             try:
-                train_loss, train_accuracy, rate = self._train_epoch(epoch)
-                images_per_second = len(self._train) / (time.perf_counter() - started)
+                train_loss, train_accuracy, rate, images_per_second = self._train_epoch(epoch)
                 self.network.eval()
                 held_out_loss, held_out_accuracy = loss_and_accuracy(self._logits, self._held_out)
             except torch.OutOfMemoryError as error:
@@ -90,9 +114,69 @@ class Training:
                     f"epoch {epoch}: the {self.device.type} device is out of memory with --batch-size "
                     f"{self.config.batch_size}; try half of it ({str(error).splitlines()[0]})"
                 ) from None
+            self._passed, self._in_progress = epoch, None
             yield EpochResult(
                 epoch, train_loss, train_accuracy, held_out_loss, held_out_accuracy, rate, images_per_second
             )
+
+    def state(self) -> dict[str, Any]:
+        """All on which the rest of the training depends, between two epochs or, in `on_check`, between two steps.
+
+        Dicts, lists, numbers, strings and tensors; the tensors are the training's own, which the next step changes.
+        """
+        random = {"cpu": torch.get_rng_state(), "order": self._generator.get_state()}
+        if self.device.type != "cpu":
+            random[self.device.type] = torch.get_device_module(self.device).get_rng_state()
+        state = {
+            "device": self.device.type,
+            "precision": str(self.precision).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "epochs": self._passed,
+            "images_done": self._images_done(),
+            "network": dict(self.network.state_dict()),
+            "optimizer": self._optimizer.state_dict(),
+            "schedule": self._schedule.state(),
+            "random": random,
+        }
+        if self._in_progress:
+            now = self._in_progress
+            state["in_progress"] = {
+                "drawn_from": now.drawn_from,
+                "losses": now.losses,
+                "correct": now.correct,
+                "steps": now.steps,
+                "seconds": time.perf_counter() - now.started,
+            }
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes to where `state` was taken from a training of the same configuration and data.
+
+        Raises:
+            ConfigurationError: it was on another kind of device, which would come to other numbers.
+        """
+        if state["device"] != self.device.type:
+            raise ConfigurationError(
+                f"--device: the training was on {state['device']} and can go on there alone, not on {self.device.type}"
+            )
+        torch.set_num_threads(state["threads"])
+        self.precision = getattr(torch, state["precision"])
+        self.network.load_state_dict(state["network"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._schedule.restore(state["schedule"])
+        self._passed = state["epochs"]
+        if now := state.get("in_progress"):
+            self._generator.set_state(now["drawn_from"])
+            self._in_progress = self._begin_epoch()
+            self._in_progress.losses.copy_(now["losses"])
+            self._in_progress.correct.copy_(now["correct"])
+            self._in_progress.steps = now["steps"]
+            self._in_progress.started -= now["seconds"]
+        random = state["random"]
+        torch.set_rng_state(random["cpu"])
+        self._generator.set_state(random["order"])
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).set_rng_state(random[self.device.type])
 
     def weights(self) -> dict[str, torch.Tensor]:
         """A copy of the network's weights, on the CPU."""
@@ -102,18 +186,31 @@ class Training:
         logits: torch.Tensor = self.network(self.preprocessing(pixels))
         return logits
 
-    def _train_epoch(self, epoch: int) -> tuple[float, float, float]:
+    def _images_done(self) -> int:
+        """How many images were trained on, each counted as often as it was."""
+        steps = self._in_progress.steps if self._in_progress else 0
+        return self._passed * len(self._train) + (self._batches[steps - 1][1] if steps else 0)
+
+    def _begin_epoch(self) -> _EpochInProgress:
+        drawn_from, images = self._generator.get_state(), len(self._train)
+        return _EpochInProgress(
+            drawn_from,
+            torch.randperm(images, generator=self._generator).to(self.device),
+            Augmentation.draw(self.config.augmentation, images, self._generator, self.device),
+            losses=torch.zeros(len(self._batches), device=self.device),
+            correct=torch.zeros((), dtype=torch.int64, device=self.device),
+            started=time.perf_counter(),
+        )
+
+    def _train_epoch(self, epoch: int) -> tuple[float, float, float, float]:
+        """Mean loss, accuracy, rate of the last step, images a second."""
         self.network.train()
-        images = len(self._train)
-        order = torch.randperm(images, generator=self._generator).to(self.device)
-        augmentation = Augmentation.draw(self.config.augmentation, images, self._generator, self.device)
-        losses = torch.zeros(len(self._batches), device=self.device)
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        now = self._in_progress = self._in_progress or self._begin_epoch()
         rate = self._schedule.rate
-        for step, (start, end) in enumerate(self._batches):
-            chosen = order[start:end]
+        for start, end in self._batches[now.steps :]:
+            chosen = now.order[start:end]
             labels = self._train.labels[chosen]
-            pixels = augmentation.apply(self._train.pixels[chosen], slice(start, end))
+            pixels = now.augmentation.apply(self._train.pixels[chosen], slice(start, end))
             self._optimizer.zero_grad(set_to_none=True)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
                 logits = self._logits(pixels)
@@ -122,23 +219,28 @@ class Training:
             rate = self._schedule.rate
             self._optimizer.step()
             self._schedule.after_step()
-            losses[step] = loss.detach()
-            correct += (logits.detach().argmax(1) == labels).sum()
-            if (step + 1) % STEPS_BETWEEN_CHECKS == 0:
-                self._check(losses[: step + 1], epoch)
+            now.losses[now.steps] = loss.detach()
+            now.correct += (logits.detach().argmax(1) == labels).sum()
+            now.steps += 1
             if self._on_step is not None:
                 self._on_step(end - start, len(self._batches))
-        self._check(losses, epoch)
+            # After the last step, the epoch's own end follows at once.
+            if now.steps % STEPS_BETWEEN_CHECKS == 0 and now.steps < len(self._batches):
+                self._check(now.losses[: now.steps], epoch)
+                if self._on_check is not None:
+                    self._on_check()
+        self._check(now.losses, epoch)
         self._schedule.after_epoch()
+        images = len(self._train)
         sizes = torch.tensor([end - start for start, end in self._batches], dtype=torch.float64)
-        mean_loss = float((losses.double().cpu() * sizes).sum() / images)
-        return mean_loss, 100 * correct.item() / images, rate
+        mean_loss = float((now.losses.double().cpu() * sizes).sum() / images)
+        return mean_loss, 100 * now.correct.item() / images, rate, images / (time.perf_counter() - now.started)
 
     def _check(self, losses: torch.Tensor, epoch: int) -> None:
         finite = losses.isfinite()
         if not finite.all():
             step = int((~finite).nonzero()[0]) + 1
-            raise TrainingError(
+            raise Diverged(
                 f"the loss is {losses[step - 1].item()} at epoch {epoch}, step {step} of {len(self._batches)}. "
                 f"The likely cause is a learning rate that is too high (--learning-rate {self.config.learning_rate} "
                 f"with --optimizer {self.config.optimizer}); try a tenth of it"

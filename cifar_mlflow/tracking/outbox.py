@@ -49,8 +49,18 @@ class SpooledRecorder:
             recorder = cls._unmade(key, experiment, run_name, tags)
             recorder._courier = Courier(store, recorder._spool)
             return recorder
+        return cls.to(store, run, run.run_id, experiment, tags)
+
+    @classmethod
+    def to(
+        cls, store: Store, run: Recorder, spool_name: str, experiment: str, tags: Mapping[str, str]
+    ) -> SpooledRecorder:
+        """Writes to a run of the store, through a new spool; if there can be none, the run is FAILED.
+
+        Models are known in the store by the spool's name, so that no two spools of a run may have the same.
+        """
         try:
-            spool = Spool(spool_directory() / run.run_id)
+            spool = Spool(spool_directory() / spool_name)
             spool.keep_run_id(run.run_id)
             recorder = cls(spool, run.run_id, run.experiment_id, run.run_name, run.url)
             recorder._write("run", experiment=experiment, name=run.run_name, tags=dict(tags))

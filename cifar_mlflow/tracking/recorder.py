@@ -129,7 +129,10 @@ class Recorder:
                 if not key:  # with a key, this is tried again
                     self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
                 raise
-            self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=int(about["epoch"]))])
+            outputs = self._client.get_run(self.run_id).outputs
+            # MLflow refuses an output that the run has already.
+            if logged.model_id not in {each.model_id for each in (outputs.model_outputs if outputs else [])}:
+                self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=int(about["epoch"]))])
         if metrics:
             self.log_metrics(metrics, model_id=logged.model_id, timestamp=timestamp)
         return str(logged.model_id)

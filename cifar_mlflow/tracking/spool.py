@@ -78,8 +78,7 @@ class Spool:
     @property
     def run_id(self) -> str | None:
         """The run's id in the store, if it is there already."""
-        path = self.directory / "run_id"
-        return path.read_text(encoding="utf-8") if path.exists() else None
+        return run_id(self.directory)
 
     def keep_run_id(self, run_id: str) -> None:
         _replace(self.directory / "run_id", run_id)
@@ -135,6 +134,12 @@ def spools(directory: Path) -> list[Path]:
     """The spools in `directory`, the oldest first."""
     found = [path.parent for path in directory.glob("*/records.log")]
     return sorted(found, key=lambda path: (path.stat().st_mtime, path.name))
+
+
+def run_id(directory: Path) -> str | None:
+    """The id of the run that the spool is of, without opening it; None if no store has made the run yet."""
+    path = directory / "run_id"
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def first_record(directory: Path) -> Mapping[str, Any]:

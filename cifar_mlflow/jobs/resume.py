@@ -1,0 +1,158 @@
+"""Go on with a run that broke off, from its last checkpoint, to the result that it would have come to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from cifar_mlflow.config import TrainingConfig, as_option, resolve
+from cifar_mlflow.errors import ConfigurationError, DataError, ModelError
+from cifar_mlflow.jobs.checkpoints import Earlier, Keeper, position
+from cifar_mlflow.jobs.progress import say, warn
+from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
+from cifar_mlflow.tracking import processes, provenance, resumption
+from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.recorder import mark_job
+from cifar_mlflow.tracking.resumption import BrokenOff
+
+if TYPE_CHECKING:
+    from cifar_mlflow.learning.data import Dataset
+
+# What may change the last bits of the numbers, by the tag that tells it.
+COMPARED_TAGS = {"git_commit": "commit", "version_torch": "torch", "hardware": "hardware"}
+
+
+def resume(
+    run_id: str,
+    given: Mapping[str, Any] | None = None,
+    *,
+    experiment: str | None = None,
+    run_name: str | None = None,
+) -> TrainOutcome:
+    """Continues the run: the same MLflow run, and on the same machine the same weights and metrics to the last bit.
+
+    The configuration is the run's own. What is `given` of it, and the names, must be equal to it.
+
+    Raises:
+        ModelError: there is no such run, it cannot be taken up, or its checkpoints are elsewhere or damaged.
+        TrackingError: another process is at work on it, or the store cannot be used.
+        ConfigurationError: what was given differs, or the machine lacks the run's device.
+        DataError: the data are not those that the run trained on.
+        CifarMlflowError: as in `train`; nothing is left RUNNING.
+    """
+    keeper = Keeper()
+    store = tracking_store.connect()
+    mark_job(store)
+    count, refused = resumption.deliver_waiting(store, run_id)
+    if count:
+        say(f"{count} writes of the run had waited on disk; they are delivered")
+    for reason in refused:
+        warn(f"the store refuses for good: {reason}")
+    run = resumption.find(store, run_id)
+    with keeper:
+        keeper.open(run.offline_id if keeper.has(run.offline_id) else run.run_id)
+        # Another process may have ended the run before this one had it for itself.
+        run = resumption.find(store, run_id)
+        if run.status == "FINISHED":
+            keeper.discard()  # they may have outlived a process that was killed at its very end
+            raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
+        _check_given(run, given or {}, experiment, run_name)
+        saved = _last_checkpoint(keeper, run)
+        check_paths(data_dir=run.config.data_dir, dataset=run.config.dataset)
+        dataset = _same_data(run)
+        _check_device(run, saved)
+        differences = _differences(run)
+        for difference in differences:
+            warn(f"{difference}; the numbers may come out otherwise than in one go")
+        say(f"resuming the run {run_id} ({run.name}) " + (f"after {position(saved)}" if saved else "from epoch 1"))
+        tags = {"kind": "single", **({"resume_differences": "; ".join(differences)} if differences else {})}
+        start = functools.partial(resumption.take_up, store, run, tags)
+        earlier = Earlier(run.recorded, saved)
+        return train_watched(store, run.config, dataset, start, keeper=keeper, earlier=earlier)
+
+
+def _check_given(run: BrokenOff, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:
+    wanted = resolve({**run.config.model_dump(), **given}, "options")
+    faults = [f"{option}: given is {theirs}, the run has {ours}" for option, ours, theirs in _differing(run, wanted)]
+    for option, theirs, ours in (("--experiment", experiment, run.experiment), ("--run-name", run_name, run.name)):
+        if theirs is not None and theirs != ours:
+            faults.append(f"{option}: given is {theirs}, the run has {ours}")
+    if faults:
+        raise ConfigurationError(
+            [*faults, "--resume: a run goes on as it began; leave the other options away"], "options"
+        )
+
+
+def _differing(run: BrokenOff, other: TrainingConfig) -> list[tuple[str, str, str]]:
+    """Option, the run's value and the other's, of each field in which they differ."""
+    return [
+        (f"--{name.replace('_', '-')}", as_option(value), as_option(getattr(other, name)))
+        for name, value in run.config
+        if value != getattr(other, name)
+    ]
+
+
+def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
+    """The content of the run's last checkpoint; None if it broke off before its first."""
+    saved, faults = keeper.read()
+    directory = keeper.directory
+    for fault in faults:
+        warn(f"{fault}; the one before it is used")
+    if saved is None:
+        reached = max((max(steps) for steps in run.recorded.steps.values()), default=0)
+        if processes.is_elsewhere(run.tags) or reached > 1:
+            raise ModelError(
+                f"the run {run.run_id}, trained on {run.tags.get('host')}, has {reached} epochs and no checkpoint in "
+                f"{directory}; copy that directory from there, or set CIFAR_MLFLOW_STATE to where checkpoints/"
+                f"{directory.name} is"
+            )
+        say(f"the run broke off before its first checkpoint (there is none in {directory}), so it begins with epoch 1")
+        return None
+    if saved["run_id"] != directory.name:
+        raise ModelError(f"{directory} holds checkpoints of another run, {saved['run_id']}; put the run's own there")
+    recorded = resolve(saved["config"], f"checkpoint in {directory}")
+    faults = [
+        f"{option}: the checkpoint has {theirs}, the run {ours}" for option, ours, theirs in _differing(run, recorded)
+    ]
+    if saved["dataset_digest"] != run.tags["dataset_digest"]:
+        faults.append(f"dataset digest: it has {saved['dataset_digest']}, the run {run.tags['dataset_digest']}")
+    if faults:
+        raise ConfigurationError(faults, f"checkpoint in {directory}")
+    return saved
+
+
+def _same_data(run: BrokenOff) -> Dataset:
+    from cifar_mlflow.learning import data
+
+    dataset = data.load(run.config)
+    recorded = run.tags["dataset_digest"]
+    if dataset.digest != recorded:
+        raise DataError(
+            f"{dataset.source} is not the data that the run {run.run_id} trained on (digest {dataset.digest}, recorded "
+            f"{recorded}); put the original back"
+        )
+    return dataset
+
+
+def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:
+    from cifar_mlflow.learning import hardware
+
+    device = hardware.choose_device(run.config)
+    if saved and saved["training"]["device"] != device.type:
+        raise ConfigurationError(
+            f"--device: the run trains on {saved['training']['device']} and cannot go on on {device.type}",
+            "environment",
+        )
+
+
+def _differences(run: BrokenOff) -> list[str]:
+    """What is another here than it was when the run was last at work."""
+    from cifar_mlflow.learning import hardware
+
+    here = {**provenance.tags(), "hardware": hardware.describe(hardware.choose_device(run.config))}
+    return [
+        f"{what}: the run had {run.tags[tag]}, here is {here[tag]}"
+        for tag, what in COMPARED_TAGS.items()
+        if run.tags.get(tag, here[tag]) != here[tag]
+    ]
