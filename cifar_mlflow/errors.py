@@ -7,7 +7,8 @@
     ├── TrainingError           5   training cannot go on: the loss is not finite, memory is short
     ├── ModelError              6   a model that cannot be found, loaded or asked
     ├── PromotionRefused        7   a gate did not let the model through, or there is nothing to roll back to
-    └── NotReproduced           8   a run done again came to other numbers
+    ├── NotReproduced           8   a run done again came to other numbers
+    └── NotInOrder              9   `doctor` has found what is not in order
     Interrupted               130   Ctrl-C; 143 after SIGTERM (a KeyboardInterrupt: no `except Exception` swallows it)
 
 The message says what is wrong, where, and what to do; the command line prints it and exits with the code.
@@ -15,6 +16,7 @@ The message says what is wrong, where, and what to do; the command line prints i
 
 from __future__ import annotations
 
+import re
 import signal
 
 
@@ -73,9 +75,20 @@ class NotReproduced(CifarMlflowError):
     exit_code = 8
 
 
+class NotInOrder(CifarMlflowError):
+    """Something around the runs is not in order, and was not put right."""
+
+    exit_code = 9
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked the command to stop; the exit code is 128 plus the signal's number."""
 
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+
+
+def redact(text: str) -> str:
+    """`text` without the user name and password of any URI in it."""
+    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)

@@ -11,7 +11,7 @@ import click
 
 from cifar_mlflow import __version__
 from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
-from cifar_mlflow.errors import CifarMlflowError, Interrupted
+from cifar_mlflow.errors import CifarMlflowError, Interrupted, redact
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -44,7 +44,7 @@ def main() -> None:
         if os.environ.get("CIFAR_MLFLOW_DEBUG"):
             raise
         click.echo(
-            f"error: this should not have happened ({type(error).__name__}: {error}). "
+            f"error: this should not have happened ({type(error).__name__}: {redact(str(error))}). "
             "Set CIFAR_MLFLOW_DEBUG=1 to see where, and report it",
             err=True,
         )
@@ -65,7 +65,7 @@ def cli() -> None:
 
     Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 1 a fault of this
     program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 7 not promoted,
-    8 not reproduced, 130 and 143 interrupted.
+    8 not reproduced, 9 not in order (doctor), 130 and 143 interrupted.
     """
 
 
@@ -82,5 +82,6 @@ for command in (
     setup.download,
     setup.check,
     setup.sync,
+    setup.doctor,
 ):
     cli.add_command(command)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cifar_mlflow.config import TrainingConfig, without_effect
 from cifar_mlflow.errors import ConfigurationError, TrackingError
-from cifar_mlflow.jobs import interruption, train_record
+from cifar_mlflow.jobs import interruption, sync, train_record
 from cifar_mlflow.jobs.progress import TrainingProgress, say, warn
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking import views
@@ -70,6 +70,7 @@ def train(
     check_paths(data_dir=config.data_dir, dataset=config.dataset)
     for text in without_effect(config):
         warn(text)
+    sync.hint()
     store = None if offline else tracking_store.connect()
     if store and store.project_run_id and (experiment or run_name):
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")

@@ -175,6 +175,24 @@ def held(record: list[Move]) -> list[str | None]:
     return stack
 
 
+def faults(store: Store, name: str, alias: str) -> list[str]:
+    """What `repair` would put right; nothing is written."""
+    actual, previous = holder(store, name, alias), previous_alias(alias)
+    record = moves(store, name, alias)
+    told = [
+        f"the {move.action} of version {move.version} as {alias} ({move.time}, by {move.by}) was begun and never ended"
+        for move in record
+        if move.state == "intended"
+    ]
+    record = [replace(move, state="done") if move.version == actual else move for move in record]
+    stack = held(record)
+    if actual != (stack[-1] if stack else None):
+        told.append(f"{alias} names version {actual}, by its record version {stack[-1] if stack else None}")
+    elif (named := holder(store, name, previous)) != (wanted := before(store, name, record)):
+        told.append(f"{previous} names version {named}, and a rollback would bring back version {wanted}")
+    return told
+
+
 def repair(store: Store, name: str, alias: str) -> list[Move]:
     """Puts right what a killed process or another hand has left; under the name's lease. Returns the moves.
 
