@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from cifar_mlflow import words
 from cifar_mlflow.errors import ConfigurationError
 
 BUILT_IN_DATASETS = ("cifar10", "digits")
@@ -104,6 +105,13 @@ class TrainingConfig(BaseModel):
         annotation = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and (annotation in (int, float) or info.field_name in _AUTO_OR_NUMBER):
             raise ValueError("must be a number")
+        return value
+
+    @field_validator("dataset", "data_dir")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        if told := words.fault(value, words.PATH_LIMIT):
+            raise ValueError(f"a path, but {told}")
         return value
 
     @property
@@ -206,20 +214,21 @@ _AUTO_OR_NUMBER = {"validation_size": 0, "threads": 1}  # option -> its least nu
 
 def _describe(name: str, kind: str, message: str, value: object) -> str:
     option = "--" + name.replace("_", "-")
+    given = words.shown(value) if isinstance(value, str) else repr(value)
     if kind == "extra_forbidden":
         return f"{option}: no such option{_did_you_mean(name)}"
     if name in _AUTO_OR_NUMBER:
-        return f"{option}: {value!r} is refused: must be auto or a whole number, {_AUTO_OR_NUMBER[name]} or more"
+        return f"{option}: {given} is refused: must be auto or a whole number, {_AUTO_OR_NUMBER[name]} or more"
     choices = [str(choice) for choice in get_args(TrainingConfig.model_fields[name].annotation)]
     if kind == "literal_error":
         text = ", ".join(choices)
-        return f"{option}: {value!r} is not one of {text}{_did_you_mean(str(value), choices)}"
+        return f"{option}: {given} is not one of {text}{_did_you_mean(str(value), choices)}"
     if kind == "string_too_short":
-        return f"{option}: {value!r} is refused: must not be empty"
+        return f"{option}: {given} is refused: must not be empty"
     if kind in ("value_error", "missing"):
         message = message.removeprefix("Value error, ")
     message = message.removeprefix("Input ").removeprefix("should be ")
-    return f"{option}: {value!r} is refused: must be {message.removeprefix('must be ')}"
+    return f"{option}: {given} is refused: must be {message.removeprefix('must be ')}"
 
 
 def _did_you_mean(word: str, known: list[str] | None = None) -> str:

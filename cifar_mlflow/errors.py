@@ -16,7 +16,6 @@ The message says what is wrong, where, and what to do; the command line prints i
 
 from __future__ import annotations
 
-import re
 import signal
 
 
@@ -87,8 +86,3 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, signal_number: int) -> None:
         self.exit_code = 128 + signal_number
         super().__init__(f"stopped by {signal.Signals(signal_number).name}")
-
-
-def redact(text: str) -> str:
-    """`text` without the user name and password of any URI in it."""
-    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)

@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifar_mlflow import space as spaces
+from cifar_mlflow import words
 from cifar_mlflow.config import PositiveInt, TrainingConfig, as_option, read_yaml, resolve
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.space import Parameter
@@ -188,6 +189,8 @@ def _base_faults(base: Mapping[str, Any]) -> list[str]:
 
 
 def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
+    if spec.experiment is not None and (told := words.fault(spec.experiment, words.NAME_LIMIT)):
+        yield f"experiment: {words.shown(spec.experiment)} is refused: {told}"
     if spec.sampler == "grid":
         if spec.trials is not None:
             yield "trials: the grid sampler tries every combination; leave it out, or give budget: {runs: N}"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cifar_mlflow.errors import CifarMlflowError, ModelError, TrackingError, redact
+from cifar_mlflow.errors import CifarMlflowError, ModelError, TrackingError
 from cifar_mlflow.jobs import local_checks
 from cifar_mlflow.jobs.progress import bar
 from cifar_mlflow.records import Finding
@@ -17,6 +17,7 @@ from cifar_mlflow.tracking import history, inspection, integrity
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.recorder import mark_job
 from cifar_mlflow.tracking.store import SQLITE, Store
+from cifar_mlflow.words import redact
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cifar_mlflow.errors import TrackingError, redact
+from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.jobs.progress import say
 from cifar_mlflow.state import spool_directory
 from cifar_mlflow.tracking import delivery, spool, spool_look
@@ -14,6 +14,7 @@ from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.recorder import mark_job
 from cifar_mlflow.tracking.spool import Spool
 from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.words import redact
 
 
 @dataclass

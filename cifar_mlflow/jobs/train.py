@@ -81,7 +81,7 @@ def train(
     hardware.choose_device(config)
     dataset = data.load(config)
     experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
-    run_name = run_name or f"{dataset.name}-{config.activation}-{config.optimizer}-seed{config.seed}"
+    run_name = run_name or f"{dataset.name[:150]}-{config.activation}-{config.optimizer}-seed{config.seed}"
     begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
     start = functools.partial(begin, experiment, run_name, {"kind": "single"})
     return train_watched(store, config, dataset, start)

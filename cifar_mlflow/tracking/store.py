@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.errors import redact as redact
 from cifar_mlflow.tracking.patience import PatientClient
+from cifar_mlflow.words import redact as redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
