@@ -22,6 +22,7 @@ from cifar_mlflow.errors import ConfigurationError
 
 BUILT_IN_DATASETS = ("cifar10", "digits")
 # What may differ between two runs of one configuration.
+MOST_VALUES = 100_000  # in a YAML file; the largest of ours has some hundred
 NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "device", "data_dir"})
 
 
@@ -166,7 +167,21 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigurationError("it must hold a mapping, such as `activation: prelu`", source)
+    if not _is_small(values):
+        raise ConfigurationError(f"its anchors unfold to more than {MOST_VALUES:,} values, or into themselves", source)
     return {str(key): value for key, value in values.items()}
+
+
+def _is_small(values: object) -> bool:
+    """Whether what a file of a few lines refers to again and again stays of a size that can be copied and printed."""
+    count, left = 1, [values]
+    while left and count <= MOST_VALUES:
+        value = left.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(inner, list | tuple | set):
+            count += len(inner)
+            left += inner
+    return count <= MOST_VALUES
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -175,12 +190,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, yaml.ScalarNode):  # its value is a list, which can be no member of a set
+                continue
+            if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
                 )
-            if isinstance(key_node, yaml.ScalarNode):
-                seen.add(key_node.value)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 

@@ -264,6 +264,7 @@ def _describe(entry: Any, values: Mapping[str, Any]) -> str:
     path = [str(part) for part in entry["loc"]]
     name = path[0]
     value = values.get(name)
+    value = f"{value[:57]}..." if isinstance(value, str) and len(value) > 60 else value
     if entry["type"] == "extra_forbidden":
         where = ": ".join(path[:-1])
         known = ", ".join(Budget.model_fields if where else SweepConfig.model_fields)

@@ -8,6 +8,7 @@ that somebody moved by other means becomes a move of its own, by `outside`.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -96,20 +97,23 @@ def find(store: Store, name: str) -> RegisteredModel:
 
 def exists(store: Store, name: str) -> bool:
     """Whether there is a registered model of that name."""
-    quoted = name.replace("'", "''")
     with translated_errors(store.uri):
-        return any(model.name == name for model in store.client.search_registered_models(f"name='{quoted}'"))
+        return any(model.name == name for model in store.client.search_registered_models(_condition(name)))
+
+
+def _condition(name: str) -> str | None:
+    """MLflow's filter for a name; None, for all, if it holds what MLflow cannot read between quotation marks."""
+    return f"name='{name}'" if re.fullmatch(r"[\w. -]+", name) else None
 
 
 def versions(store: Store, name: str) -> list[ModelVersion]:
     """Every version of the registered model, the oldest first."""
     found: list[ModelVersion] = []
     token = None
-    quoted = name.replace("'", "''")
     with translated_errors(store.uri):
         while True:
-            page = store.client.search_model_versions(f"name='{quoted}'", page_token=token)
-            found += page
+            page = store.client.search_model_versions(_condition(name), page_token=token)
+            found += [version for version in page if version.name == name]
             token = page.token
             if not token:
                 return sorted(found, key=lambda version: int(version.version))

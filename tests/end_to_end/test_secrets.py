@@ -58,7 +58,7 @@ def told(cifar, monkeypatch, work, tiny):
     return run
 
 
-@pytest.mark.parametrize("modes", [("401",), pytest.param(tuple(ANSWERS) + ("refuse",), marks=pytest.mark.long)])
+@pytest.mark.parametrize("modes", [("401",), pytest.param((*ANSWERS, "refuse"), marks=pytest.mark.long)])
 def test_nothing_of_it_is_left_by_any_command(told, server, monkeypatch, work, tiny, modes):
     address, directory = server
     training = ("train", "--dataset", tiny, *TINY_TRAINING)
