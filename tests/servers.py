@@ -74,30 +74,48 @@ def mlflow_server(directory: Path, store: str | None = None, port: int | None = 
         yield address
 
 
+class Database:
+    """A PostgreSQL that can be stopped and started; `uri` is of an empty database."""
+
+    def __init__(self, directory: Path, binaries: Path) -> None:
+        self._directory, self._binaries, self._port = directory, binaries, free_port()
+        self.uri = f"postgresql+psycopg://cifar@127.0.0.1:{self._port}/postgres"
+        # PostgreSQL refuses to run as root, and its user cannot enter pytest's directories.
+        self._as_user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
+        if self._as_user:
+            shutil.chown(directory, "postgres")
+        self._call("initdb", "-D", directory / "data", "-U", "cifar", "--auth=trust", "-E", "UTF8")
+
+    def start(self) -> None:
+        options = f"-p {self._port} -k {self._directory} -c listen_addresses=127.0.0.1 -c fsync=off"
+        self._control("-o", options, "-l", self._directory / "log", "-w", "start")
+
+    def stop(self) -> None:
+        self._control("-m", "immediate", "-w", "stop")
+
+    def _control(self, *words: object) -> None:
+        self._call("pg_ctl", "-D", self._directory / "data", *words)
+
+    def _call(self, program: str, *words: object) -> None:
+        command = [*self._as_user, str(self._binaries / program), *map(str, words)]
+        subprocess.run(command, cwd="/tmp", check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
 @contextlib.contextmanager
-def postgresql() -> Iterator[str]:
-    """The URI of an empty database, of a PostgreSQL of its own; skips where PostgreSQL is not installed."""
+def postgresql() -> Iterator[Database]:
+    """A running PostgreSQL of its own; skips where PostgreSQL is not installed."""
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = shutil.which("initdb") or (str(installed[-1]) if installed else None)
     if initdb is None:
         pytest.skip("PostgreSQL is not installed")
-    binaries, port = Path(initdb).parent, free_port()
-    # PostgreSQL refuses to run as root, and its user cannot enter pytest's directories.
-    as_user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
     directory = Path(tempfile.mkdtemp(prefix="cifar-mlflow-postgresql-", dir="/tmp"))
-    if as_user:
-        shutil.chown(directory, "postgres")
-    data = directory / "data"
-
-    def call(*words: object) -> None:
-        subprocess.run([*as_user, *map(str, words)], cwd="/tmp", check=True, capture_output=True)
-
     try:
-        call(initdb, "-D", data, "-U", "cifar", "--auth=trust", "-E", "UTF8")
-        options = f"-p {port} -k {directory} -c listen_addresses=127.0.0.1 -c fsync=off"
-        call(binaries / "pg_ctl", "-D", data, "-o", options, "-l", directory / "log", "-w", "start")
-        yield f"postgresql+psycopg://cifar@127.0.0.1:{port}/postgres"
+        database = Database(directory, Path(initdb).resolve().parent)
+        database.start()
+        try:
+            yield database
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                database.stop()
     finally:
-        with contextlib.suppress(subprocess.CalledProcessError):
-            call(binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop")
         shutil.rmtree(directory, ignore_errors=True)

@@ -97,11 +97,11 @@ def curves(comparison: Comparison) -> str:
         f'<text class="tick" x="44" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
         for y, text in vertical.ticks()
     ]
-    parts += [
-        f'<text class="tick" x="{x:.1f}" y="350" text-anchor="middle">{text}</text>'
-        for x, text in horizontal.ticks()
-        if text.isdecimal() and text != "0"
-    ]
+    if max(epochs) - min(epochs) <= 10:
+        marks = [(horizontal(epoch), str(epoch)) for epoch in range(min(epochs), max(epochs) + 1)]
+    else:
+        marks = [(x, text) for x, text in horizontal.ticks() if text.isdecimal() and text != "0"]
+    parts += [f'<text class="tick" x="{x:.1f}" y="350" text-anchor="middle">{text}</text>' for x, text in marks]
     parts.append(f'<text class="tick" x="{(WIDTH + 40) / 2:.0f}" y="370" text-anchor="middle">epoch</text>')
     parts.append(f'<clipPath id="plot"><rect x="52" y="8" width="{WIDTH - 60}" height="326"/></clipPath>')
     drawn = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cifar_mlflow.analysis import gates as rules
 from cifar_mlflow.analysis.gates import Gate, Rivals
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs import examination, interruption
 from cifar_mlflow.jobs.examination import Bars
 from cifar_mlflow.jobs.progress import say
@@ -188,7 +188,12 @@ class _Promotion:
         evaluation: Evaluation | None,
     ) -> Verdict:
         """The verdict against the champion of this moment, which is not yet acted on."""
-        rival = None if champion in (None, version) else self._champion_evaluation(str(champion))
+        rival, lost = None, ""
+        if champion not in (None, version):
+            try:
+                rival = self._champion_evaluation(str(champion))
+            except ModelError as error:  # it was deleted, or damaged: no reason to be stuck with it, but one to be told
+                lost = str(error)
         on_answers = examination.of_the_test_set(self.found, directory, evaluation, rival, self.bars)
         rivals = None
         if evaluation and rival and evaluation.test_digest == rival.test_digest:
@@ -201,7 +206,8 @@ class _Promotion:
         elif rivals:
             last = rules.champion(rivals, *level, f"version {champion}")
         else:
-            last = Gate("champion", "a comparison on the same images", "not comparable", False)
+            reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
+            last = Gate("champion", "a comparison on the same images", reason, False)
         chain = (*on_files, *on_answers, last)
         failed = any(gate.passed is False for gate in chain)
         status = ALREADY if champion == version else REFUSED if failed and not self.force else PROMOTED

@@ -16,7 +16,7 @@ from cifar_mlflow.tracking.recorder import Recorder
 from cifar_mlflow.tracking.spool import Record, Spool
 from cifar_mlflow.tracking.store import Store, translated_errors
 
-RUN_TAG = "mlflow.cifar_mlflow.spool"  # the name of the spool that the run came from
+RUN_TAG = "mlflow.cifar_mlflow.key"  # of a run: drawn before it is made, and the name of its spool if that was first
 # What MLflow answers to a request that would fail in the same way whenever it is sent.
 FINAL = {
     "INVALID_PARAMETER_VALUE",

@@ -13,6 +13,7 @@ from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.state import spool_directory
 from cifar_mlflow.tracking import model_files
 from cifar_mlflow.tracking.courier import Courier
+from cifar_mlflow.tracking.delivery import RUN_TAG
 from cifar_mlflow.tracking.model_files import ExportedModel
 from cifar_mlflow.tracking.recorder import Recorder, write_files
 from cifar_mlflow.tracking.spool import Spool
@@ -38,12 +39,14 @@ class SpooledRecorder:
         cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str], *, may_wait: bool = False
     ) -> SpooledRecorder:
         """A new run, made in the store at once (see `Recorder.start`); only with `may_wait` as soon as it answers."""
+        # By this key the run is found if the store has made it, but the answer was lost.
+        key = uuid.uuid4().hex
         try:
-            run = Recorder.start(store, experiment, run_name, tags)
+            run = Recorder.start(store, experiment, run_name, {**tags, RUN_TAG: key})
         except TrackingError:
             if not may_wait:
                 raise
-            recorder = cls.start_offline(experiment, run_name, tags)
+            recorder = cls._unmade(key, experiment, run_name, tags)
             recorder._courier = Courier(store, recorder._spool)
             return recorder
         try:
@@ -60,8 +63,12 @@ class SpooledRecorder:
     @classmethod
     def start_offline(cls, experiment: str, run_name: str, tags: Mapping[str, str]) -> SpooledRecorder:
         """A run that no store knows yet; `sync` takes it to one."""
-        spool = Spool(spool_directory() / uuid.uuid4().hex)
-        recorder = cls(spool, spool.directory.name, "", run_name, None)
+        return cls._unmade(uuid.uuid4().hex, experiment, run_name, tags)
+
+    @classmethod
+    def _unmade(cls, key: str, experiment: str, run_name: str, tags: Mapping[str, str]) -> SpooledRecorder:
+        spool = Spool(spool_directory() / key)
+        recorder = cls(spool, key, "", run_name, None)
         recorder._write("run", experiment=experiment, name=run_name, tags=dict(tags), timestamp=_now())
         return recorder
 

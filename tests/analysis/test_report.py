@@ -61,6 +61,11 @@ def comparison(make_run: MakeRun) -> Comparison:
     return compare(sweep(make_run), reported=[{"dropout": 0.1, "accuracy": [71.5]}])
 
 
+def test_each_of_a_few_epochs_is_marked_on_the_axis(comparison: Comparison) -> None:
+    texts = [element.text for element in ElementTree.fromstring(figures.curves(comparison)).iter() if element.text]
+    assert texts[texts.index("epoch") - 3 : texts.index("epoch")] == ["1", "2", "3"]
+
+
 def test_page_has_every_section(comparison: Comparison) -> None:
     page = Page(to_html(comparison, "Activation"))
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]

@@ -1,20 +1,24 @@
 """A tracking server that goes away, in every way it can, while a network is trained; nothing is lost."""
 
+import contextlib
 import json
-import os
-import signal
+import shutil
+import sqlite3
 import time
 from pathlib import Path
 
 import forked
+import psutil
 import pytest
 from mlflow import MlflowClient
 from proxy import proxy_before
-from servers import free_port, mlflow_server
+from servers import free_port, mlflow_server, postgresql
 
+QUICK = Path(__file__).parents[2] / "experiments" / "quick.yaml"
 EPOCHS = 40
 TRAINING = ("--epochs", EPOCHS, "--batch-size", 40, "--scheduler", "none", "--precision", "float32")
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
+LONG = pytest.mark.long
 BLOCKED = 0.25  # seconds: 1% of an epoch of CIFAR-10 on two cores
 
 
@@ -105,7 +109,7 @@ def assert_never_blocked(work):
     assert max(costs) < BLOCKED
 
 
-@pytest.mark.parametrize("mode", ["refuse", "hang", "500", "401", "garbage"])
+@pytest.mark.parametrize("mode", ["hang", "500", *(pytest.param(m, marks=LONG) for m in ("refuse", "401", "garbage"))])
 def test_a_server_that_comes_back(server, train, work, mode):
     with proxy_before(server) as proxy:
         training = train(proxy.address)
@@ -122,7 +126,7 @@ def test_a_server_that_comes_back(server, train, work, mode):
     assert list((work / "state" / "spool").iterdir()) == []
 
 
-@pytest.mark.parametrize("mode", ["refuse", "slow"])
+@pytest.mark.parametrize("mode", ["slow", pytest.param("refuse", marks=LONG)])
 def test_away_until_after_the_end_then_synced(server, train, work, mode):
     with proxy_before(server) as proxy:
         training = train(proxy.address)
@@ -178,7 +182,7 @@ def test_a_dead_server_is_told_of_with_the_way_out(cifar, tiny, monkeypatch):
     assert "--offline" in outcome.stderr
 
 
-@pytest.mark.parametrize("kill", [5, 9, 12, 15, 18])
+@pytest.mark.parametrize("kill", [12, *(pytest.param(kill, marks=LONG) for kill in (5, 9, 15, 18, 20))])
 def test_sync_killed_in_the_middle_is_done_again(server, train, work, kill):
     name = f"killed-{kill}"
     assert train(None, "--offline", "--experiment", name).wait().code == 0
@@ -190,16 +194,110 @@ def test_sync_killed_in_the_middle_is_done_again(server, train, work, kill):
     assert len(client.search_logged_models([run.info.experiment_id])) == 2
 
 
-@pytest.mark.long
+@LONG
 def test_a_server_that_is_stopped_for_a_minute(work, tiny, tmp_path):
     with mlflow_server(tmp_path) as address:
-        training = forked.start(work, "train", "--dataset", tiny, *TRAINING, tracking_uri=address)
+        training = forked.start(
+            work, "train", "--dataset", tiny, *TRAINING, tracking_uri=address, change=slow_and_measured
+        )
         client, run_id = the_run(address, work)
-        (process,) = [int(line) for line in os.popen(f"pgrep -f 'port.*{address.rsplit(':', 1)[1]}' | head -1")]
-        os.killpg(process, signal.SIGSTOP)
+        stopped = server_processes(address)
+        for process in stopped:
+            process.suspend()
         time.sleep(60)
-        os.killpg(process, signal.SIGCONT)
+        for process in stopped:
+            process.resume()
         outcome = training.wait()
         if outcome.code == 4:
             assert forked.run(work, "sync", tracking_uri=address).code == 0
         assert_complete(client, run_id)
+        assert_never_blocked(work)
+
+
+def server_processes(address):
+    """The MLflow server at the address, and its workers."""
+    port = int(address.rsplit(":", 1)[1])
+    mine = psutil.Process().children(recursive=True)
+    found = [process for process in mine if str(port) in " ".join(process.cmdline())]
+    assert found
+    return [*found, *(child for process in found for child in process.children(recursive=True))]
+
+
+@LONG
+def test_postgresql_behind_the_server_is_restarted(train, work, tmp_path):
+    with postgresql() as database, mlflow_server(tmp_path, database.uri) as address:
+        training = train(address)
+        client, run_id = the_run(address, work)
+        database.stop()
+        wait_for_epochs(work, 10)
+        database.start()
+        outcome = training.wait()
+        if outcome.code == 4:
+            assert forked.run(work, "sync", tracking_uri=address).code == 0
+        assert_complete(client, run_id)
+        assert_never_blocked(work)
+
+
+@pytest.mark.parametrize("seconds", [6, pytest.param(30, marks=LONG)])
+def test_a_sqlite_store_that_another_process_has_locked(train, work, empty_store, seconds):
+    shutil.copy(empty_store, work / "mlflow.db")
+    store = f"sqlite:///{work}/mlflow.db"
+    training = train(store)
+    client, run_id = the_run(store, work)
+    with contextlib.closing(sqlite3.connect(work / "mlflow.db", timeout=30, isolation_level=None)) as database:
+        database.execute("BEGIN EXCLUSIVE")
+        time.sleep(seconds)
+        database.execute("COMMIT")
+    outcome = training.wait()
+    if outcome.code == 4:
+        assert forked.run(work, "sync", tracking_uri=store).code == 0
+    assert_complete(client, run_id)
+    assert_never_blocked(work)
+
+
+SPEC = """
+name: through-an-outage
+experiment: outage
+base: {{dataset: {dataset}, epochs: 3, batch_size: 8, scheduler: none, precision: float32}}
+space:
+  activation: [relu, elu, silu]
+  learning_rate: [0.002, 0.01]
+workers: 1
+log_models: false
+"""
+
+
+@pytest.mark.parametrize("spec", ["tiny", pytest.param("quick.yaml", marks=LONG)])
+def test_a_sweep_goes_on_without_its_server(server, work, tiny, spawn, monkeypatch, spec):
+    path = QUICK
+    if spec == "tiny":
+        path = work / "spec.yaml"
+        path.write_text(SPEC.format(dataset=tiny))
+    with proxy_before(server) as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
+        client = MlflowClient(server)
+        sweep = spawn("sweep", path)
+        name = "outage" if spec == "tiny" else "digits"
+        deadline = time.monotonic() + 120
+        while not finished_trials(client, name):
+            assert sweep.poll() is None, sweep.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        proxy.switch("refuse")
+        time.sleep(8 if spec == "tiny" else 30)
+        assert sweep.poll() is None, sweep.communicate()
+        proxy.switch("pass")
+        _, stderr = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, stderr
+    trials = finished_trials(client, name)
+    assert len(trials) == len({run.data.tags["run_fingerprint"] for run in trials}) == (6 if spec == "tiny" else 12)
+    for run in trials:
+        assert [point.step for point in client.get_metric_history(run.info.run_id, "val_loss")] == [1, 2, 3]
+    experiment = client.get_experiment_by_name(name).experiment_id
+    assert {run.info.status for run in client.search_runs([experiment])} == {"FINISHED"}
+
+
+def finished_trials(client, experiment):
+    found = client.get_experiment_by_name(experiment)
+    condition = "tags.kind = 'trial' and attributes.status = 'FINISHED'"
+    return client.search_runs([found.experiment_id], condition) if found else []

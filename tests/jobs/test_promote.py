@@ -142,6 +142,16 @@ def test_another_test_set_is_no_comparison(promote, candidates, client):
     assert verdict["rivals"] is None
 
 
+def test_a_champion_that_is_gone_is_no_comparison_but_can_be_replaced(promote, candidates, client, champion):
+    promote(candidates.good[0])
+    client().delete_logged_model(client().get_model_version("tiny", "1").source.removeprefix("models:/"))
+    code, verdict = promote(candidates.good[1])
+    assert (code, verdict["failed"]) == (7, ["champion"])
+    assert "not comparable with version 1" in verdict["gates"][-1]["observed"]
+    assert promote(candidates.good[1], "--force", "the old one was deleted")[0] == 0
+    assert champion() == "2"
+
+
 def test_best_weights_are_a_model_of_their_own(promote, candidates, client):
     code, verdict = promote(candidates.good[0], "--weights", "best")
     assert code == 0

@@ -132,7 +132,7 @@ def test_eight_at_once_on_sqlite(work, candidates):
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 def test_eight_at_once_on_a_server(work, tmp_path, tiny, database):
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(postgresql()) if database == "postgresql" else None
+        store = stack.enter_context(postgresql()).uri if database == "postgresql" else None
         server = stack.enter_context(mlflow_server(tmp_path, store))
 
         def trained(*words):
