@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import integrity, model_files, processes
 from cifar_mlflow.tracking.model_files import ExportedModel
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store, redact, translated_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -41,6 +41,8 @@ class Recorder:
                     )
             else:
                 run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
+                if not run.info.run_id:
+                    raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
             recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
             if store.project_run_id:
                 recorder.set_tags(tags)

@@ -139,9 +139,9 @@ def describe_version(
 ) -> None:
     """Writes a version's description and `tags`, and removes the tags `gone`."""
     with translated_errors(store.uri):
-        store.client.update_model_version(name, version, description[:DESCRIPTION_LIMIT])
+        store.client.update_model_version(name, version, redact(description)[:DESCRIPTION_LIMIT])
         for key, value in tags.items():
-            store.client.set_model_version_tag(name, version, key, value[:5000])
+            store.client.set_model_version_tag(name, version, key, redact(value)[:5000])
         present = store.client.get_model_version(name, version).tags
         for key in set(gone) & set(present):
             store.client.delete_model_version_tag(name, version, key)
