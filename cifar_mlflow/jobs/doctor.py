@@ -111,7 +111,8 @@ def _of_this_machine(store: Store | None) -> Iterator[Check]:
 
 
 def _of_the_store(store: Store) -> Iterator[Check]:
-    yield "server", "MLflow is of one version here and there", lambda: inspection.other_server(store)
+    if store.uri.startswith("http"):
+        yield "server", "its MLflow is of the version that is installed here", lambda: inspection.other_server(store)
     yield "runs", "none is RUNNING without its process", lambda: inspection.left_running(store)
     yield "models", "each was logged completely", lambda: inspection.incomplete_models(store)
     yield "aliases", "each is where its record says", lambda: inspection.aliases(store)

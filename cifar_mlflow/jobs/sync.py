@@ -81,7 +81,7 @@ def hint() -> None:
     """One line on standard error if earlier processes have left spools; only the directory is looked at."""
     if count := len(spool_look.abandoned(spool_directory())):
         runs, wait = ("run", "waits") if count == 1 else ("runs", "wait")
-        say(f"{count} {runs} of earlier processes {wait} to be delivered: cifar-mlflow doctor")
+        say(f"{count} {runs} of earlier processes {wait} to be delivered or closed: cifar-mlflow doctor")
 
 
 def tell(outcome: SyncOutcome) -> None:

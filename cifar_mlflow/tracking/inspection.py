@@ -26,9 +26,7 @@ FIX = "cifar-mlflow doctor --fix"
 
 
 def other_server(store: Store) -> Iterator[Finding]:
-    """A server of another version of MLflow than is installed here; a database was compared when it was opened."""
-    if not store.uri.startswith("http"):
-        return
+    """Whether the server's MLflow is of another version than is installed here."""
     import mlflow
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request

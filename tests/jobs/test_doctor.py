@@ -1,17 +1,21 @@
 """The doctor: each wreck is named with what to do, --fix repairs what it says, and the second look is clean."""
 
+import http.server
 import json
 import os
 import shutil
 import socket
+import sqlite3
+import threading
 import time
 from pathlib import Path
 
 import forked
+import mlflow
 import pytest
 from support import TINY_TRAINING, move_store
 
-from cifar_mlflow.tracking import lease, processes, registry, spool
+from cifar_mlflow.tracking import inspection, lease, processes, registry, spool
 from cifar_mlflow.tracking import store as tracking_store
 
 NOT_IN_ORDER = 9
@@ -172,7 +176,7 @@ def test_a_store_that_is_in_order(finished, doctor, cifar):
     outcome = cifar("doctor")
     assert outcome.code == 0, outcome.output
     lines = outcome.stdout.splitlines()
-    assert sum(line.startswith("ok ") for line in lines) == 12
+    assert sum(line.startswith("ok ") for line in lines) == 11
     note = " ".join(" ".join(line for line in lines if not line.startswith("ok ")).split())
     place = f"{Path.cwd().parent}/cache/cifar-mlflow"
     assert note == f"note data CIFAR-10 is not on this machine ({place}) do: cifar-mlflow download"
@@ -183,8 +187,10 @@ def test_living_and_foreign_runs_are_left_alone(doctor, make_run, client, monkey
     foreign = make_run({"made_by": "somebody else"})
     recent = make_run({"mlflow.project.entryPoint": "main"}, hours=0)
     elsewhere = make_run({**dead("trial"), "host": "another-machine"})
+    model = client().create_logged_model("0", "half", source_run_id=mine, tags={"weights": "last"})
     code, findings = doctor("--fix")
-    assert (code, about(findings, "runs")) == (0, [])
+    assert (code, about(findings, "runs", "models")) == (0, [])
+    assert str(client().get_logged_model(model.model_id).status) == "PENDING"
     assert {client().get_run(run).info.status for run in (mine, foreign, recent, elsewhere)} == {"RUNNING"}
 
 
@@ -225,8 +231,6 @@ def test_a_store_that_is_down_is_one_finding_and_this_machine_is_looked_at(docto
 
 
 def test_an_older_store_is_told_with_the_command(doctor, work):
-    import sqlite3
-
     with sqlite3.connect(work / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
     code, findings = doctor("--fix")
@@ -296,6 +300,31 @@ def test_packages_of_another_version(doctor, monkeypatch):
     assert (code, told(findings, "numpy 1.26.4 is installed")["remedy"]) == (NOT_IN_ORDER, "pip install 'numpy<3,>=2'")
 
 
+def test_a_directory_that_cannot_be_written(doctor, monkeypatch):
+    monkeypatch.setenv("CIFAR_MLFLOW_STATE", "/proc/nowhere")
+    code, findings = doctor("--fix")
+    assert (code, told(findings, "/proc/nowhere, cannot be written")["severity"]) == (NOT_IN_ORDER, "error")
+
+
+@pytest.mark.parametrize(("version", "told_of"), [("2.9.1", True), (None, False)])
+def test_a_server_of_another_version(version, told_of):
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write((version or mlflow.__version__).encode())
+
+        def log_message(self, *words):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        store = tracking_store.Store(None, f"http://127.0.0.1:{server.server_port}", None)
+        findings = list(inspection.other_server(store))
+    assert [finding.severity for finding in findings] == ["note"] * told_of
+    assert not told_of or f"runs MLflow 2.9.1, and here is {mlflow.__version__}" in findings[0].text
+
+
 def test_little_room(doctor, monkeypatch, work):
     from cifar_mlflow.jobs import local_checks
 
@@ -322,7 +351,10 @@ def test_train_tells_in_one_line_what_earlier_processes_left(doctor, cifar, tiny
     first = cifar("train", "--dataset", tiny, *TINY_TRAINING, "--offline")
     assert "earlier processes" not in first.stderr
     second = cifar("train", "--dataset", tiny, *TINY_TRAINING, "--offline", "--seed", 1)
-    assert second.stderr.splitlines()[0] == "1 run of earlier processes waits to be delivered: cifar-mlflow doctor"
+    assert (
+        second.stderr.splitlines()[0]
+        == "1 run of earlier processes waits to be delivered or closed: cifar-mlflow doctor"
+    )
     third = cifar("train", "--dataset", tiny, "--epochs", 0)
     assert "earlier processes" not in third.stderr
     assert doctor("--fix")[0] == 0
