@@ -22,7 +22,7 @@ from cifar_mlflow.tracking import spool, spool_look
 from cifar_mlflow.tracking.spool import Spool
 
 QUICK, THOROUGH = 200, 4000  # of each of the five: 20,000 in all
-SETTINGS = settings(deadline=5000, suppress_health_check=list(HealthCheck), database=None)
+SETTINGS = settings(deadline=20_000, suppress_health_check=list(HealthCheck), database=None)
 
 
 def fuzz(**strategies):
