@@ -17,10 +17,12 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from cifar_mlflow import words
 from cifar_mlflow.errors import ConfigurationError
 
 BUILT_IN_DATASETS = ("cifar10", "digits")
 # What may differ between two runs of one configuration.
+MOST_VALUES = 100_000  # in a YAML file; the largest of ours has some hundred
 NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "device", "data_dir"})
 
 
@@ -106,6 +108,13 @@ class TrainingConfig(BaseModel):
             raise ValueError("must be a number")
         return value
 
+    @field_validator("dataset", "data_dir")
+    @classmethod
+    def _is_a_path(cls, value: str) -> str:
+        if told := words.fault(value, words.PATH_LIMIT):
+            raise ValueError(f"a path, but {told}")
+        return value
+
     @property
     def trains_on_all(self) -> bool:
         """True if no validation images are held out, as in the report."""
@@ -158,7 +167,21 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise ConfigurationError("it must hold a mapping, such as `activation: prelu`", source)
+    if not _is_small(values):
+        raise ConfigurationError(f"its anchors unfold to more than {MOST_VALUES:,} values, or into themselves", source)
     return {str(key): value for key, value in values.items()}
+
+
+def _is_small(values: object) -> bool:
+    """Whether what a file of a few lines refers to again and again stays of a size that can be copied and printed."""
+    count, left = 1, [values]
+    while left and count <= MOST_VALUES:
+        value = left.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(inner, list | tuple | set):
+            count += len(inner)
+            left += inner
+    return count <= MOST_VALUES
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -167,12 +190,13 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
+            if not isinstance(key_node, yaml.ScalarNode):  # its value is a list, which can be no member of a set
+                continue
+            if key_node.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
                 )
-            if isinstance(key_node, yaml.ScalarNode):
-                seen.add(key_node.value)
+            seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
 
@@ -206,20 +230,21 @@ _AUTO_OR_NUMBER = {"validation_size": 0, "threads": 1}  # option -> its least nu
 
 def _describe(name: str, kind: str, message: str, value: object) -> str:
     option = "--" + name.replace("_", "-")
+    given = words.shown(value) if isinstance(value, str) else repr(value)
     if kind == "extra_forbidden":
         return f"{option}: no such option{_did_you_mean(name)}"
     if name in _AUTO_OR_NUMBER:
-        return f"{option}: {value!r} is refused: must be auto or a whole number, {_AUTO_OR_NUMBER[name]} or more"
+        return f"{option}: {given} is refused: must be auto or a whole number, {_AUTO_OR_NUMBER[name]} or more"
     choices = [str(choice) for choice in get_args(TrainingConfig.model_fields[name].annotation)]
     if kind == "literal_error":
         text = ", ".join(choices)
-        return f"{option}: {value!r} is not one of {text}{_did_you_mean(str(value), choices)}"
+        return f"{option}: {given} is not one of {text}{_did_you_mean(str(value), choices)}"
     if kind == "string_too_short":
-        return f"{option}: {value!r} is refused: must not be empty"
+        return f"{option}: {given} is refused: must not be empty"
     if kind in ("value_error", "missing"):
         message = message.removeprefix("Value error, ")
     message = message.removeprefix("Input ").removeprefix("should be ")
-    return f"{option}: {value!r} is refused: must be {message.removeprefix('must be ')}"
+    return f"{option}: {given} is refused: must be {message.removeprefix('must be ')}"
 
 
 def _did_you_mean(word: str, known: list[str] | None = None) -> str:

@@ -8,7 +8,8 @@
     │   └── Diverged            5   the loss is not finite
     ├── ModelError              6   a model that cannot be found, loaded or asked
     ├── PromotionRefused        7   a gate did not let the model through, or there is nothing to roll back to
-    └── NotReproduced           8   a run done again came to other numbers
+    ├── NotReproduced           8   a run done again came to other numbers
+    └── NotInOrder              9   `doctor` has found what is not in order
     Interrupted               130   Ctrl-C; 143 after SIGTERM (a KeyboardInterrupt: no `except Exception` swallows it)
 
 The message says what is wrong, where, and what to do; the command line prints it and exits with the code.
@@ -76,6 +77,12 @@ class NotReproduced(CifarMlflowError):
     """A run that was done again differs from the original."""
 
     exit_code = 8
+
+
+class NotInOrder(CifarMlflowError):
+    """Something around the runs is not in order, and was not put right."""
+
+    exit_code = 9
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,10 +1,11 @@
-"""What one run was, as plain data: tracking fills these records, analysis reads them."""
+"""Plain data that one part of the package fills and another reads: what a run was, and what `doctor` has found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,3 +45,17 @@ class RunRecord:
     url: str | None = None
     """The run's page in MLflow's user interface."""
     tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that `doctor` tells: `text` says what and where, `remedy` what to do about it.
+
+    A note is only good to know. `fix` puts right what is found, if that is safe: it looks again before it acts, and
+    returns what it has done, or raises a CifarMlflowError.
+    """
+
+    severity: Literal["error", "warning", "note"]
+    text: str
+    remedy: str = ""
+    fix: Callable[[], str] | None = None

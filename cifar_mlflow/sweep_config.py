@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifar_mlflow import space as spaces
+from cifar_mlflow import words
 from cifar_mlflow.config import PositiveInt, TrainingConfig, as_option, read_yaml, resolve
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.space import Parameter
@@ -188,6 +189,8 @@ def _base_faults(base: Mapping[str, Any]) -> list[str]:
 
 
 def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
+    if spec.experiment is not None and (told := words.fault(spec.experiment, words.NAME_LIMIT)):
+        yield f"experiment: {words.shown(spec.experiment)} is refused: {told}"
     if spec.sampler == "grid":
         if spec.trials is not None:
             yield "trials: the grid sampler tries every combination; leave it out, or give budget: {runs: N}"
@@ -261,6 +264,7 @@ def _describe(entry: Any, values: Mapping[str, Any]) -> str:
     path = [str(part) for part in entry["loc"]]
     name = path[0]
     value = values.get(name)
+    value = f"{value[:57]}..." if isinstance(value, str) and len(value) > 60 else value
     if entry["type"] == "extra_forbidden":
         where = ": ".join(path[:-1])
         known = ", ".join(Budget.model_fields if where else SweepConfig.model_fields)

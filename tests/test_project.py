@@ -17,18 +17,19 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cifar_mlflow"
 WINGS = ("learning", "tracking", "tuning", "analysis")
 # What a part may import of the package, besides itself.
-BASE = {"config", "errors", "records", "space", "state", "sweep_config"}
+BASE = {"config", "errors", "records", "space", "state", "sweep_config", "words"}
 ALLOWED = {
     **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | set(WINGS),
     "cli": BASE | {"jobs"},
     "__main__": {"cli"},
-    "config": {"errors"},
+    "config": {"errors", "words"},
     "space": {"config", "errors"},
     "state": {"errors"},
-    "sweep_config": {"config", "errors", "space"},
+    "sweep_config": {"config", "errors", "space", "words"},
     "errors": set(),
     "records": set(),
+    "words": set(),
     "__init__": set(),
 }
 NOT_IN_WING = {"learning": {"mlflow", "optuna"}, "analysis": {"mlflow", "optuna", "torch"}, "tracking": {"torch"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
         below.step(epochs, history["lr"], where="mid", color=RATE)
         below.set(xlabel="epoch", ylabel="rate", ylim=(0, 1.15 * max(history["lr"])))
         below.grid(alpha=0.25)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(_plain(title), fontsize=11)
     return _png(figure)
 
 
@@ -70,7 +71,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) 
             color = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(title, fontsize=11)
+    axes.set_title(_plain(title), fontsize=11)
     return _png(figure)
 
 
@@ -90,7 +91,7 @@ def gallery(
         text = f"{truth[position]}\ntaken for {predicted[position]} ({confidence[position]:.0f}%)"
         axes.set_title(_plain(text), fontsize=8)
         axes.axis("off")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(_plain(title), fontsize=11)
     return _png(figure)
 
 
@@ -106,5 +107,9 @@ def _plain(text: str) -> str:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks is drawn as boxes; that is no reason to warn whoever trains.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support")
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

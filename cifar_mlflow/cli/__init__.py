@@ -11,7 +11,8 @@ import click
 
 from cifar_mlflow import __version__
 from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
-from cifar_mlflow.errors import CifarMlflowError, Interrupted
+from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
+from cifar_mlflow.words import fault, redact, shown
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -26,6 +27,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
+        _check_words(sys.argv[1:])
         cli.main(standalone_mode=False)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
@@ -33,7 +35,7 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except CifarMlflowError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {redact(str(error))}", err=True)
         sys.exit(error.exit_code)
     except (Interrupted, click.Abort, KeyboardInterrupt) as error:
         # click makes an Abort of every KeyboardInterrupt; what it was is the cause.
@@ -44,11 +46,18 @@ def main() -> None:
         if os.environ.get("CIFAR_MLFLOW_DEBUG"):
             raise
         click.echo(
-            f"error: this should not have happened ({type(error).__name__}: {error}). "
+            f"error: this should not have happened ({type(error).__name__}: {redact(str(error))}). "
             "Set CIFAR_MLFLOW_DEBUG=1 to see where, and report it",
             err=True,
         )
         sys.exit(1)
+
+
+def _check_words(words: list[str]) -> None:
+    """Bytes that are no text would fail deep in some library, each time in another one."""
+    for word in words:
+        if told := fault(word, len(word), allowed="\n\r\t"):
+            raise ConfigurationError(f"{shown(word)} is refused: {told}", "command line")
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -65,7 +74,7 @@ def cli() -> None:
 
     Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 1 a fault of this
     program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 7 not promoted,
-    8 not reproduced, 130 and 143 interrupted.
+    8 not reproduced, 9 not in order (doctor), 130 and 143 interrupted.
     """
 
 
@@ -82,5 +91,6 @@ for command in (
     setup.download,
     setup.check,
     setup.sync,
+    setup.doctor,
 ):
     cli.add_command(command)

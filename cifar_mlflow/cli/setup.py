@@ -1,10 +1,18 @@
-"""download, check and sync: the data and the tracking store."""
+"""download, check, sync and doctor: the data, the tracking store, and what earlier processes have left."""
 
 from __future__ import annotations
 
+import textwrap
+from typing import TYPE_CHECKING
+
 import click
 
-from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.errors import NotInOrder, TrackingError
+
+if TYPE_CHECKING:
+    from cifar_mlflow.jobs.doctor import Report
+
+WIDTH = 110
 
 
 @click.command()
@@ -49,3 +57,47 @@ def sync() -> None:
         raise TrackingError(f"{len(outcome.waiting)} runs still wait; {name}: {reason}")
     if not outcome.delivered:
         click.echo("nothing waits to be delivered")
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="put right what is safe to put right")
+@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+def doctor(fix: bool, form: str) -> None:
+    """Look at everything around the runs, and say what is not in order and what to do.
+
+    The store, runs of processes that are gone, what waits to be delivered, checkpoints, models and aliases, the data,
+    packages, room on the disks. Nothing is changed without --fix, which delivers what waits, closes runs of dead
+    processes of this machine, repairs aliases, and removes what is of no more use. Exit code 9 if anything is left.
+    """
+    from cifar_mlflow.jobs.doctor import doctor as job
+
+    report = job(fix=fix)
+    click.echo(report.as_json() if form == "json" else _table(report))
+    if report.left:
+        what = "1 finding" if report.left == 1 else f"{report.left} findings"
+        possible = any(result.finding.fix for result in report.results if result.is_open) and not fix
+        raise NotInOrder(
+            f"{what} to see to{'; `cifar-mlflow doctor --fix` puts right what is safe' if possible else ''}"
+        )
+
+
+def _table(report: Report) -> str:
+    """A line a check that is in order; then each finding, with what to do or what was done below it."""
+    lines = [f"ok       {name:<11}  {text}" for name, text in report.well.items()]
+    indent = " " * 22
+    for result in report.results:
+        finding = result.finding
+        head = f"{'fixed' if result.fixed else finding.severity:<8} {result.check:<11}  "
+        lines += _wrapped(finding.text, head, indent)
+        if result.outcome:
+            lines += _wrapped(result.outcome, f"{indent}{'done: ' if result.fixed else 'not fixed: '}", indent)
+        elif finding.remedy:
+            lines += _wrapped(finding.remedy, f"{indent}do: ", indent)
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, head: str, indent: str) -> list[str]:
+    # Commands are to be copied: nothing is broken within a word, and a long line may be longer.
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )

@@ -9,6 +9,7 @@ import click
 
 from cifar_mlflow.config import TrainingConfig, as_option, read_yaml, resolve
 from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.words import NAME_LIMIT, fault, shown
 
 
 def _config_options(command: Any) -> Any:
@@ -59,6 +60,11 @@ def train(
     unknown, stray = _leftovers(context.args)
     names = {"--experiment": experiment, "--run-name": run_name}
     stray += [f"{option}: must not be empty" for option, name in names.items() if name is not None and not name.strip()]
+    stray += [
+        f"{option}: {shown(name)} is refused: {told}"
+        for option, name in names.items()
+        if name is not None and (told := fault(name, NAME_LIMIT))
+    ]
     values, source = {**from_file, **given, **unknown}, f"options and {config_file}" if config_file else "options"
     if offline and resume is not None:
         stray.append("--offline: --resume needs the tracking store that has the run")

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from cifar_mlflow.words import redact
+
 if TYPE_CHECKING:
     from cifar_mlflow.learning.training import EpochResult
     from cifar_mlflow.tracking.outbox import SpooledRecorder
@@ -84,7 +86,7 @@ def bar(total: int, description: str, unit: str) -> Iterator[Callable[[int], obj
 
 def say(text: str) -> None:
     """A line on standard error that leaves a bar intact."""
-    tqdm.write(text, file=sys.stderr)
+    tqdm.write(redact(text), file=sys.stderr)
     sys.stderr.flush()
 
 

@@ -23,6 +23,7 @@ from cifar_mlflow.tracking.history import FoundModel
 from cifar_mlflow.tracking.lease import lease
 from cifar_mlflow.tracking.recorder import Recorder, mark_job
 from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.words import NAME_LIMIT, REASON_LIMIT, fault, shown
 
 PROMOTED, REFUSED, ALREADY, DRY_RUN = "promoted", "refused", "already there", "dry run"
 
@@ -120,11 +121,14 @@ def _check(model: str | None, best_of: str | None, name: str | None, alias: str,
     if not 0 < bars.significance < 1:
         faults.append(f"--significance: {bars.significance:g} is refused: must lie between 0 and 1, such as 0.05")
     if name is not None and (not name.strip() or re.search(r"[/:@]", name)):
-        faults.append(f"--name: {name!r} is refused: must not be empty, and not contain / : or @")
+        faults.append(f"--name: {shown(name)} is refused: must not be empty, and not contain / : or @")
+    for option, text, limit in (("--name", name, NAME_LIMIT), ("--force", force, REASON_LIMIT)):
+        if text and (told := fault(text, limit, allowed="" if option == "--name" else "\n\t")):
+            faults.append(f"{option}: {shown(text)} is refused: {told}")
     if not re.fullmatch(r"[A-Za-z_][\w-]*", alias) or alias.lower() == "latest" or re.fullmatch(r"v\d+", alias):
-        faults.append(f"--alias: {alias!r} is refused: must be a word such as champion, but not latest or v1")
+        faults.append(f"--alias: {shown(alias)} is refused: must be a word such as champion, but not latest or v1")
     if alias.startswith("previous"):
-        faults.append(f"--alias: {alias!r} is refused: it is kept for the version that rollback brings back")
+        faults.append(f"--alias: {shown(alias)} is refused: it is kept for the version that rollback brings back")
     if force is not None and not force.strip():
         faults.append("--force: must say why")
     if faults:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cifar_mlflow.errors import PromotionRefused
+from cifar_mlflow.errors import ConfigurationError, PromotionRefused
 from cifar_mlflow.jobs import interruption
 from cifar_mlflow.jobs.progress import say
 from cifar_mlflow.tracking import registry
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.lease import lease
 from cifar_mlflow.tracking.recorder import mark_job
+from cifar_mlflow.words import REASON_LIMIT, fault, shown
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,13 @@ def rollback(name: str, *, alias: str = registry.CHAMPION, reason: str = "") -> 
     """Moves the alias back to the version that held it before; as often as there is one.
 
     Raises:
+        ConfigurationError: the reason is too long, or no text.
         ModelError: there is no such registered model.
         PromotionRefused: no other version has held the alias before.
         TrackingError: the store cannot be read or written.
     """
+    if told := fault(reason, REASON_LIMIT, allowed="\n\t"):
+        raise ConfigurationError(f"--reason: {shown(reason)} is refused: {told}", "options")
     store = tracking_store.connect()
     mark_job(store)
     registry.find(store, name)

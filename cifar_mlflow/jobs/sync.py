@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.jobs.progress import say
 from cifar_mlflow.state import spool_directory
-from cifar_mlflow.tracking import delivery, spool
+from cifar_mlflow.tracking import delivery, spool, spool_look
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.recorder import mark_job
 from cifar_mlflow.tracking.spool import Spool
 from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.words import redact
 
 
 @dataclass
@@ -44,27 +46,42 @@ def deliver(store: Store, which: Callable[[dict[str, str]], bool]) -> SyncOutcom
     """Delivers the spools of those runs whose first tags `which` accepts."""
     outcome = SyncOutcome()
     for directory in spool.spools(spool_directory()):
-        first = spool.first_record(directory)
-        if not which(first.get("tags", {})):
-            continue
-        name = str(first.get("name", directory.name))
-        try:
-            opened = Spool(directory)
-        except TrackingError:
-            outcome.busy.append(name)
-            continue
-        try:
-            if opened.damaged:
-                outcome.damaged[name] = opened.damaged
-            refused = delivery.deliver_all(store, opened)
-            outcome.delivered.append(f"{name} (run {opened.run_id})")
-            if refused:
-                outcome.refused[name] = refused
-        except TrackingError as error:
-            outcome.waiting[name] = str(error)
-        finally:
-            opened.close()
+        if which(spool.first_record(directory).get("tags", {})):
+            deliver_one(store, directory, outcome)
     return outcome
+
+
+def deliver_one(store: Store, directory: Path, outcome: SyncOutcome) -> None:
+    """Delivers one spool, and adds what became of it to `outcome`."""
+    name = str(spool.first_record(directory).get("name", directory.name))
+    try:
+        opened = Spool(directory)
+    except TrackingError as error:
+        if not spool_look.is_busy(directory):
+            outcome.waiting[name] = str(error)
+        else:
+            outcome.busy.append(name)
+        return
+    try:
+        if opened.damaged:
+            outcome.damaged[name] = opened.damaged
+        refused = delivery.deliver_all(store, opened)
+        outcome.delivered.append(f"{name} (run {opened.run_id})")
+        if refused:
+            outcome.refused[name] = refused
+    except TrackingError as error:
+        outcome.waiting[name] = str(error)
+    except Exception as error:  # whatever a broken server makes of MLflow's client, it is tried again
+        outcome.waiting[name] = redact(f"{type(error).__name__}: {error}")
+    finally:
+        opened.close()
+
+
+def hint() -> None:
+    """One line on standard error if earlier processes have left spools; only the directory is looked at."""
+    if count := len(spool_look.abandoned(spool_directory())):
+        runs, wait = ("run", "waits") if count == 1 else ("runs", "wait")
+        say(f"{count} {runs} of earlier processes {wait} to be delivered or closed: cifar-mlflow doctor")
 
 
 def tell(outcome: SyncOutcome) -> None:
@@ -73,6 +90,6 @@ def tell(outcome: SyncOutcome) -> None:
         for reason in reasons:
             say(f"{name}: the store refuses for good: {reason}")
     for name, count in outcome.damaged.items():
-        say(f"{name}: {count} records were damaged on disk and are lost; they are kept beside the spool")
+        say(f"{name}: {count} records were damaged on disk and are lost; what is left of them is kept beside the spool")
     for name in outcome.busy:
         say(f"{name}: still being written by its own process, which delivers it")

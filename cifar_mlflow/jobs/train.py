@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from cifar_mlflow.config import TrainingConfig, without_effect
 from cifar_mlflow.errors import ConfigurationError, TrackingError
-from cifar_mlflow.jobs import interruption, train_record
+from cifar_mlflow.jobs import interruption, sync, train_record
 from cifar_mlflow.jobs.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
 from cifar_mlflow.jobs.progress import TrainingProgress, say, warn
 from cifar_mlflow.tracking import store as tracking_store
@@ -72,6 +72,7 @@ def train(
     for text in without_effect(config):
         warn(text)
     keeper = Keeper()
+    sync.hint()
     store = None if offline else tracking_store.connect()
     if store and store.project_run_id and (experiment or run_name):
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
@@ -82,7 +83,7 @@ def train(
     hardware.choose_device(config)
     dataset = data.load(config)
     experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
-    run_name = run_name or f"{dataset.name}-{config.activation}-{config.optimizer}-seed{config.seed}"
+    run_name = run_name or f"{dataset.name[:150]}-{config.activation}-{config.optimizer}-seed{config.seed}"
     begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
     start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
     with keeper:

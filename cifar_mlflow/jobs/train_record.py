@@ -15,6 +15,7 @@ from cifar_mlflow.tracking import provenance, views
 from cifar_mlflow.tracking.model_files import ExportedModel
 from cifar_mlflow.tracking.outbox import SpooledRecorder
 from cifar_mlflow.tracking.resumption import Recorded
+from cifar_mlflow.words import redact
 
 if TYPE_CHECKING:
     import torch
@@ -216,7 +217,7 @@ def log_failure(
     run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, history: History, error: BaseException
 ) -> None:
     killed = isinstance(error, KeyboardInterrupt | Pruned)
-    reason = str(error) or type(error).__name__
+    reason = redact(str(error)) or type(error).__name__
     epochs = len(history.results)
     try:
         note = f"{_sentence(config, dataset)} Ended after {epochs} of {config.epochs} epochs: {reason}"

@@ -7,12 +7,13 @@ import os
 import pickle
 import socket
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from cifar_mlflow.errors import DataError
+from cifar_mlflow.records import Finding
 
 ENVIRONMENT_VARIABLE = "CIFAR_MLFLOW_DATA"
 FOLDER = "cifar-10-batches-py"
@@ -31,22 +32,54 @@ def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     from torchvision.datasets import CIFAR10
 
     place = locate(data_dir)
-    batches = dict([*CIFAR10.train_list, *CIFAR10.test_list])
     meta = CIFAR10.meta["filename"]
-    contents = _member_reader(place)
     arrays: dict[str, dict[str, object]] = {}
-    for name, md5 in {**batches, meta: CIFAR10.meta["md5"]}.items():
-        data = contents(name)
-        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
-            raise DataError(
-                f"{place}: {name} is not the official file (its md5 differs); delete it and fetch CIFAR-10 again"
-            )
+    for name, data in _official_files(place):
         # Unpickled only now that the bytes are known to be the official ones.
         arrays[name] = pickle.loads(data, encoding="latin1")
     train = [arrays[name] for name, _ in CIFAR10.train_list]
     test = [arrays[name] for name, _ in CIFAR10.test_list]
     classes = tuple(str(name) for name in arrays[meta][CIFAR10.meta["key"]])  # type: ignore[attr-defined]
     return (*_stack(train), *_stack(test), classes, str(place))
+
+
+def _official_files(place: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each of CIFAR-10's files; DataError at the first that is not the official one."""
+    from torchvision.datasets import CIFAR10
+
+    contents = _member_reader(place)
+    for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list, (CIFAR10.meta["filename"], CIFAR10.meta["md5"])]:
+        data = contents(name)
+        if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+            raise DataError(
+                f"{place}: {name} is not the official file (its md5 differs); delete it and fetch CIFAR-10 again"
+            )
+        yield name, data
+
+
+def inspect() -> Iterator[Finding]:
+    """What is wrong with CIFAR-10 where $CIFAR_MLFLOW_DATA says, else in the user's cache; nothing is downloaded."""
+    given = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    directory = Path(given).expanduser() if given else cache_directory()
+    place = _find(directory)
+    if place is None and given:
+        remedy = f"name the directory that holds {FOLDER} or {ARCHIVE}, or unset the variable"
+        yield Finding("error", f"CIFAR-10 is not in {directory}, which ${ENVIRONMENT_VARIABLE} names", remedy)
+    elif place is None:
+        yield Finding("note", f"CIFAR-10 is not on this machine ({directory})", "cifar-mlflow download")
+    else:
+        try:
+            for _ in _official_files(place):
+                pass
+        except DataError as error:
+            yield Finding("error", str(error), f"delete {place} and run cifar-mlflow download")
+
+
+def cache_directory() -> Path:
+    """The user's cache, the only place that is downloaded to."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("cifar-mlflow")
 
 
 def locate(data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
@@ -67,9 +100,7 @@ def locate(data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
                 "or use --dataset digits, which needs no files"
             )
         return found
-    import platformdirs
-
-    cache = platformdirs.user_cache_path("cifar-mlflow")
+    cache = cache_directory()
     return _find(cache) or _download(cache, timeout)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.tracking import model_files
 from cifar_mlflow.tracking.recorder import Recorder
 from cifar_mlflow.tracking.spool import Record, Spool
 from cifar_mlflow.tracking.store import Store, translated_errors
@@ -68,6 +69,9 @@ class Delivery:
         """The run of a spool that began offline; one that was made before the last try was broken off is taken."""
         if self._spool.run_id is not None:
             return
+        if "timestamp" not in values:  # the store made the run, which gave the spool its name
+            self._spool.keep_run_id(self._spool.directory.name)
+            return
         experiment_id = self._store.experiment_id(values["experiment"])
         name = self._spool.directory.name
         with translated_errors(self._store.uri):
@@ -99,7 +103,14 @@ class Delivery:
 
     def _model(self, run: Recorder, record: Record) -> None:
         key = f"{self._spool.directory.name}-{record.number}"
-        run.log_saved_model(self._payload(record), record.values["metrics"], record.values["timestamp"], key)
+        payload = self._payload(record)
+        try:
+            model_files.about(payload)
+        except Exception as error:  # whatever is wrong with the file, each parser raises its own
+            raise Refused(
+                f"the files of write {record.number} in {self._spool.directory} are damaged ({error})"
+            ) from None
+        run.log_saved_model(payload, record.values["metrics"], record.values["timestamp"], key)
 
     def _finish(self, run: Recorder, record: Record) -> None:
         run.finish(record.values["status"], record.values["timestamp"])

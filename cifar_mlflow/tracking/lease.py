@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import processes
@@ -65,6 +66,18 @@ def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) ->
             store.client.delete_registered_model_tag(name, key)
 
 
+def left_behind(store: Store, name: str) -> list[str]:
+    """Who left a ticket at the registered model, and is gone: process NUMBER on HOST."""
+    with translated_errors(store.uri):
+        found = _written(store, name).values()
+    return [f"process {ticket['process_id']} on {ticket['host']}" for ticket in found if _is_over(ticket)]
+
+
+def clear(store: Store, name: str) -> None:
+    """Removes the tickets of those that are gone."""
+    _tickets(store, name)
+
+
 def _must_wait(store: Store, name: str, key: str, number: int) -> bool:
     others = {other: ticket for other, ticket in _tickets(store, name).items() if other != key}
     return any(not ticket["number"] or (ticket["number"], other) < (number, key) for other, ticket in others.items())
@@ -78,11 +91,10 @@ def _write(store: Store, name: str, key: str, number: int) -> float:
     return expires
 
 
-def _tickets(store: Store, name: str) -> dict[str, dict[str, int]]:
+def _tickets(store: Store, name: str) -> dict[str, dict[str, Any]]:
     """The tickets of living processes, by key; the others are removed."""
     with translated_errors(store.uri):
-        tags = store.client.get_registered_model(name).tags
-        found = {key: json.loads(value) for key, value in tags.items() if key.startswith(PREFIX)}
+        found = _written(store, name)
         for key in [key for key, ticket in found.items() if _is_over(ticket)]:
             del found[key]
             with suppress(Exception):  # another process may have removed it first
@@ -90,7 +102,12 @@ def _tickets(store: Store, name: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def _is_over(ticket: dict[str, str]) -> bool:
+def _written(store: Store, name: str) -> dict[str, dict[str, Any]]:
+    tags = store.client.get_registered_model(name).tags
+    return {key: json.loads(value) for key, value in tags.items() if key.startswith(PREFIX)}
+
+
+def _is_over(ticket: dict[str, Any]) -> bool:
     if processes.is_elsewhere(ticket):
         return time.time() > float(ticket["expires"])
     return not processes.is_alive(ticket)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking import integrity, model_files
+from cifar_mlflow.tracking import integrity, model_files, processes
 from cifar_mlflow.tracking.model_files import ExportedModel
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store, redact, translated_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
@@ -30,6 +30,8 @@ class Recorder:
     @classmethod
     def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Recorder:
         """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
+        # From the first: a run that is broken off at once must tell whose it was.
+        tags = {**processes.process_tags(), **tags}
         with translated_errors(store.uri):
             if store.project_run_id:
                 run = store.client.get_run(store.project_run_id)
@@ -38,8 +40,9 @@ class Recorder:
                         f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
                     )
             else:
-                # With its tags from the first: a run that is broken off at once must tell whose it was.
                 run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
+                if not run.info.run_id:
+                    raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
             recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
             if store.project_run_id:
                 recorder.set_tags(tags)

@@ -8,6 +8,7 @@ that somebody moved by other means becomes a move of its own, by `outside`.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -96,20 +97,23 @@ def find(store: Store, name: str) -> RegisteredModel:
 
 def exists(store: Store, name: str) -> bool:
     """Whether there is a registered model of that name."""
-    quoted = name.replace("'", "''")
     with translated_errors(store.uri):
-        return any(model.name == name for model in store.client.search_registered_models(f"name='{quoted}'"))
+        return any(model.name == name for model in store.client.search_registered_models(_condition(name)))
+
+
+def _condition(name: str) -> str | None:
+    """MLflow's filter for a name; None, for all, if it holds what MLflow cannot read between quotation marks."""
+    return f"name='{name}'" if re.fullmatch(r"[\w. -]+", name) else None
 
 
 def versions(store: Store, name: str) -> list[ModelVersion]:
     """Every version of the registered model, the oldest first."""
     found: list[ModelVersion] = []
     token = None
-    quoted = name.replace("'", "''")
     with translated_errors(store.uri):
         while True:
-            page = store.client.search_model_versions(f"name='{quoted}'", page_token=token)
-            found += page
+            page = store.client.search_model_versions(_condition(name), page_token=token)
+            found += [version for version in page if version.name == name]
             token = page.token
             if not token:
                 return sorted(found, key=lambda version: int(version.version))
@@ -135,9 +139,9 @@ def describe_version(
 ) -> None:
     """Writes a version's description and `tags`, and removes the tags `gone`."""
     with translated_errors(store.uri):
-        store.client.update_model_version(name, version, description[:DESCRIPTION_LIMIT])
+        store.client.update_model_version(name, version, redact(description)[:DESCRIPTION_LIMIT])
         for key, value in tags.items():
-            store.client.set_model_version_tag(name, version, key, value[:5000])
+            store.client.set_model_version_tag(name, version, key, redact(value)[:5000])
         present = store.client.get_model_version(name, version).tags
         for key in set(gone) & set(present):
             store.client.delete_model_version_tag(name, version, key)
@@ -173,6 +177,24 @@ def held(record: list[Move]) -> list[str | None]:
         if not stack or stack[-1] != move.version:
             stack.append(move.version)
     return stack
+
+
+def faults(store: Store, name: str, alias: str) -> list[str]:
+    """What `repair` would put right; nothing is written."""
+    actual, previous = holder(store, name, alias), previous_alias(alias)
+    record = moves(store, name, alias)
+    told = [
+        f"the {move.action} of version {move.version} as {alias} ({move.time}, by {move.by}) was begun and never ended"
+        for move in record
+        if move.state == "intended"
+    ]
+    record = [replace(move, state="done") if move.version == actual else move for move in record]
+    stack = held(record)
+    if actual != (stack[-1] if stack else None):
+        told.append(f"{alias} names version {actual}, by its record version {stack[-1] if stack else None}")
+    elif (named := holder(store, name, previous)) != (wanted := before(store, name, record)):
+        told.append(f"{previous} names version {named}, and a rollback would bring back version {wanted}")
+    return told
 
 
 def repair(store: Store, name: str, alias: str) -> list[Move]:

@@ -62,7 +62,7 @@ def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
     """
     count, refused = 0, []
     for directory in spool.spools(spool_directory()):
-        if run_id not in (directory.name, spool.run_id(directory)):
+        if run_id not in (directory.name, spool.run_id_of(directory)):
             continue
         try:
             opened = Spool(directory)

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from cifar_mlflow.words import redact
+
 PROCESS = Path(__file__).with_name("smoke_process.py")
 TIMEOUT = 300  # seconds; most of what it takes are the imports of torch and MLflow
 LOADER = "mlflow.pytorch"
@@ -60,7 +62,7 @@ def run(uri: str, tracking_uri: str) -> SmokeResult:
             return SmokeResult(fault=f"did not answer within {TIMEOUT} s")
         if not result.exists():
             lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
-            return SmokeResult(fault=(lines[-1] if lines else f"ended with exit code {ended.returncode}")[:500])
+            return SmokeResult(fault=redact(lines[-1] if lines else f"ended with exit code {ended.returncode}")[:500])
         return read_result(result)
 
 

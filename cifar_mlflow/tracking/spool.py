@@ -7,12 +7,15 @@ A spool is a directory in the state directory, named by the run:
     run_id        the run's id in the store, once there is one
     payload/N/    the files that record N is about
     lock          held by the process that writes the spool or delivers from it
+
+What of a log could not be read is kept beside the spool, as NAME.damaged.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -21,6 +24,19 @@ from pathlib import Path
 from typing import Any
 
 from cifar_mlflow.errors import TrackingError
+
+# What each kind of record must hold; a line that holds anything else was not written here.
+CONTENTS: dict[str, dict[str, type]] = {
+    "run": {"experiment": str, "name": str, "tags": dict},
+    "parameters": {"parameters": dict},
+    "metrics": {"metrics": dict, "step": int, "timestamp": int},
+    "tags": {"tags": dict},
+    "dataset": {"name": str, "digest": str, "source": str, "profile": dict, "context": str},
+    "files": {},
+    "model": {"metrics": dict, "timestamp": int},
+    "finish": {"status": str, "timestamp": int},
+}
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -48,14 +64,14 @@ class Spool:
             (directory / "payload").mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(directory / "lock")
             self._lock.acquire(timeout=0)
-            records, whole = _read(self._log)
+            records, whole = read_log(self._log)
             self._set_aside(whole)
         except Timeout:
             raise TrackingError(f"{directory} is in use by another process, which is writing that run") from None
         except OSError as error:
             raise TrackingError(f"{directory} cannot be written ({error.strerror}); set $CIFAR_MLFLOW_STATE") from None
         self._written = len(records)
-        self.delivered = min(_number(self.directory / "delivered"), self._written)
+        self.delivered = min(delivered_in(self.directory), self._written)
 
     @property
     def _log(self) -> Path:
@@ -66,7 +82,7 @@ class Spool:
         content = self._log.read_bytes() if self._log.exists() else b""
         self.damaged = content[whole:].count(b"\n")
         if self.damaged:
-            (self.directory / "records.damaged").write_bytes(content[whole:])
+            damaged_beside(self.directory).write_bytes(content[whole:])
         with self._log.open("ab") as log:
             log.truncate(whole)
 
@@ -78,7 +94,7 @@ class Spool:
     @property
     def run_id(self) -> str | None:
         """The run's id in the store, if it is there already."""
-        return run_id(self.directory)
+        return run_id_of(self.directory)
 
     def keep_run_id(self, run_id: str) -> None:
         _replace(self.directory / "run_id", run_id)
@@ -114,7 +130,7 @@ class Spool:
 
     def pending(self) -> list[Record]:
         """The records that have not been delivered, in order."""
-        records, _ = _read(self._log)
+        records, _ = read_log(self._log)
         return records[self.delivered :]
 
     def mark_delivered(self, number: int) -> None:
@@ -132,43 +148,73 @@ class Spool:
 
 def spools(directory: Path) -> list[Path]:
     """The spools in `directory`, the oldest first."""
-    found = [path.parent for path in directory.glob("*/records.log")]
-    return sorted(found, key=lambda path: (path.stat().st_mtime, path.name))
+    return sorted((path.parent for path in directory.glob("*/records.log")), key=lambda path: (_age(path), path.name))
 
 
-def run_id(directory: Path) -> str | None:
-    """The id of the run that the spool is of, without opening it; None if no store has made the run yet."""
-    path = directory / "run_id"
-    return path.read_text(encoding="utf-8") if path.exists() else None
+def damaged_beside(directory: Path) -> Path:
+    """Where that part of a spool's log is kept that cannot be read."""
+    return directory.with_name(f"{directory.name}.damaged")
 
 
 def first_record(directory: Path) -> Mapping[str, Any]:
     """What the spool's first record says, without opening it; empty if there is none."""
-    records, _ = _read(directory / "records.log")
+    records, _ = read_log(directory / "records.log")
     return records[0].values if records else {}
 
 
-def _read(log: Path) -> tuple[list[Record], int]:
+def _age(directory: Path) -> float:
+    try:
+        return directory.stat().st_mtime
+    except OSError:  # its process has just delivered it
+        return 0.0
+
+
+def run_id_of(directory: Path) -> str | None:
+    """The run id that the spool in `directory` notes; None if it has none, or no valid one."""
+    try:
+        text = (directory / "run_id").read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+    return text if RUN_ID.fullmatch(text) else None
+
+
+def read_log(log: Path) -> tuple[list[Record], int]:
     """The records up to the first damaged one, and the number of bytes that they take."""
-    content = log.read_bytes() if log.exists() else b""
+    try:
+        content = log.read_bytes()
+    except FileNotFoundError:
+        return [], 0
     records: list[Record] = []
     whole = 0
     for line in content.splitlines(keepends=True):
-        checksum, _, text = line.rstrip(b"\n").partition(b" ")
-        try:
-            if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):
-                break
-            values = json.loads(text)
-            records.append(Record(len(records), values.pop("kind"), values))
-        except (ValueError, KeyError, AttributeError):
+        record = _parse(line, len(records))
+        if record is None:
             break
+        records.append(record)
         whole += len(line)
     return records, whole
 
 
-def _number(path: Path) -> int:
+def _parse(line: bytes, number: int) -> Record | None:
+    """The record in a line of the log; None if the line is torn or damaged."""
+    checksum, _, text = line.rstrip(b"\n").partition(b" ")
     try:
-        return max(0, int(path.read_text(encoding="utf-8")))
+        if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):
+            return None
+        values = json.loads(text)
+        kind = values.pop("kind")
+        wanted = CONTENTS[kind]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    if not all(isinstance(values.get(name), kinds) for name, kinds in wanted.items()):
+        return None
+    return Record(number, kind, values)
+
+
+def delivered_in(directory: Path) -> int:
+    """How many of its records the spool in `directory` notes as delivered."""
+    try:
+        return max(0, int((directory / "delivered").read_text(encoding="utf-8")))
     except (OSError, ValueError):
         return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import socket
 import sqlite3
 import tempfile
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking.patience import PatientClient
+from cifar_mlflow.words import redact as redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -109,11 +109,6 @@ def environment_experiment(store: Store | None) -> str | None:
         with translated_errors(store.uri):
             return str(store.client.get_experiment(experiment_id).name)
     return None
-
-
-def redact(text: str) -> str:
-    """`text` without the user name and password of any URI in it."""
-    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
 
 
 @contextmanager

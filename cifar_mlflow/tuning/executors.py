@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -25,6 +26,7 @@ from types import FrameType
 from typing import Any
 
 from cifar_mlflow.errors import CifarMlflowError, Interrupted
+from cifar_mlflow.words import redact
 
 Tell = Callable[[Any], bool]
 Task = Callable[[Any, Tell], Any]
@@ -223,9 +225,9 @@ def _work(connection: Connection, task: Task, prepare: Callable[[], None], log: 
 def _reason(error: Exception) -> str:
     """The error in words; where it is none that a user can cause, the log gets the whole of it."""
     if isinstance(error, CifarMlflowError):
-        return str(error)
-    traceback.print_exc()
-    return f"{type(error).__name__}: {error}"
+        return redact(str(error))
+    print(redact(traceback.format_exc()), file=sys.stderr)
+    return redact(f"{type(error).__name__}: {error}")
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -78,7 +78,7 @@ def test_a_database_whose_driver_is_not_installed(refused_store):
         (403, b"no", "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
         (404, b"nothing here", "failed with error code 404"),
         (200, b"<html>Welcome</html>", "the response body was not in a valid JSON format"),
-        (200, b"{}", "Invalid value"),
+        (200, b"{}", "does not answer as an MLflow server: its runs have no id"),
     ],
 )
 def test_a_server_of_another_kind(refused_store, status, body, message):

@@ -1,0 +1,173 @@
+"""Look at everything around the runs, say what is not in order, and put right what is safe to."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cifar_mlflow.errors import CifarMlflowError, ModelError, TrackingError
+from cifar_mlflow.jobs import local_checks
+from cifar_mlflow.jobs.progress import bar
+from cifar_mlflow.records import Finding
+from cifar_mlflow.tracking import history, inspection, integrity
+from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.recorder import mark_job
+from cifar_mlflow.tracking.store import SQLITE, Store
+from cifar_mlflow.words import redact
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finding of a check. `outcome` is what its fix has done, or why it could not; empty if none was tried."""
+
+    check: str
+    finding: Finding
+    outcome: str = ""
+    fixed: bool = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is wrong and was not put right."""
+        return self.finding.severity != "note" and not self.fixed
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found: `well` says, by check, what is in order; `results` all else."""
+
+    well: dict[str, str]
+    results: tuple[Result, ...]
+
+    @property
+    def left(self) -> int:
+        """How many findings are wrong and were not put right."""
+        return sum(result.is_open for result in self.results)
+
+    def as_json(self) -> str:
+        found = [
+            {
+                "check": result.check,
+                "severity": result.finding.severity,
+                "text": result.finding.text,
+                "remedy": result.finding.remedy,
+                "fixable": result.finding.fix is not None,
+                "fixed": result.fixed,
+                "outcome": result.outcome,
+            }
+            for result in self.results
+        ]
+        return json.dumps({"well": self.well, "findings": found, "left": self.left}, indent=2)
+
+
+def doctor(*, fix: bool = False) -> Report:
+    """Makes every check; with `fix`, puts right in their order what can be put right without a loss.
+
+    A store that does not answer is a finding itself: what concerns this machine is looked at all the same.
+    """
+    well: dict[str, str] = {}
+    results: list[Result] = []
+    store: Store | None = None
+    try:
+        if missing := _missing_file():
+            results.append(
+                Result("store", Finding("note", f"there is no store yet at {missing}; the first run makes it"))
+            )
+        else:
+            store = tracking_store.connect()
+            mark_job(store)
+            well["store"] = f"{redact(store.uri)} answers, with the schema of the installed MLflow"
+    except CifarMlflowError as error:
+        results.append(Result("store", Finding("error", str(error), "see the message; then cifar-mlflow check")))
+    checks = [*_of_this_machine(store), *(_of_the_store(store) if store else ())]
+    with bar(len(checks), "looking", " checks") as advance:
+        for name, in_order, check in checks:
+            found = [Result(name, finding) for finding in _made(check)]
+            results += found
+            if not any(result.finding.severity != "note" for result in found):
+                well[name] = in_order
+            advance(1)
+    if fix:
+        results = [_fixed(result) for result in results]
+    return Report(well, tuple(results))
+
+
+Check = tuple[str, str, Callable[[], Iterator[Finding]]]
+
+
+def _of_this_machine(store: Store | None) -> Iterator[Check]:
+    """Spools come first: what they deliver belongs to runs and models that are looked at after."""
+    from cifar_mlflow.learning import cifar10
+
+    yield "spools", "nothing waits to be delivered", lambda: local_checks.spools(store)
+    yield "checkpoints", "none is left of a finished run", lambda: local_checks.checkpoints(store)
+    yield "leftovers", "no half-written file", lambda: local_checks.leftovers(store)
+    yield "room", "at least 1 GB where runs, checkpoints and data are written", lambda: local_checks.room(store)
+    yield "packages", "Python and all packages are of the versions asked for", lambda: local_checks.packages(store)
+    yield "data", "nothing is wrong with CIFAR-10 here", cifar10.inspect
+
+
+def _of_the_store(store: Store) -> Iterator[Check]:
+    if store.uri.startswith("http"):
+        yield "server", "its MLflow is of the version that is installed here", lambda: inspection.other_server(store)
+    yield "runs", "none is RUNNING without its process", lambda: inspection.left_running(store)
+    yield "models", "each was logged completely", lambda: inspection.incomplete_models(store)
+    yield "aliases", "each is where its record says", lambda: inspection.aliases(store)
+    yield "files", "those of every model with an alias are as they were logged", lambda: _model_files(store)
+
+
+def _made(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """What the check finds; one that breaks off must not keep the others from being made."""
+    found: list[Finding] = []
+    try:
+        found.extend(check())
+    except (CifarMlflowError, OSError) as error:
+        found.append(Finding("error", f"this check could not be made to its end: {redact(str(error))}"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        text = f"what is there cannot be understood ({type(error).__name__}: {redact(str(error))})"
+        found.append(Finding("error", text, "it was written by other hands, or by another version of cifar-mlflow"))
+    return found
+
+
+def _fixed(result: Result) -> Result:
+    if result.finding.fix is None:
+        return result
+    try:
+        return replace(result, outcome=result.finding.fix(), fixed=True)
+    except (CifarMlflowError, OSError) as error:
+        return replace(result, outcome=redact(str(error)))
+
+
+def _missing_file() -> Path | None:
+    """The file of an SQLite store that is not there yet, and that opening it would make."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
+    path = Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
+    return path if uri.startswith(SQLITE) and path.name and not path.exists() else None
+
+
+def _model_files(store: Store) -> Iterator[Finding]:
+    """Models that an alias names, and whose files are gone or are not those that were logged."""
+    from cifar_mlflow.jobs import examination
+
+    for model in inspection.registered_models(store):
+        for alias, version in sorted(model.aliases.items()):
+            what = f"models:/{model.name}@{alias} (version {version})"
+            try:
+                found = history.find_model(store, f"models:/{model.name}@{alias}")
+                if integrity.TAG not in found.tags:
+                    continue
+                with tempfile.TemporaryDirectory() as directory:
+                    copy = examination.download(store, found, Path(directory))
+                    told = integrity.differences(copy, found.tags) or []
+            except TrackingError:
+                raise
+            except ModelError as error:
+                told = [redact(str(error))]
+            if told:
+                more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+                text = f"{what} is not what was logged: {', '.join(told[:5])}{more}"
+                remedy = f"put the files back from a copy, or promote another model: cifar-mlflow history {model.name}"
+                yield Finding("error", text, remedy)

@@ -1,0 +1,35 @@
+"""Words that users give, and words that they are shown."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+NAME_LIMIT = 250  # characters of a name that every store keeps
+REASON_LIMIT = 2000
+PATH_LIMIT = 4096
+
+
+def redact(text: str) -> str:
+    """`text` without the user name and password of any URI in it."""
+    return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
+
+
+def fault(text: str, limit: int, allowed: str = "") -> str | None:
+    """Why no store, file or terminal can be trusted with `text`; None if they can.
+
+    Refused are more than `limit` characters, control characters that are not `allowed`, and what is no valid Unicode.
+    """
+    if len(text) > limit:
+        return f"it has {len(text):,} characters; at most {limit:,} are allowed"
+    for character in text:
+        # Cc are control characters, Cs halves of characters, as bytes become that are not UTF-8.
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in allowed:
+            kind = "a control character" if ord(character) < 256 else "no valid Unicode"
+            return f"it contains {character!r}, which is {kind}"
+    return None
+
+
+def shown(text: str) -> str:
+    """`text` as a message names it: whole if it is short, quoted in any case."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")
