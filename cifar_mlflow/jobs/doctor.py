@@ -86,12 +86,11 @@ def doctor(*, fix: bool = False) -> Report:
     with bar(len(checks), "looking", " checks") as advance:
         for name, in_order, check in checks:
             found = [Result(name, finding) for finding in _made(check)]
-            results += found
+            # At once: what a spool delivers changes what there is to find in the checks that follow.
+            results += [_fixed(result) for result in found] if fix else found
             if not any(result.finding.severity != "note" for result in found):
                 well[name] = in_order
             advance(1)
-    if fix:
-        results = [_fixed(result) for result in results]
     return Report(well, tuple(results))
 
 
