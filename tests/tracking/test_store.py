@@ -12,7 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import store
-from cifar_mlflow.tracking.store import Store, connect, redact, translated_errors
+from cifar_mlflow.tracking.store import Store, connect, environment_experiment, redact, translated_errors
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ class TestAnExperiment:
     def test_named_by_an_id_that_is_not_there(self, cifar, monkeypatch):
         monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "777")
         with pytest.raises(TrackingError, match="No Experiment with id=777 exists"):
-            connect().environment_experiment()
+            environment_experiment(connect())
 
 
 def test_a_run_of_a_server_has_a_page_without_the_password():
