@@ -170,5 +170,5 @@ def _is_done(record: RunRecord) -> bool:
     """Whether repeating the run would give the same again: it finished, was pruned, or its training failed."""
     if "run_fingerprint" not in record.tags:
         return False
-    failed_in_training = record.status == "FAILED" and record.tags.get("failure_type") == "TrainingError"
+    failed_in_training = record.status == "FAILED" and record.tags.get("failure_type") in ("Diverged", "TrainingError")
     return record.status == "FINISHED" or failed_in_training or record.tags.get("pruned") == "true"
