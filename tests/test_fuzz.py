@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from support import TINY_TRAINING, run_here, tiny_arrays
 
 from cifar_mlflow.config import TrainingConfig, read_yaml, resolve
@@ -21,7 +22,7 @@ from cifar_mlflow.sweep_config import load_spec, parse_spec
 from cifar_mlflow.tracking import spool, spool_look
 from cifar_mlflow.tracking.spool import Spool
 
-QUICK, THOROUGH = 200, 4000  # of each of the five: 20,000 in all
+QUICK, THOROUGH = 200, 4000  # of each of the six: 24,000 in all
 SETTINGS = settings(deadline=20_000, suppress_health_check=list(HealthCheck), database=None)
 
 
@@ -198,6 +199,23 @@ def test_npz_files(work, content):
     with only_our_errors():
         data.load(TrainingConfig(dataset=str(work / "x.npz")))
     assert list(images.read(work / "x.npz", (8, 8, 3)))
+
+
+def painted(form):
+    file = io.BytesIO()
+    Image.fromarray(ARRAYS["x_train"][0]).save(file, form)
+    return file.getvalue()
+
+
+PICTURES = [painted(form) for form in images.FORMATS]
+
+
+@fuzz(content=damaged(PICTURES), suffix=st.sampled_from(images.SUFFIXES))
+def test_image_files(work, content, suffix):
+    (work / f"x{suffix}").write_bytes(content)
+    (entry,) = images.read(work / f"x{suffix}", (8, 8, 3))
+    assert isinstance(entry, images.Skipped) or entry.pixels.shape == (8, 8, 3)
+    (work / f"x{suffix}").unlink()
 
 
 # ------------------------------------------------------------------------------------------------------------ spools
