@@ -10,6 +10,7 @@ import urllib.request
 from importlib.metadata import distribution
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
@@ -117,7 +118,9 @@ def served(trained, tmp_path_factory):
     store = f"sqlite:///{directory}/mlflow.db"
     client = MlflowClient(store)
     client.create_registered_model("digits")
+    mlflow.set_tracking_uri(store)  # MLflow looks the model up there, whatever the client's own store is
     client.create_model_version("digits", model.model_uri, model_id=model.model_id)
+    mlflow.set_tracking_uri(None)
     client.set_registered_model_alias("digits", "champion", "1")
     port = free_port()
     command = [BIN / "mlflow", "models", "serve", "-m", "models:/digits@champion",
