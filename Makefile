@@ -26,7 +26,7 @@ test: $(VENV)/.installed
 
 # The same tests many times over, and those that take minutes.
 test-long: $(VENV)/.installed
-	python -m pytest -m long $(ARGS)
+	python -m pytest -m long -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed
 	ruff check .

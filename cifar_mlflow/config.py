@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cifar_mlflow import words
 from cifar_mlflow.errors import ConfigurationError
 
+BUILT_IN_NETWORKS = ("report_cnn",)
 BUILT_IN_DATASETS = ("cifar10", "digits")
 # What may differ between two runs of one configuration.
 MOST_VALUES = 100_000  # in a YAML file; the largest of ours has some hundred
@@ -31,6 +33,12 @@ def _split_commas(value: object) -> object:
     if isinstance(value, str):
         return [part.strip() for part in value.strip("[]() ").split(",") if part.strip()]
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _known_network(value: object) -> object:
+    if isinstance(value, str) and (value in BUILT_IN_NETWORKS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value)):
+        return value
+    raise ValueError(f"must be {', '.join(BUILT_IN_NETWORKS)} or package.module:function")
 
 
 def _known_dataset(value: object) -> object:
@@ -49,7 +57,9 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    network: Literal["report_cnn"] = Field("report_cnn", description="network architecture")
+    network: Annotated[str, BeforeValidator(_known_network)] = Field(
+        "report_cnn", description="report_cnn, or package.module:function for a network of your own"
+    )
     activation: Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"] = Field(
         "prelu", description="activation function"
     )

@@ -20,7 +20,7 @@ from cifar_mlflow.errors import ConfigurationError
 
 # A value for each field that is valid, and not the default.
 OTHER = {
-    "network": None,  # there is one network so far
+    "network": "package.module:build",
     "activation": "gelu",
     "dropout": 0.1,
     "batch_norm": False,

@@ -78,10 +78,11 @@ def train(
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
 
     # torch is imported only now, so that a fault found above is told at once.
-    from cifar_mlflow.learning import data, hardware
+    from cifar_mlflow.learning import data, hardware, networks
 
     hardware.choose_device(config)
     dataset = data.load(config)
+    networks.build(config, len(dataset.classes), dataset.image_shape)  # a fault is told before a run is made
     experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
     run_name = run_name or f"{dataset.name[:150]}-{config.activation}-{config.optimizer}-seed{config.seed}"
     begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline

@@ -177,7 +177,7 @@ def log_results(
             continue
         model = ExportedModel(
             module,
-            name=f"{config.network}-{config.activation}-{weights}",
+            name=f"{config.network.rpartition(':')[2]}-{config.activation}-{weights}",
             weights=weights,
             epoch=epoch,
             example=example.pixels.numpy(),

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.config import BUILT_IN_NETWORKS, TrainingConfig
+from cifar_mlflow.learning import user_network
 
 
 class _FastPReLU(torch.autograd.Function):
@@ -79,8 +80,12 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     """A new network from (n, channels, height, width) float32 to (n, classes) logits, freshly initialized.
 
     `image_shape` is (height, width, channels). The weights are drawn from torch's global random state.
+
+    Raises:
+        ConfigurationError: the user's own network cannot be built.
     """
-    network = _report_cnn(config, classes, image_shape)
+    own = config.network not in BUILT_IN_NETWORKS
+    network = user_network.build(config, classes, image_shape) if own else _report_cnn(config, classes, image_shape)
     _initialize(network, config.weight_init)
     return network
 
