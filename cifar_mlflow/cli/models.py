@@ -12,16 +12,18 @@ from cifar_mlflow.errors import DataError
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.evaluate import EvaluateOutcome
 
-
-@click.command()
-@click.argument("model")
-@click.option(
+WEIGHTS = click.option(
     "--weights",
     type=click.Choice(["last", "best"]),
     default="last",
     show_default=True,
     help="which epoch's weights, if MODEL is a run id",
 )
+
+
+@click.command()
+@click.argument("model")
+@WEIGHTS
 @click.option("--dataset", metavar="PATH", help="score on the test set of another dataset with the same classes")
 @click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
@@ -60,13 +62,7 @@ def _print_evaluation(outcome: EvaluateOutcome) -> None:
 @click.command()
 @click.argument("model")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option(
-    "--weights",
-    type=click.Choice(["last", "best"]),
-    default="last",
-    show_default=True,
-    help="which epoch's weights, if MODEL is a run id",
-)
+@WEIGHTS
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="classes told of each image"
 )

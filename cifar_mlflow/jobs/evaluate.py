@@ -81,12 +81,7 @@ def evaluate_model(
     from cifar_mlflow.learning import data, evaluation
 
     where = {"data_dir": data_dir} if data_dir else {}
-    trained_on = data.load(resolve({**found.config.model_dump(), **where}))
-    if trained_on.digest != found.dataset_digest:
-        raise DataError(
-            f"{trained_on.source} is not the data that the run {found.run_id} trained on (digest {trained_on.digest}, "
-            f"recorded {found.dataset_digest}); give the original by --data-dir"
-        )
+    trained_on = data.load_recorded(resolve({**found.config.model_dump(), **where}), found.dataset_digest, found.run_id)
     scored = trained_on if dataset is None else data.load(resolve({"dataset": dataset, **where}))
     _check_test_set(scored, trained_on)
     with bar(len(scored.test), "evaluating", " images") as update:

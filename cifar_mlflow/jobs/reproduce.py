@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from cifar_mlflow.analysis import reproduction
 from cifar_mlflow.config import TrainingConfig, as_option, resolve
-from cifar_mlflow.errors import ConfigurationError, DataError, ModelError, TrackingError, TrainingError
+from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
 from cifar_mlflow.jobs import train_record
 from cifar_mlflow.jobs.progress import say, warn
 from cifar_mlflow.jobs.train import check_paths, train_watched
@@ -121,8 +121,10 @@ def reproduce(
         raise ModelError(f"the run {original.run_id} ({original.status}) has no epoch to compare with")
     if reached < original.config.epochs:
         say(f"the original, {original.status}, has {reached} of {original.config.epochs} epochs; those are compared")
+    from cifar_mlflow.learning import data
+
     config = _as_used(original, changes)
-    dataset = _same_data(config, original)
+    dataset = data.load_recorded(config, original.tags["dataset_digest"], original.run_id)
     differences = _differences(original, config)
     for difference in differences:
         say(str(difference))
@@ -188,23 +190,6 @@ def _device(config: TrainingConfig, used: str) -> str:
             if hardware.choose_device(resolve({"device": setting})).type == used:
                 return setting
     return "auto"
-
-
-def _same_data(config: TrainingConfig, original: Original) -> Dataset:
-    from cifar_mlflow.learning import data
-
-    dataset = data.load(config)
-    recorded = original.tags["dataset_digest"]
-    if dataset.digest != recorded:
-        raise DataError(
-            f"{dataset.source} is not the data that the run {original.run_id} trained on (digest {dataset.digest}, "
-            f"recorded {recorded}); {_remedy(config)}"
-        )
-    return dataset
-
-
-def _remedy(config: TrainingConfig) -> str:
-    return "give the original by --data-dir" if config.dataset == "cifar10" else "put the original back"
 
 
 def _differences(original: Original, config: TrainingConfig) -> list[Difference]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config import TrainingConfig, as_option, resolve
-from cifar_mlflow.errors import ConfigurationError, DataError, ModelError
+from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.checkpoints import Earlier, Keeper, position
 from cifar_mlflow.jobs.progress import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
@@ -17,7 +17,7 @@ from cifar_mlflow.tracking.recorder import mark_job
 from cifar_mlflow.tracking.resumption import BrokenOff
 
 if TYPE_CHECKING:
-    from cifar_mlflow.learning.data import Dataset
+    pass
 
 # What may change the last bits of the numbers, by the tag that tells it.
 COMPARED_TAGS = {"git_commit": "commit", "version_torch": "torch", "hardware": "hardware"}
@@ -59,8 +59,10 @@ def resume(
             raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
         _check_given(run, given or {}, experiment, run_name)
         saved = _last_checkpoint(keeper, run)
+        from cifar_mlflow.learning import data
+
         check_paths(data_dir=run.config.data_dir, dataset=run.config.dataset)
-        dataset = _same_data(run)
+        dataset = data.load_recorded(run.config, run.tags["dataset_digest"], run.run_id)
         _check_device(run, saved)
         differences = _differences(run)
         for difference in differences:
@@ -120,19 +122,6 @@ def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
     if faults:
         raise ConfigurationError(faults, f"checkpoint in {directory}")
     return saved
-
-
-def _same_data(run: BrokenOff) -> Dataset:
-    from cifar_mlflow.learning import data
-
-    dataset = data.load(run.config)
-    recorded = run.tags["dataset_digest"]
-    if dataset.digest != recorded:
-        raise DataError(
-            f"{dataset.source} is not the data that the run {run.run_id} trained on (digest {dataset.digest}, recorded "
-            f"{recorded}); put the original back"
-        )
-    return dataset
 
 
 def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:

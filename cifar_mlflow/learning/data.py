@@ -113,6 +113,22 @@ def load(config: TrainingConfig) -> Dataset:
     )
 
 
+def load_recorded(config: TrainingConfig, digest: str, run_id: str) -> Dataset:
+    """As `load`, if these are the data with the `digest` that the run recorded.
+
+    Raises:
+        DataError: they are others.
+    """
+    dataset = load(config)
+    if dataset.digest != digest:
+        remedy = "give the original by --data-dir" if config.dataset == "cifar10" else "put the original back"
+        raise DataError(
+            f"{dataset.source} is not the data that the run {run_id} trained on (digest {dataset.digest}, recorded "
+            f"{digest}); {remedy}"
+        )
+    return dataset
+
+
 def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """`count` sorted indices drawn at random, each class in proportion to its size (largest remainder)."""
     rng = np.random.default_rng(seed)
