@@ -35,8 +35,8 @@ ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_defaul
     help="than the champion, by McNemar's test on the same images",
 )
 @click.option("--significance", type=float, default=0.05, show_default=True, help="level of that test")
-@click.option("--force", metavar="REASON", help="promote even if a gate fails; the reason is shown ever after")
-@click.option("--dry-run", is_flag=True, help="judge, and write nothing")
+@click.option("--force", metavar="REASON", help="promote against a gate (not integrity and smoke); shown ever after")
+@click.option("--dry-run", is_flag=True, help="judge, and leave the registry as it is")
 @click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
 @FORM
 def promote(

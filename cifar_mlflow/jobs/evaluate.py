@@ -73,10 +73,10 @@ def evaluate(
 
 
 def evaluate_model(
-    store: Store, found: FoundModel, *, dataset: str | None = None, data_dir: str | None = None, record: bool = True
+    store: Store, found: FoundModel, *, dataset: str | None = None, data_dir: str | None = None
 ) -> EvaluateOutcome:
-    """As `evaluate`, of a model that was found; with `record` off, nothing is written."""
-    predictor = history.load_model(found.uri)
+    """As `evaluate`, of a model that was found."""
+    predictor = history.load_model(found.uri, found.tags)
 
     from cifar_mlflow.learning import data, evaluation
 
@@ -112,11 +112,10 @@ def evaluate_model(
             f"{prefix}_min_class_recall": float(np.nanmin(score.recall)),
         },
     )
-    if record:
-        run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
-        _record(run, outcome, scored, prefix)
-        looked = int(history.tag(store, found.run_id, "test_evaluations") or 0) + 1
-        run.set_tags({"test_evaluations": str(looked), f"{prefix}_digest": scored.test_digest})
+    run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
+    _record(run, outcome, scored, prefix)
+    looked = int(history.tag(store, found.run_id, "test_evaluations") or 0) + 1
+    run.set_tags({"test_evaluations": str(looked), f"{prefix}_digest": scored.test_digest})
     return outcome
 
 

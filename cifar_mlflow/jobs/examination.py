@@ -77,10 +77,8 @@ def of_the_test_set(
     ]
 
 
-def evaluation_of(
-    store: Store, found: FoundModel, data_dir: str | None, record: bool, say: Callable[[str], object]
-) -> Evaluation:
-    """The recorded evaluation of the model; if there is none, it is evaluated now, and recorded unless told not to.
+def evaluation_of(store: Store, found: FoundModel, data_dir: str | None, say: Callable[[str], object]) -> Evaluation:
+    """The recorded evaluation of the model; if there is none, it is evaluated now, which is recorded and counted.
 
     Raises:
         DataError: its test set is not here.
@@ -89,7 +87,7 @@ def evaluation_of(
     if recorded is not None:
         return recorded
     say(f"{found.run_name} ({found.weights} weights) has not been evaluated yet: evaluating")
-    outcome = evaluate_model(store, found, data_dir=data_dir, record=record)
+    outcome = evaluate_model(store, found, data_dir=data_dir)
     return Evaluation(outcome.test_digest, outcome.labels, outcome.probabilities)
 
 

@@ -64,7 +64,7 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
     interface = history.model_interface(store, found.uri)
     if not 1 <= top <= len(interface.classes):
         raise ConfigurationError(f"--top: {top} is refused: the model has {len(interface.classes)} classes", "options")
-    predictor = history.load_model(found.uri)
+    predictor = history.load_model(found.uri, found.tags)
     return Predictions(found.uri, interface.classes, top, _results(predictor, interface, files, top))
 
 

@@ -62,7 +62,8 @@ class TrainingProgress:
         """tracking: 12 writes waiting; nothing as long as the store can be reached."""
         if self._run is None or not self._run.trouble:
             return ""
-        return f"tracking: {self._run.waiting} writes waiting"
+        waiting = self._run.waiting
+        return f"tracking: {waiting} write{'' if waiting == 1 else 's'} waiting"
 
     def epoch(self, result: EpochResult) -> None:
         seconds_per_image = (time.monotonic() - self._started) / (result.epoch * self._images - self._images_done)

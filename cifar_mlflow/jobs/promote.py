@@ -32,9 +32,9 @@ PROMOTED, REFUSED, ALREADY, DRY_RUN = "promoted", "refused", "already there", "d
 class Verdict:
     """How a promotion ended, with all that it was decided on.
 
-    `status` is promoted, refused, already there (the alias names this version already) or dry run (nothing was
-    written). `version` is None in a dry run of a model that is not registered. `rivals` are McNemar's counts against
-    the champion, None if there was none.
+    `status` is promoted, refused, already there (the alias names this version already) or dry run (the registry was
+    left as it is). `version` is None in a dry run of a model that is not registered. `rivals` are McNemar's counts
+    against the champion, None if there was none.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Verdict:
             return f"{version} is {self.alias} already" + (f", but its {reasons}" if self.failed else "")
         if self.status == DRY_RUN:
             may = f"would be refused: {reasons}" if self.failed and not self.forced else "would be promoted"
-            return f"dry run, nothing was written: {version} {may}"
+            return f"dry run, the registry is as it was: {version} {may}"
         if self.status == REFUSED:
             return f"{version} was refused: {reasons}"
         forced = f", forced against its {reasons} ({self.forced})" if self.forced and self.failed else ""
@@ -93,7 +93,8 @@ def promote(
 ) -> Verdict:
     """Registers `model`, or the winner of the sweep `best_of`, and moves the alias to it if every gate lets it through.
 
-    `name` is the registered model (default: the dataset's name). `force` is the reason to promote against a gate.
+    `name` is the registered model (default: the dataset's name). `force` is the reason to promote against a gate; it
+    does not help against integrity and smoke. `dry_run` leaves the registry as it is.
 
     Raises:
         ConfigurationError: the options contradict each other.
@@ -209,8 +210,13 @@ class _Promotion:
             reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
             last = Gate("champion", "a comparison on the same images", reason, False)
         chain = (*on_files, *on_answers, last)
-        failed = any(gate.passed is False for gate in chain)
-        status = ALREADY if champion == version else REFUSED if failed and not self.force else PROMOTED
+        failed = {gate.name for gate in chain if gate.passed is False}
+        # No reason makes files safe that are not those that were logged, or that do not compute what they should.
+        forced = self.force if failed and failed.isdisjoint(examination.SAFETY) else None
+        if champion == version and version is not None:
+            status = ALREADY
+        else:
+            status = REFUSED if failed and not forced else PROMOTED
         commit, dirty = provenance.commit_and_state()
         return Verdict(
             name=self.name,
@@ -224,7 +230,7 @@ class _Promotion:
             gates=chain,
             rivals=rivals,
             test_accuracy=float(100 * evaluation.correct.mean()) if evaluation else None,
-            forced=self.force if failed else None,
+            forced=forced,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             by=provenance.user(),
             commit=f"{commit}{' with changes' if dirty else ''}" if commit else "unknown",
@@ -259,6 +265,10 @@ class _Promotion:
         path = f"promotion/{self.name}-version-{verdict.version}-{stamp}.json"
         run.log_files({path: verdict.as_json().encode()})
         reasons = "; ".join(f"{gate.name}: {gate.observed}" for gate in verdict.gates if gate.passed is False)
+        if verdict.status == REFUSED and self._was_promoted(str(verdict.version)):
+            # What it was promoted by stays told; that it was refused since is added.
+            registry.tag_version(self.store, self.name, str(verdict.version), {"rejected": reasons})
+            return
         tags = {"verdict": verdict.status}
         tags |= {"test_accuracy": f"{verdict.test_accuracy:.2f}"} if verdict.test_accuracy is not None else {}
         tags |= {"rejected": reasons} if verdict.status == REFUSED else {}
@@ -268,8 +278,12 @@ class _Promotion:
             self.store, self.name, str(verdict.version), _description(verdict, self.found, path), tags, gone
         )
 
+    def _was_promoted(self, version: str) -> bool:
+        record = registry.moves(self.store, self.name)
+        return any((move.action, move.version) == ("promote", version) for move in record)
+
     def _evaluation(self, found: FoundModel) -> Evaluation:
-        return examination.evaluation_of(self.store, found, self.data_dir, not self.dry_run, say)
+        return examination.evaluation_of(self.store, found, self.data_dir, say)
 
     def _champion_evaluation(self, version: str) -> Evaluation:
         return self._evaluation(history.find_model(self.store, f"models:/{self.name}/{version}"))

@@ -45,8 +45,8 @@ def rollback(name: str, *, alias: str = registry.CHAMPION, reason: str = "") -> 
         record = registry.repair(store, name, alias)
         present, earlier = registry.holder(store, name, alias), registry.before(store, name, record)
         if earlier is None:
-            now = f"version {present} is {alias}" if present else f"no version is {alias}"
-            raise PromotionRefused(f"there is nothing to roll {name} back to: {now}, and none was before it")
+            now = f"version {present} is the first {alias}" if present else f"no version has ever been {alias}"
+            raise PromotionRefused(f"there is nothing to roll {name} back to: {now}")
         turn.check()
         registry.move(store, name, alias, "rollback", earlier, reason=reason)
     return RollbackOutcome(name, alias, earlier, present)

@@ -39,6 +39,7 @@ def sync() -> SyncOutcome:
     """
     store = tracking_store.connect()
     mark_job(store)
+    say(f"delivering to {redact(store.uri)}")
     return deliver(store, lambda tags: True)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.tracking import runs
+from cifar_mlflow.tracking import integrity, runs
 from cifar_mlflow.tracking.store import Store, translated_errors
 
 if TYPE_CHECKING:
@@ -56,8 +59,7 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         model = _model_of_uri(store, what.removeprefix("models:/"))
     else:
         raise ModelError(
-            f"{what!r} names no model; give a run id (32 hex digits), models:/NAME/VERSION, models:/NAME@ALIAS "
-            "or models:/m-..."
+            f"{what!r} names no model; give a run id (32 hex digits), NAME@ALIAS, models:/NAME/VERSION or models:/m-..."
         )
     if str(model.status) != "READY":
         raise ModelError(f"the model {model.model_id} is {model.status}: it was never logged completely")
@@ -110,23 +112,37 @@ def model_interface(store: Store, uri: str) -> ModelInterface:
             raise ModelError(f"{uri} cannot be loaded: {_first_line(error)}") from error
 
 
-def load_model(uri: str) -> Any:
+def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     """The exported program of the model: a function of a uint8 tensor (n, height, width, channels).
 
-    No pickle is loaded, whatever the artifact holds.
+    No pickle is loaded, whatever the artifact holds, and nothing that differs from what was logged by the model's
+    `tags` (a model without recorded digests is taken as it is).
 
     Raises:
-        ModelError: the artifact is missing, damaged or of another kind.
+        ModelError: the artifact is missing, was changed, is damaged or of another kind.
     """
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    import mlflow.artifacts
     import mlflow.pytorch
 
     torch_logger = logging.getLogger("torch.export")  # it would print a traceback, for an error that is told below
     before, torch_logger.disabled = torch_logger.disabled, True
     try:
-        return mlflow.pytorch.load_model(uri)
+        with tempfile.TemporaryDirectory() as temporary:
+            directory = Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary))
+            if changed := integrity.differences(directory, tags):
+                raise ModelError(
+                    f"the files of {uri} are not those that were logged ({', '.join(changed)}), so they are not "
+                    "loaded; put the original back, or train again"
+                )
+            return mlflow.pytorch.load_model(str(directory))
+    except ModelError:
+        raise
     except Exception as error:
-        raise ModelError(f"{uri} cannot be loaded: {_first_line(error)}") from error
+        reason = _first_line(error)
+        if "pickle" in reason:  # MLflow would tell how to allow it
+            reason = "it is a pickle, or holds one, which is never loaded: it could run any code"
+        raise ModelError(f"{uri} cannot be loaded: {reason}") from error
     finally:
         torch_logger.disabled = before
 

@@ -131,7 +131,11 @@ def register(store: Store, name: str, model_uri: str, run_id: str) -> str:
         return existing
     model_id = model_uri.removeprefix("models:/")
     with translated_errors(store.uri):
-        return str(store.client.create_model_version(name, model_uri, run_id, model_id=model_id).version)
+        return str(
+            store.client.create_model_version(
+                name, model_uri, run_id, model_id=model_id, await_creation_for=None
+            ).version
+        )
 
 
 def describe_version(
@@ -145,6 +149,12 @@ def describe_version(
         present = store.client.get_model_version(name, version).tags
         for key in set(gone) & set(present):
             store.client.delete_model_version_tag(name, version, key)
+
+
+def tag_version(store: Store, name: str, version: str, tags: dict[str, str]) -> None:
+    with translated_errors(store.uri):
+        for key, value in tags.items():
+            store.client.set_model_version_tag(name, version, key, value[:5000])
 
 
 def holder(store: Store, name: str, alias: str) -> str | None:

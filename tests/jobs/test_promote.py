@@ -96,6 +96,23 @@ def test_force_is_recorded_and_shown_ever_after(promote, candidates, champion, c
     assert "the old one is too slow" in client().get_registered_model("tiny").description
 
 
+def test_no_reason_makes_changed_files_safe(promote, candidates, model_directory, champion):
+    promote(candidates.good[0])
+    (model_directory(candidates.good[1]) / "requirements.txt").write_text("evil\n")
+    code, verdict = promote(candidates.good[1], "--force", "I want it")
+    assert (code, verdict["status"], verdict["forced"], champion()) == (7, "refused", None, "1")
+
+
+def test_what_a_version_was_promoted_by_stays_told(promote, candidates, client, cifar):
+    promote(candidates.good[0])
+    promote(candidates.good[1])
+    before = client().get_model_version("tiny", "1").description
+    assert promote(candidates.good[0], "--require", "better")[0] == 7
+    tags = version_tags(client, "1")
+    assert (tags["verdict"], client().get_model_version("tiny", "1").description) == ("promoted", before)
+    assert "champion" in tags["rejected"]
+
+
 def test_a_force_that_was_not_needed_leaves_no_mark(promote, candidates, client):
     assert promote(candidates.good[0], "--force", "hurry")[1]["forced"] is None
     assert "forced" not in version_tags(client, "1")
@@ -262,6 +279,15 @@ def test_a_model_without_example_and_signature(promote, candidates, model_direct
     client().set_logged_model_tags(directory.parent.name, integrity.tags(directory))
     code, verdict = promote(candidates.good[0])
     assert (code, gates(verdict)["record"]) == (7, False)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_changed_files_are_loaded_by_no_command(cifar, candidates, model_directory, tiny, command):
+    file = model_directory(candidates.good[0]) / "data" / "model.pt2"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    outcome = cifar(command, candidates.good[0], *([tiny] if command == "predict" else []))
+    assert outcome.code == 6
+    assert "data/model.pt2 was changed" in outcome.stderr
 
 
 def test_files_that_are_gone(cifar, candidates, model_directory):

@@ -106,7 +106,7 @@ class TestALoggedModel:
         assert str(model.status) == "READY"
 
     def test_can_be_asked_as_a_function_of_a_tensor(self, uri):
-        answers = history.load_model(uri)(torch.full((2, 6, 6, 1), 255, dtype=torch.uint8))
+        answers = history.load_model(uri, {})(torch.full((2, 6, 6, 1), 255, dtype=torch.uint8))
         assert answers.tolist() == [[1.0, 0.0], [1.0, 0.0]]
 
 
@@ -125,7 +125,7 @@ def test_a_model_that_holds_a_pickle_is_not_loaded(recorder, client):
         options = {"serialization_format": "pickle", "pip_requirements": ["torch"]}
         info = mlflow.pytorch.log_model(torch.nn.Linear(2, 2), name="pickled", **options)
     with pytest.raises(ModelError, match="cannot be loaded"):
-        history.load_model(f"models:/{info.model_id}")
+        history.load_model(f"models:/{info.model_id}", {})
 
 
 def test_the_configuration_of_a_run_is_read_through_the_shells_quotes(recorder, client):
