@@ -31,7 +31,7 @@ def main() -> None:
         cli.main(standalone_mode=False)
     except SystemExit:
         # So click ends where the reader of our output has left, as `head` does; the shell's code for that is 141.
-        sys.exit(141 if type(sys.stdout).__name__ == "PacifyFlushWrapper" else 1)
+        sys.exit(141 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else 1)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:

@@ -203,6 +203,17 @@ def test_lines_come_before_the_last_image_is_read(spawn, trained, photos, work):
     assert process.stderr.read().endswith("error: 1 of 4,001 images could not be read\n")
 
 
+def test_a_reader_that_leaves_ends_it_in_silence(spawn, trained, photos):
+    for index in range(6, 3000):
+        os.link(photos / f"{index % 6}.png", photos / f"{index}.png")
+    process = spawn("predict", trained.info.run_id, photos)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 141
+    process.stdout = None
+
+
 # -------------------------------------------------------------------------------------------------------- faults
 
 
