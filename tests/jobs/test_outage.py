@@ -257,7 +257,6 @@ def test_a_sqlite_store_that_another_process_has_locked(train, work, empty_store
 
 SPEC = """
 name: through-an-outage
-experiment: outage
 base: {{dataset: {dataset}, epochs: 3, batch_size: 8, scheduler: none, precision: float32}}
 space:
   activation: [relu, elu, silu]
@@ -267,23 +266,26 @@ log_models: false
 """
 
 
-@pytest.mark.parametrize("spec", ["tiny", pytest.param("quick.yaml", marks=LONG)])
-def test_a_sweep_goes_on_without_its_server(server, work, tiny, spawn, monkeypatch, spec):
-    path = QUICK
-    if spec == "tiny":
-        path = work / "spec.yaml"
-        path.write_text(SPEC.format(dataset=tiny))
+@pytest.mark.parametrize(
+    ("spec", "mode"),
+    [("tiny", "refuse"), *(pytest.param("quick.yaml", mode, marks=LONG) for mode in ("refuse", "hang", "500"))],
+)
+def test_a_sweep_goes_on_without_its_server(server, work, tiny, spawn, monkeypatch, spec, mode):
+    # Under a name of its own in each mode, since the server is the same.
+    text = SPEC.format(dataset=tiny) if spec == "tiny" else QUICK.read_text().replace("name: quick", f"name: {mode}")
+    name = f"outage-{spec}-{mode}".replace(".", "-")
+    path = work / "spec.yaml"
+    path.write_text(f"{text}experiment: {name}\n")
     with proxy_before(server) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
         client = MlflowClient(server)
         sweep = spawn("sweep", path)
-        name = "outage" if spec == "tiny" else "digits"
         deadline = time.monotonic() + 120
         while not finished_trials(client, name):
             assert sweep.poll() is None, sweep.communicate()
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        proxy.switch("refuse")
+        proxy.switch(mode)
         time.sleep(8 if spec == "tiny" else 30)
         assert sweep.poll() is None, sweep.communicate()
         proxy.switch("pass")
