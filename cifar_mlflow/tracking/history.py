@@ -130,6 +130,8 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     try:
         with tempfile.TemporaryDirectory() as temporary:
             directory = Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary))
+            if not (directory / "MLmodel").is_file():  # MLflow copies what it finds, be it nothing
+                raise ModelError(f"{uri} cannot be loaded: its files are gone from where it was logged")
             if changed := integrity.differences(directory, tags):
                 raise ModelError(
                     f"the files of {uri} are not those that were logged ({', '.join(changed)}), so they are not "

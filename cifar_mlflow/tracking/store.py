@@ -84,7 +84,7 @@ def connect() -> Store:
     uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
     import mlflow
 
-    for noisy in ("alembic", "mlflow.store.db.utils"):
+    for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.artifact.artifact_repo"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ["MLFLOW_TRACKING_URI"] = uri
     mlflow.set_tracking_uri(uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from dataclasses import dataclass
@@ -58,3 +59,39 @@ def smoke_here(monkeypatch) -> None:
 
     monkeypatch.setattr(logging.getLogger("torch.export"), "disabled", True)  # its words would be another process's
     monkeypatch.setattr(smoke, "run", run)
+
+
+@pytest.fixture
+def promote(cifar, candidates):
+    """Promotes a model; returns the exit code and the verdict."""
+
+    def run(*words):
+        outcome = cifar("promote", *words, "--format", "json")
+        assert "Traceback" not in outcome.output
+        return outcome.code, json.loads(outcome.stdout)
+
+    return run
+
+
+@pytest.fixture
+def champion(client):
+    """A function that returns the version that an alias of `tiny` names, or None."""
+
+    def version(alias="champion"):
+        found = client().get_registered_model("tiny").aliases.get(alias)
+        return found and str(found)
+
+    return version
+
+
+@pytest.fixture
+def model_directory(client):
+    """A function that returns the directory of a run's last-epoch model."""
+
+    def directory(run_id):
+        outputs = client().get_run(run_id).outputs.model_outputs
+        models = [client().get_logged_model(output.model_id) for output in outputs]
+        (model,) = [each for each in models if each.tags["weights"] == "last"]
+        return Path(model.artifact_location)
+
+    return directory
