@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import logging
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support import TINY_TRAINING, move_store, run_here, standing_in
-
-from cifar_mlflow.tracking import smoke, smoke_process
 
 
 @dataclass(frozen=True)
@@ -42,23 +38,6 @@ def candidates(work, trained_candidates, cifar) -> Candidates:
     """The models, in a store of the test's own with files of its own."""
     move_store(trained_candidates[0], work)
     return trained_candidates[1]
-
-
-@pytest.fixture
-def smoke_here(monkeypatch) -> None:
-    """The smoke gate's script in this process: the same, less five seconds of imports."""
-
-    def run(uri, tracking_uri):
-        with tempfile.TemporaryDirectory() as directory:
-            result = Path(directory) / "result.json"
-            try:
-                smoke_process.main(uri, str(result))
-            except Exception as error:
-                return smoke.SmokeResult(fault=str(error))
-            return smoke.read_result(result)
-
-    monkeypatch.setattr(logging.getLogger("torch.export"), "disabled", True)  # its words would be another process's
-    monkeypatch.setattr(smoke, "run", run)
 
 
 @pytest.fixture

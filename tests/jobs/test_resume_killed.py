@@ -32,7 +32,7 @@ def the_run(directory):
 
 def values(directory, model):
     """All tensors of the exported model, as bytes."""
-    program = history.load_model(model.artifact_location.removeprefix("file://"))
+    program = history.load_model(model.artifact_location.removeprefix("file://"), model.tags)
     return {name: tensor.numpy().tobytes() for name, tensor in program.state_dict().items()}
 
 
