@@ -10,22 +10,21 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from cifar_mlflow import words
+from cifar_mlflow.consistency import contradictions
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.words import as_option
 
-BUILT_IN_NETWORKS = ("report_cnn",)
+BUILT_IN_NETWORKS = ("report_cnn", "fast")
 BUILT_IN_DATASETS = ("cifar10", "digits")
 # What may differ between two runs of one configuration.
-MOST_VALUES = 100_000  # in a YAML file; the largest of ours has some hundred
-NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "device", "data_dir"})
+NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "device", "data_dir", "epoch_evaluation"})
 
 
 def _split_commas(value: object) -> object:
@@ -58,7 +57,10 @@ class TrainingConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     network: Annotated[str, BeforeValidator(_known_network)] = Field(
-        "report_cnn", description="report_cnn, or package.module:function for a network of your own"
+        "report_cnn", description="report_cnn, fast, or package.module:function for a network of your own"
+    )
+    widths: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_split_commas)] = Field(
+        (64, 256, 256), description="channels of the three blocks (fast), as in 32,64,128"
     )
     activation: Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"] = Field(
         "prelu", description="activation function"
@@ -69,20 +71,27 @@ class TrainingConfig(BaseModel):
         "default", description="initialization of the weights; default is torch's own"
     )
     augmentation: Literal["none", "flip", "flip_crop"] = Field(
-        "none", description="random changes to the training images: flip; flip and 4-pixel shift"
+        "none", description="random changes to the training images: flip; flip and shift"
     )
+    alternate_flip: bool = Field(
+        False, description="flip each image in every other epoch instead of at random (flip, flip_crop)"
+    )
+    shift: PositiveInt = Field(4, le=64, description="most pixels of the shift, in each direction (flip_crop)")
+    padding: Literal["zeros", "reflect"] = Field("zeros", description="what a shift brings into the image (flip_crop)")
     normalize: bool = Field(False, description="standardize each channel by the training images' mean and deviation")
     loss: Literal["cross_entropy"] = Field("cross_entropy", description="loss function")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread over all classes")
-    optimizer: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd"] = Field(
+    optimizer: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon"] = Field(
         "adam", description="optimizer"
     )
-    learning_rate: float = Field(0.002, gt=0, description="initial learning rate; the peak of one_cycle")
-    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd and rmsprop")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled with adamw")
-    scheduler: Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle"] = Field(
+    learning_rate: float = Field(0.002, gt=0, description="initial learning rate; the peak of one_cycle and triangular")
+    bias_rate: float = Field(1.0, gt=0, description="learning rate of biases and normalization, times --learning-rate")
+    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd, rmsprop and muon's convolutions")
+    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled with adamw and muon")
+    scheduler: Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"] = Field(
         "step", description="learning rate schedule"
     )
+    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps in which the rate rises (triangular)")
     step_size: PositiveInt = Field(20, description="epochs between two falls of the rate (step)")
     gamma: float = Field(0.2, gt=0, description="factor of each fall of the rate (step, multistep, exponential)")
     milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)] = Field(
@@ -90,6 +99,13 @@ class TrainingConfig(BaseModel):
     )
     batch_size: PositiveInt = Field(32, description="images a step")
     epochs: PositiveInt = Field(30, description="passes over the training images")
+    averaging: Literal["none", "ema"] = Field(
+        "none", description="weights to score and keep: the last step's, or their exponential moving average"
+    )
+    averaging_decay: float = Field(0.99, gt=0, lt=1, description="share of the average that a step keeps (ema)")
+    epoch_evaluation: bool = Field(
+        True, description="score after each epoch; false: after the last, and never on test images"
+    )
     seed: Seed = Field(0, description="seed of the weights, the order of the images, dropout and augmentation")
     dataset: Annotated[str, BeforeValidator(_known_dataset)] = Field(
         "cifar10", description="cifar10, digits, or the path of an .npz file"
@@ -148,68 +164,6 @@ class TrainingConfig(BaseModel):
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
-def as_option(value: object) -> str:
-    """`value` as a person would type it: true, 15,25, 0.002."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple | list):
-        return ",".join(map(str, value))
-    return str(value)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ConfigurationError: no such file, not YAML, not a mapping, or a key that stands twice.
-    """
-    source = f"file {path}"
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
-    except UnicodeDecodeError:
-        raise ConfigurationError("it is not a text file in UTF-8", source) from None
-    except OSError as error:
-        raise ConfigurationError(f"it cannot be read: {error.strerror}", source) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"it is not valid YAML: {' '.join(str(error).split())}", source) from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigurationError("it must hold a mapping, such as `activation: prelu`", source)
-    if not _is_small(values):
-        raise ConfigurationError(f"its anchors unfold to more than {MOST_VALUES:,} values, or into themselves", source)
-    return {str(key): value for key, value in values.items()}
-
-
-def _is_small(values: object) -> bool:
-    """Whether what a file of a few lines refers to again and again stays of a size that can be copied and printed."""
-    count, left = 1, [values]
-    while left and count <= MOST_VALUES:
-        value = left.pop()
-        inner = list(value.values()) if isinstance(value, dict) else value
-        if isinstance(inner, list | tuple | set):
-            count += len(inner)
-            left += inner
-    return count <= MOST_VALUES
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that stands twice (the last would win in silence)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):  # its value is a list, which can be no member of a set
-                continue
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
-        return super().construct_mapping(node, deep)
-
-
 def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
     """A checked configuration: the defaults, overridden by `values`.
 
@@ -262,64 +216,6 @@ def _did_you_mean(word: str, known: list[str] | None = None) -> str:
     if not match:
         return ""
     return f" (did you mean {match[0] if known is not None else '--' + match[0].replace('_', '-')}?)"
-
-
-def contradictions(config: TrainingConfig) -> Iterator[tuple[set[str], str]]:
-    """Pairs of the fields concerned and what is wrong with their combination."""
-    if config.scheduler == "multistep":
-        if not config.milestones:
-            yield {"scheduler", "milestones"}, "--milestones: --scheduler multistep needs at least one"
-        if list(config.milestones) != sorted(set(config.milestones)):
-            yield (
-                {"scheduler", "milestones"},
-                f"--milestones: {as_option(config.milestones)} must rise, each larger than the one before",
-            )
-    if config.batch_norm and config.batch_size == 1:
-        yield (
-            {"batch_norm", "batch_size"},
-            "--batch-size: 1 cannot be combined with --batch-norm true, which needs two images or more a step",
-        )
-
-
-# Which options act only under which other one: option -> (deciding option, values under which it acts).
-_ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
-    "momentum": ("optimizer", {"sgd", "rmsprop"}),
-    "step_size": ("scheduler", {"step"}),
-    "gamma": ("scheduler", {"step", "multistep", "exponential"}),
-    "milestones": ("scheduler", {"multistep"}),
-    "data_dir": ("dataset", {"cifar10"}),
-}
-
-
-def without_effect(config: TrainingConfig) -> list[str]:
-    """A warning for each option that changes nothing under the other options given."""
-    warnings = []
-    defaults = SimpleNamespace(**{name: field.default for name, field in TrainingConfig.model_fields.items()})
-    for name, (decider, effective) in _ACTS_ONLY_WITH.items():
-        value, chosen = getattr(config, name), getattr(config, decider)
-        if value != getattr(defaults, name) and chosen not in effective:
-            warnings.append(
-                f"--{name.replace('_', '-')} {as_option(value)} has no effect with --{decider} {chosen} "
-                f"(it acts with {', '.join(sorted(effective))})"
-            )
-    if config.trains_on_all and config.split_seed != defaults.split_seed:
-        warnings.append("--split-seed has no effect with --validation-size 0: there is no split")
-    if config.scheduler == "step" and config.step_size >= config.epochs:
-        warnings.append(
-            f"--scheduler step has no effect: the rate first falls after {config.step_size} epochs "
-            f"(--step-size) and the run has {config.epochs}"
-        )
-    if config.scheduler == "multistep":
-        late = [milestone for milestone in config.milestones if milestone >= config.epochs]
-        if late:
-            warnings.append(f"--milestones {as_option(late)} has no effect: the run ends after {config.epochs} epochs")
-    if config.scheduler == "exponential" and config.epochs == 1:
-        warnings.append("--scheduler exponential has no effect: the rate first falls after epoch 1, and the run has 1")
-    if config.gamma == 1 and config.scheduler in _ACTS_ONLY_WITH["gamma"][1]:
-        warnings.append("--gamma 1 has no effect: it leaves the rate as it is")
-    if config.gamma > 1 and config.scheduler in _ACTS_ONLY_WITH["gamma"][1]:
-        warnings.append(f"--gamma {config.gamma} makes the rate rise: a decaying schedule has a gamma below 1")
-    return warnings
 
 
 def parse_logged(parameters: Mapping[str, str]) -> dict[str, object]:

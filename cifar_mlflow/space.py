@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cifar_mlflow.config import NOT_IN_FINGERPRINT, TrainingConfig, as_option, resolve
+from cifar_mlflow.config import NOT_IN_FINGERPRINT, TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.words import as_option
 
 _REASONS = {
     "seed": "repeats runs each configuration with several seeds",

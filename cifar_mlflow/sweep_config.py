@@ -18,9 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cifar_mlflow import space as spaces
 from cifar_mlflow import words
-from cifar_mlflow.config import PositiveInt, TrainingConfig, as_option, read_yaml, resolve
+from cifar_mlflow.config import PositiveInt, TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.space import Parameter
+from cifar_mlflow.words import as_option
+from cifar_mlflow.yaml_files import read_yaml
 
 MAX_RUNS = 10_000  # more is a mistake in the spec: at a minute a run it would take a week
 # Objective -> the metric of each epoch that it is made of, and whether more of it is better.
@@ -219,6 +221,11 @@ def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
         epochs = varied.probes() if varied else [spec.base.get("epochs", _default("epochs"))]
         if "1" in map(str, epochs):
             yield f"pruner: {spec.pruner} decides between epochs, and a run has 1; use pruner: none or more epochs"
+    if as_option(spec.base.get("epoch_evaluation", True)) == "false" and (
+        _trains_on_all(spec) or spec.pruner != "none"
+    ):
+        told = f"pruner: {spec.pruner} decides by them" if spec.pruner != "none" else "validation_size: 0 has no others"
+        yield f"base: epoch_evaluation: false leaves out the scores after the epochs, but {told}"
 
 
 def _trains_on_all(spec: SweepConfig) -> bool:

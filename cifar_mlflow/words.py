@@ -33,3 +33,12 @@ def fault(text: str, limit: int, allowed: str = "") -> str | None:
 def shown(text: str) -> str:
     """`text` as a message names it: whole if it is short, quoted in any case."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def as_option(value: object) -> str:
+    """`value` as a person would type it: true, 15,25, 0.002."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value))
+    return str(value)

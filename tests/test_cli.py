@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_mlflow.config import TrainingConfig, as_option
+from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.words import as_option
 
 HEAVY = {"torch", "mlflow", "matplotlib", "sklearn", "optuna", "torchvision", "scipy"}
 LIST_IMPORTS = """

@@ -7,16 +7,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_mlflow.config import (
-    NOT_IN_FINGERPRINT,
-    TrainingConfig,
-    as_option,
-    parse_logged,
-    read_yaml,
-    resolve,
-    without_effect,
-)
+from cifar_mlflow.config import NOT_IN_FINGERPRINT, TrainingConfig, parse_logged, resolve
+from cifar_mlflow.consistency import without_effect
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.words import as_option
+from cifar_mlflow.yaml_files import read_yaml
 
 # A value for each field that is valid, and not the default.
 OTHER = {

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import TINY_TRAINING, run_here, tiny_arrays
 
-from cifar_mlflow.config import TrainingConfig, read_yaml, resolve
+from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.errors import CifarMlflowError
 from cifar_mlflow.learning import data, images
 from cifar_mlflow.sweep_config import load_spec, parse_spec
 from cifar_mlflow.tracking import spool, spool_look
 from cifar_mlflow.tracking.spool import Spool
+from cifar_mlflow.yaml_files import read_yaml
 
 QUICK, THOROUGH = 200, 4000  # of each of the six: 24,000 in all
 SETTINGS = settings(deadline=20_000, suppress_health_check=list(HealthCheck), database=None)

@@ -11,25 +11,28 @@ import yaml
 from mlflow.projects import utils as project_utils
 from mlflow.utils.environment import _PythonEnv
 
-from cifar_mlflow.config import TrainingConfig, as_option
+from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.words import as_option
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cifar_mlflow"
 WINGS = ("learning", "tracking", "tuning", "analysis")
 # What a part may import of the package, besides itself.
-BASE = {"config", "errors", "records", "space", "state", "sweep_config", "words"}
+BASE = {"config", "consistency", "errors", "records", "space", "state", "sweep_config", "words", "yaml_files"}
 ALLOWED = {
     **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | set(WINGS),
     "cli": BASE | {"jobs"},
     "__main__": {"cli"},
-    "config": {"errors", "words"},
-    "space": {"config", "errors"},
+    "config": {"consistency", "errors", "words"},
+    "consistency": {"config", "words"},
+    "space": {"config", "errors", "words"},
     "state": {"errors"},
-    "sweep_config": {"config", "errors", "space", "words"},
+    "sweep_config": {"config", "errors", "space", "words", "yaml_files"},
     "errors": set(),
     "records": set(),
     "words": set(),
+    "yaml_files": {"errors"},
     "__init__": set(),
 }
 NOT_IN_WING = {"learning": {"mlflow", "optuna"}, "analysis": {"mlflow", "optuna", "torch"}, "tracking": {"torch"},

@@ -18,8 +18,8 @@ TRAIN, HELD_OUT, RATE = "#8a8f98", "#1f6feb", "#b58900"
 def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) -> bytes:
     """Accuracy and loss by epoch, and the learning rate below.
 
-    `history` has the keys train_accuracy, train_loss, held_out_accuracy, held_out_loss and lr, one value an epoch;
-    `held_out` is what the held-out images are called: validation or test.
+    `history` has the keys train_accuracy, train_loss, held_out_accuracy, held_out_loss and lr, one value an epoch,
+    NaN where an epoch was not scored; `held_out` is what the held-out images are called: validation or test.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -30,11 +30,14 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
     for column, (quantity, unit) in enumerate((("accuracy", " (%)"), ("loss", ""))):
         axes = figure.add_subplot(grid[0, column])
         held = np.asarray(history[f"held_out_{quantity}"])
+        scored = np.isfinite(held)
         axes.plot(epochs, history[f"train_{quantity}"], color=TRAIN, marker=marker, label="training")
-        axes.plot(epochs, held, color=HELD_OUT, marker=marker, label=held_out)
+        if scored.any():
+            marker = "o" if scored.sum() < 3 else None
+            axes.plot(epochs[scored], held[scored], color=HELD_OUT, marker=marker, label=held_out)
         axes.set(title=f"{quantity}{unit}", xlim=(0.5, len(epochs) + 0.5))
-        if quantity == "accuracy":
-            best = int(held.argmax())
+        if quantity == "accuracy" and scored.any():
+            best = int(np.nanargmax(held))
             axes.annotate(
                 f"best {held[best]:.2f} at epoch {best + 1}, last {held[-1]:.2f}",
                 (0.98, 0.03),

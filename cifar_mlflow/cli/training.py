@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
 import click
 
-from cifar_mlflow.config import TrainingConfig, as_option, read_yaml, resolve
+from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, TrackingError
-from cifar_mlflow.words import NAME_LIMIT, fault, shown
+from cifar_mlflow.words import NAME_LIMIT, as_option, fault, shown
+from cifar_mlflow.yaml_files import read_yaml
 
 
 def _config_options(command: Any) -> Any:
@@ -86,9 +88,13 @@ def train(
         from cifar_mlflow.jobs.train import train as job
 
         outcome = job(config, experiment=experiment, run_name=run_name, offline=offline)
+    scored = not math.isnan(outcome.final_accuracy)
+    accuracy = f"{outcome.final_accuracy:.2f}% {outcome.held_out}" if scored else "not scored yet"
     best = f", best {outcome.best_accuracy:.2f}% at epoch {outcome.best_epoch}" if outcome.held_out != "test" else ""
     click.echo(f"run       {outcome.run_id} ({outcome.run_name})")
-    click.echo(f"accuracy  {outcome.final_accuracy:.2f}% {outcome.held_out}{best}")
+    click.echo(
+        f"accuracy  {outcome.final_accuracy:.2f}% {outcome.held_out}{best}" if scored else "accuracy  not scored yet"
+    )
     if outcome.waiting:
         click.echo(f"kept in   {outcome.spool}")
         if not offline:
@@ -100,7 +106,8 @@ def train(
     else:
         click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
         click.echo(f"evaluate  cifar-mlflow evaluate {outcome.run_id}")
-    click.echo(f"done: {outcome.dataset}, {outcome.held_out} accuracy {outcome.final_accuracy:.2f}%")
+    accuracy = f"{outcome.held_out} accuracy {outcome.final_accuracy:.2f}%" if scored else accuracy
+    click.echo(f"done: {outcome.dataset}, {accuracy}")
 
 
 def _leftovers(words: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from cifar_mlflow.analysis import comparison, formats, report
-from cifar_mlflow.config import read_yaml
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs.progress import warn
 from cifar_mlflow.records import Predictions, RunRecord
 from cifar_mlflow.tracking import runs, selection
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.recorder import mark_job
+from cifar_mlflow.yaml_files import read_yaml
 
 CURVE = {"final_val_accuracy": "val_accuracy", "best_val_accuracy": "val_accuracy"}
 # Single runs are paired image by image; beyond this many the pairs are too many to read.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -70,9 +71,11 @@ class TrainingProgress:
         left = (self._epochs - result.epoch) * self._images * seconds_per_image
         ending = f", {duration(left)} left" if result.epoch < self._epochs else ""
         ending += f", {waiting}" if (waiting := self._waiting()) else ""
+        scored = not math.isnan(result.held_out_accuracy)
+        accuracy = f"{self._held_out} accuracy {result.held_out_accuracy:6.2f}%  " if scored else ""
         say(
             f"epoch {result.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
-            f"{self._held_out} accuracy {result.held_out_accuracy:6.2f}%  training {result.train_accuracy:6.2f}%  "
+            f"{accuracy}training {result.train_accuracy:6.2f}%  "
             f"{result.images_per_second:,.0f} images/s{ending}"
         )
         self._bar.set_description(f"epoch {min(result.epoch + 1, self._epochs)}/{self._epochs}")

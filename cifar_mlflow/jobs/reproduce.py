@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.analysis import reproduction
-from cifar_mlflow.config import TrainingConfig, as_option, resolve
+from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
 from cifar_mlflow.jobs import train_record
 from cifar_mlflow.jobs.progress import say, warn
@@ -20,6 +20,7 @@ from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.originals import Original
 from cifar_mlflow.tracking.outbox import SpooledRecorder
 from cifar_mlflow.tracking.recorder import Recorder
+from cifar_mlflow.words import as_option
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data import Dataset

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from cifar_mlflow.config import TrainingConfig, as_option, resolve
+from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.checkpoints import Earlier, Keeper, position
 from cifar_mlflow.jobs.progress import say, warn
@@ -15,6 +15,7 @@ from cifar_mlflow.tracking import processes, provenance, resumption
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.recorder import mark_job
 from cifar_mlflow.tracking.resumption import BrokenOff
+from cifar_mlflow.words import as_option
 
 if TYPE_CHECKING:
     pass

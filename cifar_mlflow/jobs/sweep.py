@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_mlflow.analysis.comparison import Comparison
-from cifar_mlflow.config import TrainingConfig, as_option
+from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError, TrainingError
 from cifar_mlflow.jobs import sweep_estimate, sweep_report, sync
 from cifar_mlflow.jobs.progress import say, warn
@@ -26,6 +26,7 @@ from cifar_mlflow.tracking import sweeps, views
 from cifar_mlflow.tracking.store import Store, translated_errors
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
+from cifar_mlflow.words import as_option
 
 PATIENCE = 60.0  # seconds for a tracking store that went away to come back, at the end of a sweep
 

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 from cifar_mlflow import space as spaces
-from cifar_mlflow.config import without_effect
+from cifar_mlflow.consistency import without_effect
 from cifar_mlflow.jobs.progress import duration
 from cifar_mlflow.jobs.trial import load_dataset
 from cifar_mlflow.sweep_config import SweepConfig

@@ -12,10 +12,10 @@ from typing import Any
 from tqdm import tqdm
 
 from cifar_mlflow.analysis import statistics, wording
-from cifar_mlflow.config import as_option
 from cifar_mlflow.jobs.progress import duration, say
 from cifar_mlflow.jobs.sweep_plan import Outcome
 from cifar_mlflow.sweep_config import OBJECTIVES, SweepConfig
+from cifar_mlflow.words import as_option
 
 
 class SweepProgress:

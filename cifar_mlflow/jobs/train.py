@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cifar_mlflow.config import TrainingConfig, without_effect
+from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.consistency import without_effect
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs import interruption, sync, train_record
 from cifar_mlflow.jobs.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
@@ -30,7 +31,7 @@ PATIENCE_AFTER_FAILURE = 5.0  # seconds without progress for which an interrupte
 
 @dataclass(frozen=True)
 class TrainOutcome:
-    """What a finished run came to. Accuracies are per cent, of the split that `held_out` names."""
+    """What a finished run came to. Accuracies are per cent, of the split that `held_out` names; NaN if not scored."""
 
     run_id: str
     run_name: str
@@ -147,7 +148,7 @@ def record_training(
         for result in session.epochs():
             history.results.append(result)
             train_record.log_epoch(run, config, result, earlier.recorded)
-            if history.best_epoch == result.epoch and not config.trains_on_all:
+            if history.best[0] == result.epoch and not config.trains_on_all:
                 history.best_weights = session.weights()
             keeper.save()
             listener.epoch(result)
@@ -165,7 +166,7 @@ def record_training(
     # The spool has everything now, on disk.
     keeper.discard()
     waiting = run.close(patience)
-    accuracies = history.values["held_out_accuracy"]
+    best_epoch, best_accuracy = history.best
     return TrainOutcome(
         run.run_id,
         run.run_name,
@@ -173,9 +174,9 @@ def record_training(
         run.url,
         dataset.name,
         history.held_out,
-        accuracies[-1],
-        max(accuracies),
-        history.best_epoch,
+        history.final_accuracy,
+        best_accuracy,
+        best_epoch,
         waiting,
         run.directory,
     )

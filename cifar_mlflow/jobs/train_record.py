@@ -45,7 +45,7 @@ class History:
 
     @property
     def values(self) -> dict[str, list[float]]:
-        """The numbers under the names that `plots.curves` takes."""
+        """The numbers under the names that `plots.curves` takes; NaN where an epoch was not scored."""
         return {
             "train_accuracy": [result.train_accuracy for result in self.results],
             "train_loss": [result.train_loss for result in self.results],
@@ -55,16 +55,23 @@ class History:
         }
 
     @property
-    def best_epoch(self) -> int:
-        """The first epoch, from 1, that reached the highest accuracy."""
-        return int(np.argmax(self.values["held_out_accuracy"])) + 1
+    def final_accuracy(self) -> float:
+        """Of the last epoch; NaN if it was not scored."""
+        return self.results[-1].held_out_accuracy
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """The first epoch, from 1, that reached the highest accuracy, and that; the last and NaN if none was scored."""
+        accuracies = self.values["held_out_accuracy"]
+        epoch = int(np.nanargmax(accuracies)) + 1 if np.isfinite(accuracies).any() else len(accuracies)
+        return epoch, accuracies[epoch - 1]
 
 
 def epoch_metrics(config: TrainingConfig, result: EpochResult) -> dict[str, float]:
     prefix = "epoch_test" if config.trains_on_all else "val"
+    scores = {f"{prefix}_accuracy": result.held_out_accuracy, f"{prefix}_loss": result.held_out_loss}
     return {
-        f"{prefix}_accuracy": result.held_out_accuracy,
-        f"{prefix}_loss": result.held_out_loss,
+        **{name: value for name, value in scores.items() if not np.isnan(value)},
         "train_accuracy": result.train_accuracy,
         "train_loss": result.train_loss,
         "lr": result.learning_rate,
@@ -97,9 +104,10 @@ def log_start(run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, re
     if not recorded.dataset:
         run.log_dataset(dataset.name, dataset.digest, dataset.source, sizes, "training")
     if config.trains_on_all:
+        scored = "the accuracy of each epoch is the test set's" if config.epoch_evaluation else "no epoch is scored"
         warn(
-            "--validation-size 0 trains on all images: the accuracy of each epoch is the test set's, no best epoch "
-            "is kept, and the run can never be chosen as a winner"
+            f"--validation-size 0 trains on all images: {scored}, no best epoch is kept, and the run can never be "
+            "chosen as a winner"
         )
 
 
@@ -143,28 +151,29 @@ def log_results(
 ) -> None:
     from cifar_mlflow.learning import evaluation, export
 
-    accuracies = history.values["held_out_accuracy"]
+    epochs, accuracy = len(history.results), history.final_accuracy
     last = export.classifier(session.preprocessing, session.network, session.weights())
     files = {"curves.png": _curves(run, history)}
     kept: list[tuple[torch.nn.Module, str, int, dict[str, float]]]
     if config.trains_on_all:
-        summary = f"Test accuracy after the last epoch: {accuracies[-1]:.2f}%."
-        kept = [(last, "last", len(accuracies), {})]
+        summary = "" if np.isnan(accuracy) else f" Test accuracy after the last epoch: {accuracy:.2f}%."
+        kept = [(last, "last", epochs, {})]
     else:
+        best_epoch, best_accuracy = history.best
         summary = (
-            f"Validation accuracy after the last epoch: {accuracies[-1]:.2f}%; "
-            f"the best, {max(accuracies):.2f}%, after epoch {history.best_epoch}."
+            f" Validation accuracy after the last epoch: {accuracy:.2f}%; "
+            f"the best, {best_accuracy:.2f}%, after epoch {best_epoch}."
         )
         labels = dataset.validation.labels.numpy()
         probabilities = evaluation.predict(last, dataset.validation)
         files |= _prediction_files(dataset, labels, probabilities, run.run_name)
         kept = [
-            (last, "last", len(accuracies), {"final_val_accuracy": accuracies[-1]}),
+            (last, "last", epochs, {"final_val_accuracy": accuracy}),
             (
                 export.classifier(session.preprocessing, session.network, history.best_weights),
                 "best",
-                history.best_epoch,
-                {"best_val_accuracy": max(accuracies)},
+                best_epoch,
+                {"best_val_accuracy": best_accuracy},
             ),
         ]
     run.log_files(files)
@@ -186,7 +195,7 @@ def log_results(
             requirements=export.requirements(),
         )
         run.log_model(model, lacking)
-    run.set_tags({"mlflow.note.content": f"{_sentence(config, dataset)} {summary}"})
+    run.set_tags({"mlflow.note.content": _sentence(config, dataset) + summary})
 
 
 def _prediction_files(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -93,6 +94,8 @@ class _Listener:
 
     def epoch(self, result: EpochResult) -> None:
         self.loss = result.held_out_loss
+        if math.isnan(self.loss):
+            return  # not scored, so nothing can be decided
         if not self._tell(EpochReport(result.epoch, result.held_out_accuracy, result.held_out_loss)):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
 

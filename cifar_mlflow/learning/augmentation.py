@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 
-SHIFT = 4  # pixels
+from cifar_mlflow.config import TrainingConfig
 
 
-@dataclass(frozen=True)
 class Augmentation:
-    """One epoch's draws for every position in its order of images: whether to flip, and where to crop."""
+    """What to do to the images of each step of one epoch, by their positions in its order."""
 
-    flips: torch.Tensor | None
-    offsets: torch.Tensor | None
+    def __init__(self, config: TrainingConfig, epoch: int, order: torch.Tensor, generator: torch.Generator) -> None:
+        """Draws for the `order` int64 (n) in which the `epoch`, from 1, goes through the images.
 
-    @classmethod
-    def draw(cls, kind: str, images: int, generator: torch.Generator, device: torch.device) -> Augmentation:
-        """Draws for `images` positions of an epoch. `kind` is none, flip or flip_crop."""
-        flips = offsets = None
-        if kind in ("flip", "flip_crop"):
-            flips = (torch.rand(images, generator=generator) < 0.5).to(device)
-        if kind == "flip_crop":
-            offsets = torch.randint(0, 2 * SHIFT + 1, (images, 2), generator=generator).to(device)
-        return cls(flips, offsets)
+        On the device of `order`; `generator` is one of the CPU.
+        """
+        self._flips = self._corners = None
+        self._shift, self._reflect = config.shift, config.padding == "reflect"
+        images, device = len(order), order.device
+        if config.augmentation != "none" and config.alternate_flip:
+            # An image's own first side is the same in all epochs, and between two processes.
+            sides = torch.rand(images, generator=torch.Generator().manual_seed(config.seed)) < 0.5
+            self._flips = (sides ^ (epoch % 2 == 0)).to(device)[order]
+        elif config.augmentation != "none":
+            self._flips = (torch.rand(images, generator=generator) < 0.5).to(device)
+        if config.augmentation == "flip_crop":
+            self._corners = torch.randint(0, 2 * self._shift + 1, (images, 2), generator=generator).to(device)
 
     def apply(self, pixels: torch.Tensor, positions: slice) -> torch.Tensor:
         """`pixels` uint8 (n, height, width, channels), changed as drawn for these `positions` of the epoch."""
-        if self.flips is not None:
-            pixels = torch.where(self.flips[positions, None, None, None], pixels.flip(2), pixels)
-        if self.offsets is not None:
-            n, height, width, _ = pixels.shape
-            padded = F.pad(pixels, (0, 0, SHIFT, SHIFT, SHIFT, SHIFT))
-            top, left = self.offsets[positions].unbind(1)
-            rows = (top[:, None] + torch.arange(height, device=pixels.device))[:, :, None]
-            columns = (left[:, None] + torch.arange(width, device=pixels.device))[:, None, :]
-            pixels = padded[torch.arange(n, device=pixels.device)[:, None, None], rows, columns]
+        if self._flips is not None:
+            pixels = torch.where(self._flips[positions, None, None, None], pixels.flip(2), pixels)
+        if self._corners is not None:
+            pixels = self._cropped(pixels, self._corners[positions])
         return pixels
+
+    def _cropped(self, pixels: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
+        """Each image cut out of its padded self, with the upper left corner at its row and column of `corners`."""
+        n, height, width, channels = pixels.shape
+        padded = padded_by(pixels, self._shift, self._reflect)
+        # All places where an image can be cut out, as a view that copies nothing.
+        image, row, column, _ = padded.stride()
+        places = 2 * self._shift + 1
+        cuts = padded.as_strided(
+            (n, places, places, height, width * channels), (image, row, column, row, 1), padded.storage_offset()
+        )
+        top, left = corners.unbind(1)
+        cropped = cuts[torch.arange(n, device=pixels.device), top, left]
+        return cropped.view(n, height, width, channels)
+
+
+def padded_by(pixels: torch.Tensor, shift: int, reflect: bool) -> torch.Tensor:
+    """`pixels` (n, height, width, channels) with `shift` more on each side: black, or mirrored at the edge."""
+    if not reflect:
+        return F.pad(pixels, (0, 0, shift, shift, shift, shift))
+    height, width = pixels.shape[1:3]
+    rows, columns = (_mirrored(size, shift).to(pixels.device) for size in (height, width))
+    return pixels.index_select(1, rows).index_select(2, columns)
+
+
+def _mirrored(size: int, shift: int) -> torch.Tensor:
+    """The indices -`shift` to `size` + `shift` - 1, each beyond an edge mirrored at it."""
+    last = size - 1
+    there_and_back = torch.arange(-shift, size + shift).abs() % (2 * last)
+    return last - (last - there_and_back).abs()

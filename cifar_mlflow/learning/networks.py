@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from cifar_mlflow.config import BUILT_IN_NETWORKS, TrainingConfig
+from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.learning import user_network
+from cifar_mlflow.learning.fast_network import FastNetwork
 
 
 class _FastPReLU(torch.autograd.Function):
@@ -82,10 +83,16 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     `image_shape` is (height, width, channels). The weights are drawn from torch's global random state.
 
     Raises:
-        ConfigurationError: the user's own network cannot be built.
+        ConfigurationError: the network cannot be built, or not for images of this shape.
     """
-    own = config.network not in BUILT_IN_NETWORKS
-    network = user_network.build(config, classes, image_shape) if own else _report_cnn(config, classes, image_shape)
+    network: nn.Module
+    match config.network:
+        case "report_cnn":
+            network = _report_cnn(config, classes, image_shape)
+        case "fast":
+            network = FastNetwork(config, ACTIVATIONS[config.activation], classes, image_shape)
+        case _:
+            network = user_network.build(config, classes, image_shape)
     _initialize(network, config.weight_init)
     return network
 
@@ -119,7 +126,7 @@ def _initialize(network: nn.Module, scheme: str) -> None:
     if scheme == "default":
         return
     for layer in network.modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.weight.requires_grad:
             if scheme == "kaiming":
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             else:

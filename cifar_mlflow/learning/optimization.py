@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import optim
+from torch import nn, optim
 from torch.optim import lr_scheduler
 
 from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.learning.muon import Muon
 
 
-def build_optimizer(config: TrainingConfig, parameters: Iterable[torch.nn.Parameter]) -> optim.Optimizer:
+def build_optimizer(config: TrainingConfig, network: nn.Module) -> optim.Optimizer:
     """The optimizer that `config` names, with torch's defaults for what is no field of it."""
-    rate, decay = config.learning_rate, config.weight_decay
+    rate, decay, parameters = config.learning_rate, config.weight_decay, _parameters(config, network)
     # One kernel for all parameters instead of several for each.
     fused = not torch.backends.mps.is_available()
     match config.optimizer:
@@ -32,6 +33,24 @@ def build_optimizer(config: TrainingConfig, parameters: Iterable[torch.nn.Parame
             return optim.Adamax(parameters, rate, weight_decay=decay)
         case "asgd":
             return optim.ASGD(parameters, rate, weight_decay=decay)
+        case "muon":
+            return Muon(parameters, rate, config.momentum, decay)
+
+
+def _parameters(config: TrainingConfig, network: nn.Module) -> list[Any]:
+    """What to train: weights, and vectors (biases and normalization) as a group of their own if their rate differs."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if config.bias_rate == 1:
+        return trained
+    vectors = [parameter for parameter in trained if parameter.dim() < 2]
+    return [
+        {"params": [parameter for parameter in trained if parameter.dim() >= 2]},
+        {
+            "params": vectors,
+            "lr": config.learning_rate * config.bias_rate,
+            "weight_decay": config.weight_decay / config.bias_rate,  # so that a step takes the same share off all
+        },
+    ]
 
 
 class Schedule:
@@ -39,7 +58,8 @@ class Schedule:
 
     def __init__(self, config: TrainingConfig, optimizer: optim.Optimizer, steps_per_epoch: int) -> None:
         self._optimizer = optimizer
-        self._every_step = config.scheduler == "one_cycle"
+        self._every_step = config.scheduler in ("one_cycle", "triangular")
+        steps = config.epochs * steps_per_epoch
         self._scheduler: lr_scheduler.LRScheduler | None
         match config.scheduler:
             case "none":
@@ -54,9 +74,11 @@ class Schedule:
                 self._scheduler = lr_scheduler.CosineAnnealingLR(optimizer, T_max=config.epochs)
             case "one_cycle":
                 # Momentum stays what --momentum says.
-                self._scheduler = lr_scheduler.OneCycleLR(
-                    optimizer, config.learning_rate, total_steps=config.epochs * steps_per_epoch, cycle_momentum=False
-                )
+                peaks = [group["lr"] for group in optimizer.param_groups]
+                self._scheduler = lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, cycle_momentum=False)
+            case "triangular":
+                rising = round(config.warmup * steps)
+                self._scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: _triangle(step, rising, steps))
 
     @property
     def rate(self) -> float:
@@ -79,4 +101,12 @@ class Schedule:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes to where `state` was taken from a schedule of the same configuration."""
         if self._scheduler is not None:
-            self._scheduler.load_state_dict(dict(state))
+            # LambdaLR's own method asks for the function too, which is no state.
+            lr_scheduler.LRScheduler.load_state_dict(self._scheduler, dict(state))
+
+
+def _triangle(step: int, rising: int, steps: int) -> float:
+    """Factor of the rate at `step`, from 0: up in `rising` steps to one, then down in a line that ends at `steps`."""
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    return max(steps - step, 0) / (steps - rising)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, Diverged, TrainingError
@@ -17,6 +19,7 @@ from cifar_mlflow.learning import hardware, networks
 from cifar_mlflow.learning.augmentation import Augmentation
 from cifar_mlflow.learning.data import Dataset
 from cifar_mlflow.learning.evaluation import loss_and_accuracy
+from cifar_mlflow.learning.fast_network import WHITENED_IMAGES, FastNetwork
 from cifar_mlflow.learning.optimization import Schedule, build_optimizer
 
 STEPS_BETWEEN_CHECKS = 100  # of loss and clock: often enough to stop early, seldom enough not to wait for a GPU
@@ -27,7 +30,8 @@ class EpochResult:
     """What one epoch came to. Accuracies are per cent, the rates images a second and the last step's learning rate.
 
     `train_*` are running averages in train mode. `held_out_*` are of the validation images, or of the test images
-    if the run trains on all (`TrainingConfig.trains_on_all`).
+    if the run trains on all (`TrainingConfig.trains_on_all`), and NaN after an epoch that is not scored
+    (`TrainingConfig.epoch_evaluation`).
     """
 
     epoch: int
@@ -89,9 +93,12 @@ class Training:
         self.preprocessing = networks.Preprocessing(*statistics).to(self.device)
         network = networks.build(config, len(data.classes), data.image_shape)
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if isinstance(network, FastNetwork):
+            network.whiten(self.preprocessing(self._train.pixels[:WHITENED_IMAGES]))
+        self._average = _moving_average(self.network, config.averaging_decay) if config.averaging == "ema" else None
         self._loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self._batches = _batch_bounds(len(data.train), config.batch_size)
-        self._optimizer = build_optimizer(config, self.network.parameters())
+        self._optimizer = build_optimizer(config, self.network)
         self._schedule = Schedule(config, self._optimizer, len(self._batches))
         self._passed = 0
         self._in_progress: _EpochInProgress | None = None
@@ -107,8 +114,7 @@ class Training:
             epoch = self._passed + 1
             try:
                 train_loss, train_accuracy, rate, images_per_second = self._train_epoch(epoch)
-                self.network.eval()
-                held_out_loss, held_out_accuracy = loss_and_accuracy(self._logits, self._held_out)
+                held_out_loss, held_out_accuracy = self._score() if self._is_scored(epoch) else (math.nan, math.nan)
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"epoch {epoch}: the {self.device.type} device is out of memory with --batch-size "
@@ -118,6 +124,20 @@ class Training:
             yield EpochResult(
                 epoch, train_loss, train_accuracy, held_out_loss, held_out_accuracy, rate, images_per_second
             )
+
+    def _is_scored(self, epoch: int) -> bool:
+        if self.config.epoch_evaluation:
+            return True
+        return epoch == self.config.epochs and not self.config.trains_on_all
+
+    def _score(self) -> tuple[float, float]:
+        """Mean loss and accuracy over the held-out images."""
+        network = self._result().eval()
+        return loss_and_accuracy(lambda pixels: network(self.preprocessing(pixels)), self._held_out)
+
+    def _result(self) -> nn.Module:
+        """The network that the training is for: the one that is trained, or the average of its weights."""
+        return self.network if self._average is None else self._average.module
 
     def state(self) -> dict[str, Any]:
         """All on which the rest of the training depends, between two epochs or, in `on_check`, between two steps.
@@ -138,6 +158,8 @@ class Training:
             "schedule": self._schedule.state(),
             "random": random,
         }
+        if self._average is not None:
+            state["average"] = dict(self._average.state_dict())
         if self._in_progress:
             now = self._in_progress
             state["in_progress"] = {
@@ -164,10 +186,12 @@ class Training:
         self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.restore(state["schedule"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
         self._passed = state["epochs"]
         if now := state.get("in_progress"):
             self._generator.set_state(now["drawn_from"])
-            self._in_progress = self._begin_epoch()
+            self._in_progress = self._begin_epoch(self._passed + 1)
             self._in_progress.losses.copy_(now["losses"])
             self._in_progress.correct.copy_(now["correct"])
             self._in_progress.steps = now["steps"]
@@ -179,8 +203,8 @@ class Training:
             torch.get_device_module(self.device).set_rng_state(random[self.device.type])
 
     def weights(self) -> dict[str, torch.Tensor]:
-        """A copy of the network's weights, on the CPU."""
-        return {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+        """A copy of the resulting network's weights, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self._result().state_dict().items()}
 
     def _logits(self, pixels: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.network(self.preprocessing(pixels))
@@ -191,12 +215,13 @@ class Training:
         steps = self._in_progress.steps if self._in_progress else 0
         return self._passed * len(self._train) + (self._batches[steps - 1][1] if steps else 0)
 
-    def _begin_epoch(self) -> _EpochInProgress:
-        drawn_from, images = self._generator.get_state(), len(self._train)
+    def _begin_epoch(self, epoch: int) -> _EpochInProgress:
+        drawn_from = self._generator.get_state()
+        order = torch.randperm(len(self._train), generator=self._generator).to(self.device)
         return _EpochInProgress(
             drawn_from,
-            torch.randperm(images, generator=self._generator).to(self.device),
-            Augmentation.draw(self.config.augmentation, images, self._generator, self.device),
+            order,
+            Augmentation(self.config, epoch, order, self._generator),
             losses=torch.zeros(len(self._batches), device=self.device),
             correct=torch.zeros((), dtype=torch.int64, device=self.device),
             started=time.perf_counter(),
@@ -205,7 +230,7 @@ class Training:
     def _train_epoch(self, epoch: int) -> tuple[float, float, float, float]:
         """Mean loss, accuracy, rate of the last step, images a second."""
         self.network.train()
-        now = self._in_progress = self._in_progress or self._begin_epoch()
+        now = self._in_progress = self._in_progress or self._begin_epoch(epoch)
         rate = self._schedule.rate
         for start, end in self._batches[now.steps :]:
             chosen = now.order[start:end]
@@ -219,6 +244,8 @@ class Training:
             rate = self._schedule.rate
             self._optimizer.step()
             self._schedule.after_step()
+            if self._average is not None:
+                self._average.update_parameters(self.network)
             now.losses[now.steps] = loss.detach()
             now.correct += (logits.detach().argmax(1) == labels).sum()
             now.steps += 1
@@ -245,6 +272,12 @@ class Training:
                 f"The likely cause is a learning rate that is too high (--learning-rate {self.config.learning_rate} "
                 f"with --optimizer {self.config.optimizer}); try a tenth of it"
             )
+
+
+def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
+    """Of weights and of batch normalization's statistics; it starts at the weights after the first step."""
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
 def _batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:

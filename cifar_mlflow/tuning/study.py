@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_mlflow.config import as_option
 from cifar_mlflow.space import Parameter, ordered
 from cifar_mlflow.sweep_config import OBJECTIVES, SweepConfig
+from cifar_mlflow.words import as_option
 
 if TYPE_CHECKING:
     import optuna

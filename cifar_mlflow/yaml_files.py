@@ -1,0 +1,65 @@
+"""Reading the YAML files that users write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cifar_mlflow.errors import ConfigurationError
+
+MOST_VALUES = 100_000  # in a file; the largest of ours has some hundred
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigurationError: no such file, not YAML, not a mapping, or a key that stands twice.
+    """
+    source = f"file {path}"
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        values = yaml.load(text, Loader=_UniqueKeyLoader)
+    except UnicodeDecodeError:
+        raise ConfigurationError("it is not a text file in UTF-8", source) from None
+    except OSError as error:
+        raise ConfigurationError(f"it cannot be read: {error.strerror}", source) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigurationError(f"it is not valid YAML: {' '.join(str(error).split())}", source) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigurationError("it must hold a mapping, such as `activation: prelu`", source)
+    if not _is_small(values):
+        raise ConfigurationError(f"its anchors unfold to more than {MOST_VALUES:,} values, or into themselves", source)
+    return {str(key): value for key, value in values.items()}
+
+
+def _is_small(values: object) -> bool:
+    """Whether what a file of a few lines refers to again and again stays of a size that can be copied and printed."""
+    count, left = 1, [values]
+    while left and count <= MOST_VALUES:
+        value = left.pop()
+        inner = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(inner, list | tuple | set):
+            count += len(inner)
+            left += inner
+    return count <= MOST_VALUES
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that stands twice (the last would win in silence)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):  # its value is a list, which can be no member of a set
+                continue
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
