@@ -56,7 +56,7 @@ _ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
 def without_effect(config: TrainingConfig) -> list[str]:
     """A warning for each option that changes nothing under the other options given."""
     warnings = []
-    defaults = SimpleNamespace(**{name: field.default for name, field in TrainingConfig.model_fields.items()})
+    defaults = SimpleNamespace(**{name: field.default for name, field in type(config).model_fields.items()})
     for name, (decider, effective) in _ACTS_ONLY_WITH.items():
         value, chosen = getattr(config, name), getattr(config, decider)
         if value != getattr(defaults, name) and chosen not in effective:

@@ -55,13 +55,8 @@ def padded_by(pixels: torch.Tensor, shift: int, reflect: bool) -> torch.Tensor:
     """`pixels` (n, height, width, channels) with `shift` more on each side: black, or mirrored at the edge."""
     if not reflect:
         return F.pad(pixels, (0, 0, shift, shift, shift, shift))
-    height, width = pixels.shape[1:3]
-    rows, columns = (_mirrored(size, shift).to(pixels.device) for size in (height, width))
-    return pixels.index_select(1, rows).index_select(2, columns)
-
-
-def _mirrored(size: int, shift: int) -> torch.Tensor:
-    """The indices -`shift` to `size` + `shift` - 1, each beyond an edge mirrored at it."""
-    last = size - 1
-    there_and_back = torch.arange(-shift, size + shift).abs() % (2 * last)
-    return last - (last - there_and_back).abs()
+    for side in (1, 2):
+        size = pixels.shape[side]
+        before, after = pixels.narrow(side, 1, shift), pixels.narrow(side, size - 1 - shift, shift)
+        pixels = torch.cat((before.flip(side), pixels, after.flip(side)), side)
+    return pixels

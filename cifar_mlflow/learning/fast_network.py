@@ -13,7 +13,7 @@ from cifar_mlflow.errors import ConfigurationError
 LEAST_SIZE = 9  # pixels that leave one after a 2 x 2 convolution and three poolings
 WHITENED_IMAGES = 5000
 EIGENVALUE_FLOOR = 5e-4  # of the patches' covariance, so that noise is not blown up
-BATCH_NORM_MOMENTUM = 0.4
+BATCH_NORM_MOMENTUM = 0.12
 # With these the linear layer learns well at the rate of the convolutions.
 HEAD_DEVIATION = 1 / 74
 HEAD_GAIN = 74.0

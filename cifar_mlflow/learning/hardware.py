@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -38,6 +40,18 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def keep_memory() -> None:
+    """Makes glibc keep the memory of freed tensors for the next ones.
+
+    By default it gives large ones back to the system, which has to find and clear as much anew at every step.
+    """
+    m_trim_threshold, m_mmap_max = -1, -4
+    with suppress(OSError, AttributeError):  # another system, or another C library
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(m_mmap_max, 0)
+        libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def describe(device: torch.device) -> str:

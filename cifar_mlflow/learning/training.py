@@ -76,13 +76,15 @@ class Training:
         `on_check` is called now and then between two steps, when `state()` can be taken.
 
         Raises:
-            ConfigurationError: the device asked for is not there.
+            ConfigurationError: the device asked for is not there, or the images are smaller than the shift.
         """
+        _check_shift(config, data.image_shape)
         if config.threads != "auto":
             torch.set_num_threads(config.threads)
         self.config = config
         self.device = hardware.choose_device(config)
         self.precision = hardware.choose_precision(config, self.device)
+        hardware.keep_memory()
         _make_deterministic(self.device)
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
@@ -272,6 +274,12 @@ class Training:
                 f"The likely cause is a learning rate that is too high (--learning-rate {self.config.learning_rate} "
                 f"with --optimizer {self.config.optimizer}); try a tenth of it"
             )
+
+
+def _check_shift(config: TrainingConfig, image_shape: tuple[int, int, int]) -> None:
+    side = min(image_shape[:2])
+    if config.augmentation == "flip_crop" and config.shift >= side:
+        raise ConfigurationError(f"--shift: {config.shift} is refused: the images have {side} pixels a side")
 
 
 def _moving_average(network: nn.Module, decay: float) -> AveragedModel:

@@ -89,12 +89,6 @@ def test_reflection_is_torchs_own(size):
     assert padded_by(images, SHIFT, reflect=True).equal(expected.permute(0, 2, 3, 1).to(torch.uint8))
 
 
-def test_a_shift_beyond_the_image_is_reflected_back_and_forth():
-    images = torch.tensor([1, 2, 3], dtype=torch.uint8).view(1, 1, 3, 1).expand(1, 3, 3, 1)
-    row = padded_by(images, 5, reflect=True)[0, 0, :, 0]
-    assert row.tolist() == [2, 1, 2, 3, 2, 1, 2, 3, 2, 1, 2, 3, 2]
-
-
 def test_the_draws_are_repeatable_and_belong_to_positions():
     images = pixels()
     whole = applied("flip_crop", images)
