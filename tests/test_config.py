@@ -17,23 +17,32 @@ from cifar_mlflow.yaml_files import read_yaml
 OTHER = {
     "network": "package.module:build",
     "activation": "gelu",
+    "widths": (16, 32, 64),
     "dropout": 0.1,
     "batch_norm": False,
     "weight_init": "kaiming",
     "augmentation": "flip",
+    "alternate_flip": True,
+    "shift": 2,
+    "padding": "reflect",
     "normalize": True,
     "loss": None,  # and one loss
     "label_smoothing": 0.1,
     "optimizer": "sgd",
     "learning_rate": 0.1,
+    "bias_rate": 2.0,
     "momentum": 0.9,
     "weight_decay": 0.01,
     "scheduler": "cosine",
+    "warmup": 0.1,
     "step_size": 5,
     "gamma": 0.5,
     "milestones": (10, 20),
     "batch_size": 64,
     "epochs": 40,
+    "averaging": "ema",
+    "averaging_decay": 0.9,
+    "epoch_evaluation": False,
     "seed": 1,
     "dataset": "digits",
     "data_dir": "/data",
@@ -173,7 +182,7 @@ class TestWhatIsWarnedOf:
     @pytest.mark.parametrize(
         ("values", "warning"),
         [
-            ({"momentum": 0.9}, "--momentum 0.9 has no effect with --optimizer adam (it acts with rmsprop, sgd)"),
+            ({"momentum": 0.9}, "--momentum 0.9 has no effect with --optimizer adam (it acts with muon, rmsprop, sg"),
             ({"step_size": 5, "scheduler": "cosine"}, "--step-size 5 has no effect with --scheduler cosine"),
             ({"gamma": 0.5, "scheduler": "none"}, "--gamma 0.5 has no effect with --scheduler none (it acts with expo"),
             ({"milestones": (5,)}, "--milestones 5 has no effect with --scheduler step (it acts with multistep)"),
@@ -182,6 +191,12 @@ class TestWhatIsWarnedOf:
             ({"epochs": 20}, "--scheduler step has no effect: the rate first falls after 20 epochs"),
             ({"scheduler": "multistep", "epochs": 20}, "--milestones 25 has no effect: the run ends after 20 epochs"),
             ({"scheduler": "exponential", "epochs": 1}, "--scheduler exponential has no effect: the rate first falls"),
+            ({"widths": "8,8,8"}, "--widths 8,8,8 has no effect with --network report_cnn"),
+            ({"alternate_flip": True}, "--alternate-flip true has no effect with --augmentation none"),
+            ({"shift": 2, "augmentation": "flip"}, "--shift 2 has no effect with --augmentation flip (it acts with"),
+            ({"padding": "reflect"}, "--padding reflect has no effect with --augmentation none"),
+            ({"warmup": 0}, "--warmup 0.0 has no effect with --scheduler step"),
+            ({"averaging_decay": 0.9}, "--averaging-decay 0.9 has no effect with --averaging none"),
             ({"gamma": 1}, "--gamma 1 has no effect: it leaves the rate as it is"),
             ({"gamma": 2}, "--gamma 2.0 makes the rate rise: a decaying schedule has a gamma below 1"),
         ],
@@ -195,6 +210,12 @@ class TestWhatIsWarnedOf:
         [
             {"momentum": 0.9, "optimizer": "sgd"},
             {"momentum": 0.9, "optimizer": "rmsprop"},
+            {"momentum": 0.9, "optimizer": "muon"},
+            {"widths": "8,8,8", "network": "fast"},
+            {"augmentation": "flip", "alternate_flip": True},
+            {"augmentation": "flip_crop", "alternate_flip": True, "shift": 2, "padding": "reflect"},
+            {"scheduler": "triangular", "warmup": 0},
+            {"averaging": "ema", "averaging_decay": 0.9},
             {"step_size": 5},
             {"gamma": 0.5, "scheduler": "exponential"},
             {"milestones": (5,), "scheduler": "multistep"},
@@ -217,10 +238,10 @@ class TestFingerprint:
     @pytest.mark.parametrize("name", CHANGES)
     def test_names_the_configuration_not_the_repeat(self, name):
         same = resolve({name: CHANGES[name]}).fingerprint == resolve({}).fingerprint
-        assert same == (name in {"seed", "threads", "device", "data_dir"})
+        assert same == (name in {"seed", "threads", "device", "data_dir", "epoch_evaluation"})
 
     def test_leaves_out_what_this_test_says(self):
-        assert {"seed", "threads", "device", "data_dir"} == NOT_IN_FINGERPRINT
+        assert {"seed", "threads", "device", "data_dir", "epoch_evaluation"} == NOT_IN_FINGERPRINT
 
     def test_of_a_run_has_the_seed_and_the_data(self):
         first = resolve({}).run_fingerprint("a")

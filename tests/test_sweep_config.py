@@ -102,6 +102,14 @@ def test_all_faults_are_told_at_once(faults):
         ),
         ({"objective": "accuracy"}, "must be one of final_val_accuracy"),
         ({"base": {"config": "nowhere.yaml"}}, "nowhere.yaml: it cannot be read"),
+        (
+            {"base": {"epoch_evaluation": False}, "pruner": "successive_halving"},
+            "base: epoch_evaluation: false leaves out the scores after the epochs, but pruner: successive_halving",
+        ),
+        (
+            {"base": {"epoch_evaluation": "false", "validation_size": 0}},
+            "base: epoch_evaluation: false leaves out the scores after the epochs, but validation_size: 0 has no",
+        ),
     ],
 )
 def test_each_fault_is_named(faults, values, expected):

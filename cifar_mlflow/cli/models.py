@@ -26,8 +26,15 @@ WEIGHTS = click.option(
 @WEIGHTS
 @click.option("--dataset", metavar="PATH", help="score on the test set of another dataset with the same classes")
 @click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
+@click.option(
+    "--views",
+    type=click.Choice(["1", "2", "6"]),
+    default="1",
+    show_default=True,
+    help="test-time augmentation: see each image mirrored too (2), and shifted by a pixel (6)",
+)
 @click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
-def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None, form: str) -> None:
+def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None, views: str, form: str) -> None:
     """Score MODEL on the test set; the result is written to the run that trained it.
 
     MODEL is a run id, models:/NAME/VERSION, models:/NAME@ALIAS or models:/m-...
@@ -35,7 +42,7 @@ def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None
     from cifar_mlflow.jobs.evaluate import evaluate as job
     from cifar_mlflow.jobs.evaluate import per_class_csv
 
-    outcome = job(model, weights=weights, dataset=dataset, data_dir=data_dir)
+    outcome = job(model, weights=weights, dataset=dataset, data_dir=data_dir, views=int(views))
     if form == "csv":
         click.echo(per_class_csv(outcome), nl=False)
     elif form == "json":

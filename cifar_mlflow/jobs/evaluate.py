@@ -58,9 +58,12 @@ class EvaluateOutcome:
 
 
 def evaluate(
-    model: str, *, weights: str = "last", dataset: str | None = None, data_dir: str | None = None
+    model: str, *, weights: str = "last", dataset: str | None = None, data_dir: str | None = None, views: int = 1
 ) -> EvaluateOutcome:
     """Scores `model` on the test set of its own dataset, or of another `dataset` with the same classes.
+
+    `views` is how often it sees each image (`learning.evaluation.predict`); with more than one the metrics have names
+    of their own, as in test_6_views_accuracy.
 
     Raises:
         ModelError: there is no such model.
@@ -69,11 +72,12 @@ def evaluate(
     """
     store = tracking_store.connect()
     mark_job(store)
-    return evaluate_model(store, history.find_model(store, model, weights), dataset=dataset, data_dir=data_dir)
+    found = history.find_model(store, model, weights)
+    return evaluate_model(store, found, dataset=dataset, data_dir=data_dir, views=views)
 
 
 def evaluate_model(
-    store: Store, found: FoundModel, *, dataset: str | None = None, data_dir: str | None = None
+    store: Store, found: FoundModel, *, dataset: str | None = None, data_dir: str | None = None, views: int = 1
 ) -> EvaluateOutcome:
     """As `evaluate`, of a model that was found."""
     predictor = history.load_model(found.uri, found.tags)
@@ -85,7 +89,7 @@ def evaluate_model(
     scored = trained_on if dataset is None else data.load(resolve({"dataset": dataset, **where}))
     _check_test_set(scored, trained_on)
     with bar(len(scored.test), "evaluating", " images") as update:
-        probabilities = evaluation.predict(predictor, scored.test, update)
+        probabilities = evaluation.predict(predictor, scored.test, update, views=views)
 
     labels = scored.test.labels.numpy()
     score = classification.score(labels, probabilities)
@@ -93,6 +97,8 @@ def evaluate_model(
     prefix = found.test_prefix
     if dataset is not None:
         prefix += f"_{re.sub(r'[^0-9A-Za-z_.-]', '_', scored.name)}"
+    if views > 1:
+        prefix += f"_{views}_views"
     outcome = EvaluateOutcome(
         model_uri=found.uri,
         run_id=found.run_id,

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
+from cifar_mlflow.learning.augmentation import padded_by
 from cifar_mlflow.learning.data import Images
 
 BATCH = 500
+VIEWS = (1, 2, 6)
+TINY = 1e-30  # a probability that is nought has a logarithm then
 
 
 @torch.inference_mode()
@@ -32,18 +35,41 @@ def probabilities(model: Callable[[torch.Tensor], torch.Tensor], pixels: torch.T
 
 
 def predict(
-    model: Callable[[torch.Tensor], torch.Tensor], images: Images, on_batch: Callable[[int], object] | None = None
+    model: Callable[[torch.Tensor], torch.Tensor],
+    images: Images,
+    on_batch: Callable[[int], object] | None = None,
+    *,
+    views: int = 1,
 ) -> np.ndarray:
     """Class probabilities float32 (n, classes); `model` maps uint8 images to probabilities.
 
-    `on_batch` is told the number of images after each batch.
+    `on_batch` is told the number of images after each batch. With more than one of the `VIEWS` the model sees each
+    image several times, and the logits are averaged (test-time augmentation, weighted as in airbench94).
     """
     parts = []
     for pixels, _ in _batches(images):
-        parts.append(probabilities(model, pixels))
+        if views == 1:
+            parts.append(probabilities(model, pixels))
+        else:
+            # The logarithms of the probabilities are the logits less a number an image, which softmax takes away.
+            logits = [weight * np.log(probabilities(model, view) + TINY) for weight, view in _views(pixels, views)]
+            parts.append(torch.from_numpy(np.sum(logits, axis=0)).softmax(1).numpy())
         if on_batch is not None:
             on_batch(len(pixels))
     return np.concatenate(parts)
+
+
+def _views(pixels: torch.Tensor, views: int) -> list[tuple[float, torch.Tensor]]:
+    """Each view of the images, with its weight: as they are and mirrored; with 6, shifted too, by a pixel each way."""
+    both = [pixels, pixels.flip(2)]
+    if views == 2:
+        return [(1 / 2, view) for view in both]
+    height, width = pixels.shape[1:3]
+    shifted = []
+    for view in both:
+        padded = padded_by(view, 1, reflect=True)
+        shifted += [padded[:, :height, :width], padded[:, 2:, 2:]]
+    return [(1 / 4, view) for view in both] + [(1 / 8, view.contiguous()) for view in shifted]
 
 
 def _batches(images: Images) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+from cifar_mlflow.learning import data, evaluation
 
 METRICS = {
     "test_accuracy",
@@ -100,6 +103,43 @@ def test_another_test_set_has_metrics_of_its_own(evaluated, trained, write_npz):
     assert printed["dataset"] == "other set"
     assert "test_other_set_accuracy" in run.data.metrics
     assert "test_accuracy" not in run.data.metrics
+
+
+@pytest.mark.parametrize("views", [2, 6])
+def test_several_views_of_an_image_have_metrics_of_their_own(evaluated, client, trained, views):
+    printed, run = evaluated(trained.info.run_id, "--views", views)
+    name = f"test_{views}_views"
+    assert printed[f"{name}_accuracy"] == run.data.metrics[f"{name}_accuracy"]
+    assert "test_accuracy" not in run.data.metrics
+    predictions = np.load(Path(client().download_artifacts(trained.info.run_id, f"{name}_predictions.npz")))
+    assert predictions["probabilities"].sum(1) == pytest.approx(1, abs=1e-5)
+
+
+class TestViews:
+    """Seen by a stand-in for a model whose logits are the first row and column of an image's first channel."""
+
+    def predicted(self, pixels, views):
+        def model(images):
+            assert images.is_contiguous() or views == 2
+            return torch.cat((images[:, 0, :2, 0], images[:, :2, 0, 0]), 1).float().softmax(1)
+
+        images = data.Images(pixels, torch.zeros(len(pixels), dtype=torch.int64))
+        return np.log(evaluation.predict(model, images, views=views))
+
+    def test_of_two_are_the_image_and_its_mirror(self):
+        pixels = torch.tensor([[[1], [2], [3]], [[4], [5], [6]], [[7], [8], [9]]], dtype=torch.uint8)[None]
+        logits = [(1 + 3) / 2, (2 + 2) / 2, (1 + 3) / 2, (4 + 6) / 2]
+        expected = np.array(logits) - np.log(np.exp(logits).sum())
+        assert self.predicted(pixels, 2)[0] == pytest.approx(expected, abs=1e-5)
+
+    def test_of_six_are_shifted_by_a_pixel_too_and_weigh_half_as_much(self):
+        pixels = torch.tensor([[[1], [2], [3]], [[4], [5], [6]], [[7], [8], [9]]], dtype=torch.uint8)[None]
+        # Padded by reflection the rows are 5 4 5 6 5, 2 1 2 3 2, 5 4 5 6 5, 8 7 8 9 8, 5 4 5 6 5.
+        views = [(1, 2, 1, 4), (3, 2, 3, 6)]
+        down, up = [(5, 4, 5, 2), (5, 6, 5, 2)], [(5, 6, 5, 8), (5, 4, 5, 8)]
+        logits = np.array(views).mean(0) / 2 + np.array(down + up).mean(0) / 2
+        expected = logits - np.log(np.exp(logits).sum())
+        assert self.predicted(pixels, 6)[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_images_that_were_trained_on_are_refused(cifar, trained, tiny, write_npz):

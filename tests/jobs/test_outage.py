@@ -272,7 +272,11 @@ log_models: false
 )
 def test_a_sweep_goes_on_without_its_server(server, work, tiny, spawn, monkeypatch, spec, mode):
     # Under a name of its own in each mode, since the server is the same.
-    text = SPEC.format(dataset=tiny) if spec == "tiny" else QUICK.read_text().replace("name: quick", f"name: {mode}")
+    text = (
+        SPEC.format(dataset=tiny)
+        if spec == "tiny"
+        else QUICK.read_text().replace("name: quick", f"name: outage-{mode}")
+    )
     name = f"outage-{spec}-{mode}".replace(".", "-")
     path = work / "spec.yaml"
     path.write_text(f"{text}experiment: {name}\n")

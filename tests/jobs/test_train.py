@@ -110,6 +110,28 @@ class TestAFinishedRun:
         assert lines[-1] == f"done: tiny, validation accuracy {trained.data.metrics['final_val_accuracy']:.2f}%"
 
 
+def test_a_run_that_is_never_scored_says_so(cifar, runs, tiny_training):
+    outcome = cifar("train", *tiny_training, "--validation-size", 0, "--epoch-evaluation", "false")
+    assert outcome.code == 0, outcome.output
+    assert "warning: --validation-size 0 trains on all images: no epoch is scored" in outcome.stderr
+    assert "accuracy  not scored yet" in outcome.stdout
+    (run,) = runs()
+    assert not any("test" in name or "val" in name for name in run.data.metrics)
+    assert run.data.metrics["train_accuracy"] > 0
+    evaluated = cifar("evaluate", run.info.run_id)
+    assert evaluated.code == 0, evaluated.output
+
+
+def test_without_evaluation_of_epochs_the_last_is_scored(cifar, client, runs, tiny_training):
+    outcome = cifar("train", *tiny_training, "--epoch-evaluation", "false")
+    assert outcome.code == 0, outcome.output
+    (run,) = runs()
+    (point,) = client().get_metric_history(run.info.run_id, "val_accuracy")
+    assert point.step == 3
+    assert run.data.metrics["final_val_accuracy"] == run.data.metrics["best_val_accuracy"] == point.value
+    assert len(client().get_metric_history(run.info.run_id, "train_accuracy")) == 3
+
+
 def test_training_on_all_images_names_the_test_set(cifar, client, runs, tiny_training):
     outcome = cifar("train", *tiny_training, "--validation-size", 0, "--epochs", 1)
     (run,) = runs()

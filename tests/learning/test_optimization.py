@@ -1,5 +1,6 @@
 """Each optimizer is torch's with the configuration's values; each schedule follows its formula."""
 
+import itertools
 import math
 
 import pytest
@@ -11,8 +12,13 @@ from cifar_mlflow.learning.optimization import Schedule, build_optimizer
 EPOCHS, STEPS, RATE = 12, 5, 0.1
 
 
+def network(*tensors):
+    """A module with these tensors as its parameters."""
+    return torch.nn.ParameterList(tensors)
+
+
 def optimizer(**values):
-    return build_optimizer(resolve(values), [torch.nn.Parameter(torch.ones(3))])
+    return build_optimizer(resolve(values), network(torch.ones(3)))
 
 
 @pytest.mark.parametrize(
@@ -41,8 +47,8 @@ def test_each_optimizer_is_torchs_and_has_the_configured_values(name, kind):
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd"])
 def test_each_optimizer_steps_as_torchs_default_does(name):
     kinds = {kind.__name__.lower(): kind for kind in [*torch.optim.Optimizer.__subclasses__(), torch.optim.AdamW]}
-    weights = [torch.nn.Parameter(torch.tensor([1.0, -2.0, 3.0])) for _ in range(2)]
-    ours = build_optimizer(resolve({"optimizer": name, "learning_rate": 0.03}), [weights[0]])
+    weights = network(*(torch.tensor([1.0, -2.0, 3.0]) for _ in range(2)))
+    ours = build_optimizer(resolve({"optimizer": name, "learning_rate": 0.03}), network(weights[0]))
     decay = {"weight_decay": 0.0} if name == "adamw" else {}
     theirs = kinds[name]([weights[1]], lr=0.03, **decay)
     for _ in range(5):
@@ -53,10 +59,74 @@ def test_each_optimizer_steps_as_torchs_default_does(name):
     torch.testing.assert_close(weights[0], weights[1])
 
 
+def test_biases_have_a_rate_of_their_own_in_every_schedule():
+    config = resolve({"scheduler": "one_cycle", "learning_rate": 0.1, "bias_rate": 8, "weight_decay": 0.4})
+    made = build_optimizer(config, network(torch.ones(2, 3), torch.ones(3)))
+    weights, biases = made.param_groups
+    assert [len(group["params"]) for group in (weights, biases)] == [1, 1]
+    assert weights["params"][0].dim() == 2
+    assert (weights["weight_decay"], biases["weight_decay"]) == (0.4, 0.05)
+    schedule = Schedule(config, made, STEPS)
+    for _ in range(7):
+        assert biases["lr"] == pytest.approx(8 * weights["lr"])
+        made.step()
+        schedule.after_step()
+
+
+class TestMuon:
+    def muon(self, *tensors, **values):
+        made = network(*tensors)
+        config = resolve({"optimizer": "muon", "learning_rate": 0.1, **values})
+        return made, build_optimizer(config, made)
+
+    @pytest.mark.parametrize("shape", [(8, 3, 3, 3), (30, 2, 3, 3)], ids=["wide", "tall"])
+    def test_a_step_of_a_convolution_is_nearly_orthogonal(self, shape):
+        torch.manual_seed(0)
+        (weight,), made = self.muon(torch.randn(shape))
+        weight.grad = torch.randn(shape)
+        before = weight.detach() * (len(weight) ** 0.5 / weight.detach().norm())
+        made.step()
+        update = ((before - weight.detach()) / 0.1).flatten(1)
+        u, _, v = torch.linalg.svd(weight.grad.flatten(1), full_matrices=False)
+        along = (u.T @ update @ v.T).diagonal()
+        assert along.min() > 0.3
+        assert along.max() < 1.6
+        torch.testing.assert_close(u @ torch.diag(along) @ v, update, atol=0.1, rtol=0)
+
+    def test_the_scale_of_a_gradient_does_not_matter_to_a_convolution(self):
+        gradient = torch.randn(4, 3, 3, 3)
+        results = []
+        for scale in (1, 1000):
+            (weight,), made = self.muon(torch.ones(4, 3, 3, 3), momentum=0.5)
+            weight.grad = gradient * scale
+            made.step()
+            results.append(weight.detach())
+        torch.testing.assert_close(*results, atol=1e-2, rtol=0)
+
+    def test_all_else_steps_as_torchs_sgd_with_nesterov_momentum_does(self):
+        start = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
+        (ours,), made = self.muon(start.clone(), momentum=0.2)
+        (theirs,) = network(start.clone())
+        reference = torch.optim.SGD([theirs], lr=0.1, momentum=0.85, nesterov=True)
+        for _ in range(4):
+            for weight, optimizer in ((ours, made), (theirs, reference)):
+                optimizer.zero_grad()
+                (weight**2).sum().backward()
+                optimizer.step()
+        torch.testing.assert_close(ours, theirs)
+
+    def test_decay_takes_a_share_off_what_is_no_convolution(self):
+        (weight, bias), made = self.muon(torch.ones(2, 2), torch.ones(2), weight_decay=0.5, bias_rate=10)
+        weight.grad, bias.grad = torch.zeros(2, 2), torch.zeros(2)
+        made.step()
+        assert weight.flatten().tolist() == pytest.approx([0.95] * 4)
+        assert bias.tolist() == pytest.approx([0.95, 0.95])
+
+
 def rates(**values):
     """The rate of the first step of each epoch, and that after the last."""
     config = resolve({"epochs": EPOCHS, "learning_rate": RATE, "optimizer": "sgd", **values})
-    made = build_optimizer(config, [torch.nn.Parameter(torch.ones(1))])
+    made = build_optimizer(config, network(torch.ones(1)))
     schedule = Schedule(config, made, STEPS)
     found = []
     for _ in range(EPOCHS):
@@ -102,8 +172,26 @@ def test_one_cycle_changes_with_every_step():
     assert rates(scheduler="one_cycle") == pytest.approx([one_cycle(epoch * STEPS) for epoch in EPOCH])
 
 
+@pytest.mark.parametrize(("warmup", "first", "peak"), [(0, RATE, 0), (0.2, RATE / 13, 12), (0.5, RATE / 31, 30)])
+def test_triangular_rises_and_falls_in_straight_lines(warmup, first, peak):
+    config = resolve({"epochs": EPOCHS, "learning_rate": RATE, "scheduler": "triangular", "warmup": warmup})
+    made = build_optimizer(config, network(torch.ones(1)))
+    schedule = Schedule(config, made, STEPS)
+    found = []
+    for _ in range(EPOCHS * STEPS):
+        found.append(schedule.rate)
+        made.step()
+        schedule.after_step()
+    assert found[0] == pytest.approx(first)
+    assert found.index(max(found)) == peak
+    assert max(found) == pytest.approx(RATE)
+    steps = {round(b - a, 9) for a, b in itertools.pairwise(found)}
+    assert len(steps) == (1 if warmup == 0 else 2)
+    assert schedule.rate == 0
+
+
 def test_one_cycle_leaves_the_momentum_alone():
     config = resolve({"scheduler": "one_cycle", "optimizer": "sgd", "momentum": 0.7})
-    made = build_optimizer(config, [torch.nn.Parameter(torch.ones(1))])
+    made = build_optimizer(config, network(torch.ones(1)))
     Schedule(config, made, STEPS)
     assert made.param_groups[0]["momentum"] == 0.7

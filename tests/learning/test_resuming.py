@@ -55,7 +55,7 @@ def same(first, second):
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
 
 
-OPTIMIZERS = [{"optimizer": name} for name in ("adamw", "adagrad", "rmsprop", "adamax", "asgd")]
+OPTIMIZERS = [{"optimizer": name} for name in ("adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon")]
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,8 @@ OPTIMIZERS = [{"optimizer": name} for name in ("adamw", "adagrad", "rmsprop", "a
         {"scheduler": "multistep", "milestones": "1,2", "activation": "rrelu", "augmentation": "flip"},
         {"scheduler": "exponential", "precision": "bfloat16", "dropout": 0.2},
         {"validation_size": 0, "scheduler": "one_cycle", "batch_norm": False},
+        {"averaging": "ema", "augmentation": "flip_crop", "alternate_flip": True, "shift": 2, "padding": "reflect"},
+        {"optimizer": "muon", "scheduler": "triangular", "bias_rate": 3, "momentum": 0.6, "weight_decay": 0.1},
         *OPTIMIZERS,
     ],
     ids=lambda values: "-".join(map(str, values.values())) or "defaults",

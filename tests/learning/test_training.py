@@ -232,3 +232,52 @@ class TestHardware:
             pytest.skip("this machine has it")
         with pytest.raises(ConfigurationError, match="--device: mps is not available here"):
             hardware.choose_device(resolve({"device": "mps"}))
+
+
+class TestAveraging:
+    def test_what_is_scored_and_kept_is_the_moving_average_of_the_steps(self, prepare):
+        steps = []
+        averaged = prepare(
+            on_step=lambda *_: steps.append(averaged.network.state_dict()["0.weight"].clone()),
+            averaging="ema",
+            averaging_decay=0.5,
+        )
+        (*_, last) = averaged.epochs()
+        expected = steps[0]
+        for weights in steps[1:]:
+            expected = 0.5 * expected + 0.5 * weights
+        found = averaged.weights()
+        torch.testing.assert_close(found["0.weight"], expected)
+        assert not found["0.weight"].equal(steps[-1])
+        network = averaged.network.eval()
+        network.load_state_dict(found)
+        logits = network(averaged.preprocessing(averaged._held_out.pixels))
+        correct = (logits.argmax(1) == averaged._held_out.labels).double().mean().item()
+        assert last.held_out_accuracy == pytest.approx(100 * correct)
+
+    def test_changes_nothing_of_the_steps(self, prepare):
+        plain, averaged = prepare(), prepare(averaging="ema")
+        losses = [[result.train_loss for result in training.epochs()] for training in (plain, averaged)]
+        assert losses[0] == losses[1]
+
+
+class TestScoring:
+    def test_each_epoch_by_default(self, prepare):
+        assert not any(math.isnan(result.held_out_accuracy) for result in prepare().epochs())
+
+    def test_without_it_the_last_epoch_alone_and_to_the_same_number(self, prepare):
+        first, last = prepare(epoch_evaluation=False).epochs()
+        assert math.isnan(first.held_out_accuracy)
+        assert math.isnan(first.held_out_loss)
+        *_, expected = prepare().epochs()
+        assert last.held_out_accuracy == expected.held_out_accuracy
+
+    def test_without_it_the_test_images_are_never_looked_at(self, prepare, monkeypatch):
+        training = prepare(epoch_evaluation=False, validation_size=0)
+        training._held_out = None
+        assert all(math.isnan(result.held_out_accuracy) for result in training.epochs())
+
+
+def test_a_shift_that_leaves_nothing_of_an_image_is_refused(prepare):
+    with pytest.raises(ConfigurationError, match="--shift: 8 is refused: the images have 8 pixels a side"):
+        prepare(augmentation="flip_crop", shift=8)
