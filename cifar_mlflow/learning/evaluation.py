@@ -9,7 +9,7 @@ import torch
 
 from cifar_mlflow.learning.data import Images
 
-BATCH = 500
+BATCH = 200  # on two cores, twice as many are slower: their layers' outputs no longer fit the cache
 
 
 @torch.inference_mode()

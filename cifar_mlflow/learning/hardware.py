@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import torch
 
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_KEPT_BYTES = 2**30
 
 
 def choose_device(config: TrainingConfig) -> torch.device:
@@ -38,6 +42,21 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def keep_freed_memory() -> None:
+    """Tells the C library to keep the memory that each step frees, since the next step needs as much again.
+
+    glibc else gives large blocks back, and Linux clears every page anew: a third of a step's time on two cores. Other
+    C libraries have no such setting, and stay as they are.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+    # Before 2.35, glibc refuses more than 32 MiB here.
+    mallopt(_M_MMAP_THRESHOLD, _KEPT_BYTES) or mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
 
 
 def describe(device: torch.device) -> str:

@@ -80,6 +80,7 @@ class Training:
         self.device = hardware.choose_device(config)
         self.precision = hardware.choose_precision(config, self.device)
         _make_deterministic(self.device)
+        hardware.keep_freed_memory()
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._on_step, self._on_check = on_step, on_check
