@@ -38,12 +38,16 @@ class PReLU(nn.PReLU):
         return super().forward(input)
 
 
+def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
 class Flatten(nn.Flatten):
     """torch's Flatten, whose gradient takes on the memory order of the images, which the layers before it need."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if self.training and input.requires_grad and input.is_contiguous(memory_format=torch.channels_last):
-            input.register_hook(lambda gradient: gradient.contiguous(memory_format=torch.channels_last))
+            input.register_hook(_channels_last)  # type: ignore[no-untyped-call]
         return super().forward(input)
 
 
