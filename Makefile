@@ -28,6 +28,10 @@ test: $(VENV)/.installed
 test-long: $(VENV)/.installed
 	python -m pytest -m long -n 2 --dist loadfile $(ARGS)
 
+# Each script in benchmarks/ by its name: make benchmark-training, or make benchmark-training ARGS=5.
+benchmark-%: $(VENV)/.installed
+	python benchmarks/$*.py $(ARGS)
+
 lint: $(VENV)/.installed
 	ruff check .
 	ruff format --check .

@@ -32,15 +32,21 @@ def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     from torchvision.datasets import CIFAR10
 
     place = locate(data_dir)
-    meta = CIFAR10.meta["filename"]
-    arrays: dict[str, dict[str, object]] = {}
+    pixels: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    classes: tuple[str, ...] = ()
     for name, data in _official_files(place):
         # Unpickled only now that the bytes are known to be the official ones.
-        arrays[name] = pickle.loads(data, encoding="latin1")
-    train = [arrays[name] for name, _ in CIFAR10.train_list]
-    test = [arrays[name] for name, _ in CIFAR10.test_list]
-    classes = tuple(str(name) for name in arrays[meta][CIFAR10.meta["key"]])  # type: ignore[attr-defined]
-    return (*_stack(train), *_stack(test), classes, str(place))
+        content = pickle.loads(data, encoding="latin1")
+        if name == CIFAR10.meta["filename"]:
+            classes = tuple(str(name) for name in content[CIFAR10.meta["key"]])
+        else:
+            # Put in order file by file: all at once would take twice the memory.
+            channels_first = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
+            pixels.append(np.ascontiguousarray(channels_first.transpose(0, 2, 3, 1)))
+            labels.append(np.asarray(content["labels"], dtype=np.int64))
+    files = len(CIFAR10.train_list)
+    return np.concatenate(pixels[:files]), np.concatenate(labels[:files]), pixels[-1], labels[-1], classes, str(place)
 
 
 def _official_files(place: Path) -> Iterator[tuple[str, bytes]]:
@@ -167,9 +173,3 @@ def _download(cache: Path, timeout: float) -> Path:
     finally:
         socket.setdefaulttimeout(before)
     return cache / ARCHIVE
-
-
-def _stack(batches: list[dict[str, object]]) -> tuple[np.ndarray, np.ndarray]:
-    pixels = np.concatenate([np.asarray(batch["data"], dtype=np.uint8) for batch in batches])
-    labels = np.concatenate([np.asarray(batch["labels"], dtype=np.int64) for batch in batches])
-    return np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), labels

@@ -24,19 +24,9 @@ class _FastPReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         inputs, slope = ctx.saved_tensors
-        # One memory order for both, so that they can be read as one long vector each.
-        order = torch.channels_last if inputs.dim() == 4 else torch.contiguous_format
-        inputs, gradient = inputs.contiguous(memory_format=order), gradients[0].contiguous(memory_format=order)
-        negative = inputs.clamp(max=0)
-        if inputs.dtype == torch.float32:
-            slope_gradient = torch.dot(_as_vector(gradient), _as_vector(negative)).reshape(slope.shape)
-        else:
-            slope_gradient = (gradient * negative).sum(dtype=torch.float32).to(slope.dtype).reshape(slope.shape)
-        return torch.ops.aten.leaky_relu_backward(gradient, inputs, slope.item(), False), slope_gradient
-
-
-def _as_vector(tensor: torch.Tensor) -> torch.Tensor:
-    return (tensor.permute(0, 2, 3, 1) if tensor.dim() == 4 else tensor).reshape(-1)
+        # torch sums bfloat16 in float32 and rounds the result alone; asked for float32, it would copy everything first.
+        slope_gradient = inputs.clamp(max=0).mul_(gradients[0]).sum().to(slope.dtype).reshape(slope.shape)
+        return torch.ops.aten.leaky_relu_backward(gradients[0], inputs, slope.item(), False), slope_gradient
 
 
 class PReLU(nn.PReLU):
@@ -46,6 +36,19 @@ class PReLU(nn.PReLU):
         if self.training and input.device.type == "cpu":
             activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
             return activated
+        return super().forward(input)
+
+
+def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
+    return gradient.contiguous(memory_format=torch.channels_last)
+
+
+class Flatten(nn.Flatten):
+    """torch's Flatten, whose gradient takes on the memory order of the images, which the layers before it need."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if self.training and input.requires_grad and input.is_contiguous(memory_format=torch.channels_last):
+            input.register_hook(_channels_last)  # type: ignore[no-untyped-call]
         return super().forward(input)
 
 
@@ -112,7 +115,7 @@ def _report_cnn(config: TrainingConfig, classes: int, image_shape: tuple[int, in
         *convolution(channels, 16, pool=False),
         *convolution(16, 32, pool=True),
         *convolution(32, 64, pool=True),
-        nn.Flatten(),
+        Flatten(),
         nn.Linear(64 * (height // 4) * (width // 4), 100),
         activation(),
         nn.Dropout(config.dropout),

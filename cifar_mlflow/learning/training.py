@@ -84,8 +84,8 @@ class Training:
         self.config = config
         self.device = hardware.choose_device(config)
         self.precision = hardware.choose_precision(config, self.device)
-        hardware.keep_memory()
         _make_deterministic(self.device)
+        hardware.keep_freed_memory()
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._on_step, self._on_check = on_step, on_check

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cifar_mlflow.config import resolve
-from cifar_mlflow.learning.networks import ACTIVATIONS, PReLU, Preprocessing, build
+from cifar_mlflow.learning.networks import ACTIVATIONS, Flatten, PReLU, Preprocessing, build
 
 CIFAR = (32, 32, 3)
 
@@ -100,6 +100,23 @@ class TestFastPReLU:
             module.train()(inputs).backward(torch.randn(4, 3, 5, 5))
             gradients.append((inputs.grad, module.weight.grad))
         torch.testing.assert_close(gradients[0], gradients[1])
+
+
+class TestFlatten:
+    @pytest.mark.parametrize("channels_last", [False, True])
+    def test_hands_on_torchs_gradient_in_the_memory_order_of_the_images(self, channels_last):
+        order = torch.channels_last if channels_last else torch.contiguous_format
+        gradients = []
+        for module in (Flatten(), nn.Flatten()):
+            torch.manual_seed(1)
+            inputs = torch.randn(4, 3, 8, 8, requires_grad=True).to(memory_format=order)
+            pooled = nn.functional.max_pool2d(inputs, 2)
+            outputs = module.train()(pooled)
+            pooled.register_hook(gradients.append)
+            outputs.backward(torch.randn_like(outputs))
+        ours, torchs = gradients
+        assert ours.equal(torchs)
+        assert ours.is_contiguous(memory_format=order)
 
 
 class TestPreprocessing:

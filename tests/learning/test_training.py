@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import platform
+import resource
 
 import numpy as np
 import pytest
@@ -115,6 +117,22 @@ class TestAnEpoch:
     def test_has_the_rate_of_its_last_step(self, prepare):
         rates = [result.learning_rate for result in prepare(step_size=1, gamma=0.5).epochs()]
         assert rates == pytest.approx([0.002, 0.001])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_step_works_in_the_memory_that_the_one_before_has_freed(prepare, precision):
+    def pages():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+    digits = data.load(resolve({"dataset": "digits", "validation_size": 1000}))
+    training = prepare(dataset=digits, batch_size=32, precision=precision)
+    epochs = training.epochs()
+    next(epochs)
+    before = pages()
+    next(epochs)
+    # One step's arrays are thousands of pages.
+    assert (pages() - before) / len(training._batches) < 300
 
 
 class TestBatches:
