@@ -4,11 +4,11 @@
 
 A real sweep of one run (30 epochs on digits) is trained first; its rows are then copied, with other ids, seeds, rates
 and values, straight into the database: sweeps of 50 runs (10 learning rates, 5 seeds each), in one experiment. Each
-round runs, in turn and each as a process of its own: `python -c "import mlflow"`; for one sweep of 50 runs in each
-store, and for all runs of the store of 1,000, `cifar-mlflow compare`, the same with `--format html` (which also reads
+round runs, for one sweep of 50 runs in each store, and for all runs of the store of 1,000, in turn and each as a
+process of its own: `python -c "import mlflow"`, `cifar-mlflow compare`, the same with `--format html` (which also reads
 the values by epoch), and the reference: `mlflow.search_runs`, a `get_metric_history` a run, and a groupby. Seconds are
-wall-clock from start to end of the process, memory is its peak. With 5 rounds it takes about 8 minutes, of which 2 are
-for filling the stores, and 1 GB of disk for temporary files. Leave the machine alone meanwhile.
+wall-clock from start to end of the process, memory is its peak. It takes one minute to fill the stores, one a round,
+and 1 GB of disk for temporary files. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ SIZES = (100, 1_000, 10_000)
 ALL_RUNS_OF = 1_000
 CONFIGURATIONS, SEEDS = 10, 5  # of a sweep
 EXPERIMENT = "filled"
+IMPORT = "import mlflow"
+SIDES = ("compare", "compare --format html", "reference")
 SPEC = """\
 name: template
 experiment: template
@@ -125,8 +127,8 @@ def filled(source: Path, store: Path, runs: int) -> Path:
                 config = base.model_copy(update={"learning_rate": round(rate, 7), "seed": position % SEEDS})
                 tags = {"sweep": name, "trial": str(position // SEEDS)}
                 trial.copy(rng, tags, config.as_options(), parent_id, config)
-        for rows in (parent, trial):
-            rows.insert()
+            for rows in (parent, trial):
+                rows.insert()
         database.commit()
     return store
 
@@ -149,6 +151,7 @@ class Rows:
         self._columns: dict[str, list[str]] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._copies: dict[str, list[tuple[Any, ...]]] = {table: [] for table in TABLES}
+        self._made = 0
         for table in TABLES:
             found = database.execute(f"SELECT * FROM {table}")
             self._columns[table] = [column[0] for column in found.description]
@@ -180,7 +183,8 @@ class Rows:
                 "config_fingerprint": config.fingerprint,
                 "run_fingerprint": config.run_fingerprint(data),
             }
-        shift, later = rng.gauss(0, 0.5), len(self._copies["runs"]) * 60_000
+        self._made += 1
+        shift, later = rng.gauss(0, 0.5), self._made * 60_000
         for table in TABLES:
             for row in self._rows[table]:
                 changed = {name: new.get(value, value) for name, value in row.items()}
@@ -197,9 +201,11 @@ class Rows:
         return new[self._run_id]
 
     def insert(self) -> None:
+        """Writes the copies to the database."""
         for table, rows in self._copies.items():
             marks = ", ".join("?" * len(self._columns[table]))
             self._database.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+            rows.clear()
 
 
 def main() -> None:
@@ -213,38 +219,33 @@ def measure(directory: Path, rounds: int) -> None:
     stores = {size: filled(source, directory / f"{size}.db", size) for size in SIZES}
     for size, store in stores.items():
         print(f"store of {size:,} runs: {store.stat().st_size / 1e6:.0f} MB", flush=True)
-    imported: list[float] = []
-    ours: dict[str, list[Cost]] = {}
-    pages: dict[str, list[Cost]] = {}
-    theirs: dict[str, list[Cost]] = {}
     script = directory / "reference.py"
     script.write_text(REFERENCE)
     one = "sweep-0001"
     cases = [(f"50 of {size:,}", store, one, f" and tags.sweep = '{one}'") for size, store in stores.items()]
     cases.append((f"{ALL_RUNS_OF:,} of {ALL_RUNS_OF:,}", stores[ALL_RUNS_OF], EXPERIMENT, ""))
-    compare = ["-m", "cifar_mlflow", "compare"]
+    costs: dict[str, dict[str, list[Cost]]] = {case: {side: [] for side in (IMPORT, *SIDES)} for case, *_ in cases}
     for number in range(1, rounds + 1):
-        imported.append(cost(["-c", "import mlflow"], source, 0).seconds)
         for case, store, what, condition in cases:
-            ours.setdefault(case, []).append(cost([*compare, what], store, CONFIGURATIONS))
-            pages.setdefault(case, []).append(cost([*compare, what, "--format", "html"], store, CONFIGURATIONS))
-            theirs.setdefault(case, []).append(cost([str(script), EXPERIMENT, condition], store, CONFIGURATIONS))
-        told = ", ".join(f"{case} {ours[case][-1].seconds - imported[-1]:.2f} s" for case in ours)
-        print(f"round {number}: import mlflow {imported[-1]:.2f} s; compare beyond it: {told}", flush=True)
-    print(f"import mlflow: {spread(imported, ' s')}")
-    for case in ours:
-        sides = {"compare": ours[case], "compare --format html": pages[case], "reference": theirs[case]}
-        for name, costs in sides.items():
-            memory = max(each.memory for each in costs)
-            print(f"{case} runs, {name}: {beyond(costs, imported)} beyond import mlflow, {memory:.0f} MB")
-        ratios = [mine.seconds / other.seconds for mine, other in zip(ours[case], theirs[case], strict=True)]
-        print(f"{case} runs, compare / reference: {spread(ratios)}")
-    print(last_line(rounds, imported, ours))
+            compare = ["-m", "cifar_mlflow", "compare", what]
+            commands = (["-c", IMPORT], compare, [*compare, "--format", "html"], [str(script), EXPERIMENT, condition])
+            for side, words in zip((IMPORT, *SIDES), commands, strict=True):
+                costs[case][side].append(cost(words, store, 0 if side == IMPORT else CONFIGURATIONS))
+        told = ", ".join(f"{case} {beyond(sides, SIDES[0])[-1]:.2f} s" for case, sides in costs.items())
+        print(f"round {number}: compare beyond {IMPORT}: {told}", flush=True)
+    print(f"{IMPORT}: {spread([each.seconds for sides in costs.values() for each in sides[IMPORT]], ' s')}")
+    for case, sides in costs.items():
+        for side in SIDES:
+            memory = max(each.memory for each in sides[side])
+            print(f"{case} runs, {side}: {spread(beyond(sides, side), ' s')} beyond {IMPORT}, {memory:.0f} MB")
+        pairs = zip(sides[SIDES[0]], sides[SIDES[-1]], strict=True)
+        print(f"{case} runs, compare / reference: {spread([mine.seconds / other.seconds for mine, other in pairs])}")
+    print(last_line(rounds, costs))
 
 
-def beyond(costs: list[Cost], imported: list[float]) -> str:
-    """The seconds that are left without those of `import mlflow` in the same round."""
-    return spread([each.seconds - before for each, before in zip(costs, imported, strict=True)], " s")
+def beyond(sides: dict[str, list[Cost]], side: str) -> list[float]:
+    """The seconds that are left without those of the `import mlflow` before."""
+    return [each.seconds - before.seconds for each, before in zip(sides[side], sides[IMPORT], strict=True)]
 
 
 def spread(values: list[float], unit: str = "") -> str:
@@ -252,18 +253,16 @@ def spread(values: list[float], unit: str = "") -> str:
     return f"{statistics.median(values):.2f}{unit} ({min(values):.2f} to {max(values):.2f})"
 
 
-def last_line(rounds: int, imported: list[float], ours: dict[str, list[Cost]]) -> str:
+def last_line(rounds: int, costs: dict[str, dict[str, list[Cost]]]) -> str:
     """What docs/performance.md takes over."""
     import torch
 
     from cifar_mlflow.learning import hardware
 
-    told = "; ".join(f"{case}: {beyond(costs, imported)}" for case, costs in ours.items())
-    memory = max(each.memory for costs in ours.values() for each in costs)
+    told = "; ".join(f"{case}: {spread(beyond(sides, SIDES[0]), ' s')}" for case, sides in costs.items())
+    memory = max(each.memory for sides in costs.values() for side in SIDES[:-1] for each in sides[side])
     machine = hardware.describe(torch.device("cpu"))
-    return (
-        f"compare beyond import mlflow, n={rounds}: {told}; at most {memory:.0f} MB; {machine}, {datetime.date.today()}"
-    )
+    return f"compare beyond {IMPORT}, n={rounds}: {told}; at most {memory:.0f} MB; {machine}, {datetime.date.today()}"
 
 
 if __name__ == "__main__":
