@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -147,6 +148,29 @@ def runs(client):
 def statuses(runs):
     """A function that lists the status of each run of that store, the newest first."""
     return lambda: [run.info.status for run in runs()]
+
+
+@pytest.fixture
+def asked(monkeypatch) -> Counter:
+    """Counts what the store is asked, by the name of the method."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    from cifar_mlflow.tracking.patience import PatientClient
+
+    counts: Counter = Counter()
+    plain, together = PatientClient.__getattr__, SqlAlchemyStore.get_metric_history_bulk
+
+    def counted(self, name):
+        counts[name] += not name.startswith("_")
+        return plain(self, name)
+
+    def counted_together(self, *arguments):
+        counts["get_metric_history_bulk"] += 1
+        return together(self, *arguments)
+
+    monkeypatch.setattr(PatientClient, "__getattr__", counted)
+    monkeypatch.setattr(SqlAlchemyStore, "get_metric_history_bulk", counted_together)
+    return counts
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,7 @@ def _smoke_here() -> None:
 def _kill_before(number: int) -> None:
     from cifar_mlflow.tracking import patience
 
-    original, count = patience._patiently, 0
+    original, count = patience.patiently, 0
 
     def counted(call: Any) -> Any:
         patient = original(call)
@@ -135,7 +135,7 @@ def _kill_before(number: int) -> None:
 
         return write
 
-    patience._patiently = counted
+    patience.patiently = counted
 
 
 def checkpoint_each_step() -> None:

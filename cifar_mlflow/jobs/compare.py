@@ -55,7 +55,7 @@ def compare(
     if not ours:
         raise TrackingError("no training run is among them, so there is nothing to compare")
     curves = (CURVE.get(objective, objective), comparison.REPLICATION_OBJECTIVE) if with_curves else ()
-    records = [runs.to_record(store, run, curves) for run in ours]
+    records = runs.to_records(store, ours, curves)
     # What was broken off and done again is no run that is missing.
     counted = {record.run_id for record in runs.without_superseded(records)}
     records = [record for record in records if record.status == "FINISHED" or record.run_id in counted]

@@ -135,8 +135,9 @@ class _Sweep:
             self._digests[key] = load_dataset(config).digest
         return config.run_fingerprint(self._digests[key])
 
-    def _records(self) -> list[RunRecord]:
-        return sweep_report.read_children(self._store, self._spec, self._parent.experiment_id, self._id)
+    def _records(self, with_curves: bool = False) -> list[RunRecord]:
+        where = self._parent.experiment_id, self._id
+        return sweep_report.read_children(self._store, self._spec, *where, with_curves=with_curves)
 
     def _train(self, plan: Plan) -> bool:
         """Trains what is to be trained; False if the budget ended it."""
@@ -236,7 +237,8 @@ class _Sweep:
         outcomes = list(plan.outcomes.values())
         failed = [outcome for outcome in outcomes if outcome.status == "FAILED"]
         importances = {} if self._spec.is_replication else study.importances()
-        compared, winner = sweep_report.publish(self._parent, self._spec, self._records(), importances)
+        records = self._records(with_curves=True)
+        compared, winner = sweep_report.publish(self._parent, self._spec, records, importances)
         if outcomes and len(failed) == len(outcomes):
             raise TrainingError(f"all {len(failed)} runs of the sweep failed; the first: {failed[0].reason}")
         return SweepOutcome(

@@ -28,11 +28,13 @@ class Winner:
         return self.row.runs[0].run_id
 
 
-def read_children(store: Store, spec: SweepConfig, experiment_id: str, sweep_id: str) -> list[RunRecord]:
-    """The sweep's runs as records, each of them once, with the curves of its objective."""
+def read_children(
+    store: Store, spec: SweepConfig, experiment_id: str, sweep_id: str, *, with_curves: bool = False
+) -> list[RunRecord]:
+    """The sweep's runs as records, each of them once; `with_curves` with the values by epoch of its objective."""
     metric = "epoch_test_accuracy" if spec.is_replication else OBJECTIVES[spec.objective][0]
     found = sweeps.children(store, experiment_id, sweep_id)
-    return runs.without_superseded(runs.to_record(store, run, [metric]) for run in found)
+    return runs.without_superseded(runs.to_records(store, found, [metric] if with_curves else []))
 
 
 def publish(

@@ -12,7 +12,7 @@ from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.records import Finding
 from cifar_mlflow.state import spool_directory
 from cifar_mlflow.tracking import lease, processes, registry, runs, selection, spool, spool_look, sweeps
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import Store, redact, translated_errors, without_collection
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -45,9 +45,9 @@ def other_server(store: Store) -> Iterator[Finding]:
 def left_running(store: Store) -> Iterator[Finding]:
     """Runs that say RUNNING, and whose process is gone or cannot be known."""
     kept = _spools_by_run()
-    for experiment, experiment_id in selection.experiments(store).items():
-        for run in runs.search(store, experiment_id, "attributes.status = 'RUNNING'"):
-            yield from _left_running(store, run, experiment, kept.get(run.info.run_id))
+    names = {experiment_id: name for name, experiment_id in selection.experiments(store).items()}
+    for run in runs.search(store, names, "attributes.status = 'RUNNING'"):
+        yield from _left_running(store, run, names[run.info.experiment_id], kept.get(run.info.run_id))
 
 
 def _left_running(store: Store, run: Run, experiment: str, kept: spool_look.Look | None) -> Iterator[Finding]:
@@ -113,27 +113,29 @@ def _spools_by_run() -> dict[str, spool_look.Look]:
 
 def incomplete_models(store: Store) -> Iterator[Finding]:
     """Models that were begun by a run that ended, or whose process is gone, and that never were logged completely."""
-    for experiment_id in selection.experiments(store).values():
-        for model in _models(store, experiment_id):
-            if str(model.status) == "PENDING" and "weights" in model.tags and _is_over(store, model):
-                yield Finding(
-                    "warning",
-                    f"model {model.model_id} ({model.name}) of run {model.source_run_id} was begun and never completed",
-                    FIX,
-                    partial(_give_up, store, model.model_id),
-                )
+    for model in _pending_models(store, list(selection.experiments(store).values())):
+        if "weights" in model.tags and _is_over(store, model):
+            yield Finding(
+                "warning",
+                f"model {model.model_id} ({model.name}) of run {model.source_run_id} was begun and never completed",
+                FIX,
+                partial(_give_up, store, model.model_id),
+            )
 
 
-def _models(store: Store, experiment_id: str) -> list[LoggedModel]:
+def _pending_models(store: Store, experiment_ids: list[str]) -> list[LoggedModel]:
+    """MLflow cannot search by status, so all models are read, in large pages of which little is kept."""
     found: list[LoggedModel] = []
     token = None
     with translated_errors(store.uri):
-        while True:
-            page = store.client.search_logged_models([experiment_id], page_token=token)
-            found += page
+        while experiment_ids:
+            with without_collection():
+                page = store.client.search_logged_models(experiment_ids, max_results=runs.PAGE, page_token=token)
+            found += [model for model in page if str(model.status) == "PENDING"]
             token = page.token
             if not token:
-                return found
+                break
+    return found
 
 
 def _is_over(store: Store, model: LoggedModel) -> bool:

@@ -20,10 +20,11 @@ class PatientClient:
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
-        return _patiently(attribute) if callable(attribute) else attribute
+        return patiently(attribute) if callable(attribute) else attribute
 
 
-def _patiently(call: Any) -> Any:
+def patiently(call: Any) -> Any:
+    """The function, repeated if another process was in the way."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 

@@ -109,9 +109,9 @@ def _find_run(store: Store, run_id: str) -> Run:
     try:
         return history.find_run(store, run_id)
     except ModelError:
-        for experiment_id in selection.experiments(store).values():
-            if began_offline := runs.search(store, experiment_id, f"tags.`{RUN_TAG}` = '{run_id}'"):
-                return began_offline[0]
+        everywhere = selection.experiments(store).values()
+        if began_offline := runs.search(store, everywhere, f"tags.`{RUN_TAG}` = '{run_id}'"):
+            return began_offline[0]
         raise
 
 

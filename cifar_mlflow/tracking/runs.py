@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config import TrainingConfig, parse_logged
 from cifar_mlflow.records import RunRecord
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking import curves
+from cifar_mlflow.tracking.store import Store, translated_errors, without_collection
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -19,19 +20,22 @@ if TYPE_CHECKING:
 PAGE = 1000
 
 
-def search(store: Store, experiment_id: str, condition: str) -> list[Run]:
-    """All runs of the experiment, deleted ones apart, that meet MLflow's filter `condition`; the oldest first."""
+def search(store: Store, experiment_ids: Collection[str], condition: str) -> list[Run]:
+    """All runs of the experiments, deleted ones apart, that meet MLflow's filter `condition`; the oldest first."""
     found: list[Run] = []
     token = None
+    if not experiment_ids:
+        return found
     with translated_errors(store.uri):
         while True:
-            page = store.client.search_runs(
-                [experiment_id],
-                condition,
-                max_results=PAGE,
-                order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
-                page_token=token,
-            )
+            with without_collection():
+                page = store.client.search_runs(
+                    list(experiment_ids),
+                    condition,
+                    max_results=PAGE,
+                    order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+                    page_token=token,
+                )
             found += page
             token = page.token
             if not token:
@@ -49,18 +53,23 @@ def unquoted(value: str) -> str:
     return words[0] if len(words) == 1 else value
 
 
-def to_record(store: Store, run: Run, curves: Sequence[str] = ()) -> RunRecord:
-    """The run as a record, with the values by epoch of those metrics that `curves` names."""
+def to_records(store: Store, found: Sequence[Run], metrics: Sequence[str] = ()) -> list[RunRecord]:
+    """The runs as records, with the values by epoch of those of `metrics` that a run has."""
+    values: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for name in metrics:
+        having = [run.info.run_id for run in found if name in run.data.metrics]
+        values[name] = curves.read(store, having, name)
+    records = []
+    for run in found:
+        own = {name: by_run[run.info.run_id] for name, by_run in values.items() if run.info.run_id in by_run}
+        records.append(_to_record(store, run, own))
+    return records
+
+
+def _to_record(store: Store, run: Run, by_epoch: dict[str, list[tuple[int, float]]]) -> RunRecord:
     started, ended = run.info.start_time, run.info.end_time
     tags, parameters = run.data.tags, run.data.params
-    values = {name: unquoted(value) for name, value in parameters.items()}
-    typed = parse_logged(values) if parameters else {}
-    by_epoch = {}
-    with translated_errors(store.uri):
-        for name in curves:
-            if name in run.data.metrics:
-                history = store.client.get_metric_history(run.info.run_id, name)
-                by_epoch[name] = sorted((metric.step, metric.value) for metric in history)
+    typed = parse_logged({name: unquoted(value) for name, value in parameters.items()}) if parameters else {}
     seed = typed.get("seed", TrainingConfig.model_fields["seed"].default)
     return RunRecord(
         run_id=run.info.run_id,

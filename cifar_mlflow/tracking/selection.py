@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import ConfigurationError, TrackingError
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # What trained a network: neither a sweep's parent nor the run that `mlflow run` makes for a job.
 TRAINED = "tags.kind != 'sweep' and tags.kind != 'job'"
+MOST_IDS = 100  # in one search: MLflow parses what is listed word by word
 
 
 def select(store: Store, what: Sequence[str], condition: str | None = None) -> list[Run]:
@@ -30,10 +31,14 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
         ConfigurationError: MLflow refuses the filter.
     """
     found: dict[str, Run] = {}
+    ids = [word for word in what if RUN_ID.fullmatch(word)]
     try:
-        for word in what or [""]:
-            for run in _meant_by(store, word, condition):
-                found.setdefault(run.info.run_id, run)
+        by_name = experiments(store)
+        chosen = _by_ids(store, by_name, ids, condition)
+        for word in [word for word in what if word not in ids] if what else [""]:
+            chosen += _by_name(store, by_name, word, condition)
+        for run in chosen:
+            found.setdefault(run.info.run_id, run)
     except TrackingError as error:
         if condition and getattr(error.__cause__, "error_code", None) == "INVALID_PARAMETER_VALUE":
             raise ConfigurationError(f"--filter: MLflow refuses {condition!r}: {error.__cause__}", "options") from None
@@ -41,35 +46,46 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
     return sorted(found.values(), key=lambda run: (run.info.start_time, run.info.run_id))
 
 
-def _meant_by(store: Store, word: str, condition: str | None) -> list[Run]:
-    by_name = experiments(store)
+def _by_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], condition: str | None) -> list[Run]:
+    named = _with_ids(store, by_name, ids)
+    known = {run.info.run_id for run in named}
+    if missing := next((run_id for run_id in ids if run_id not in known), None):
+        raise TrackingError(f"there is no run {missing} in {redact(store.uri)}")
+    parents = [run for run in named if run.data.tags.get("kind") == "sweep"]
+    found = [run for run in named if run.data.tags.get("kind") != "sweep"]
+    extra = f" and {condition}" if condition else ""
+    if condition:
+        found = _with_ids(store, by_name, [run.info.run_id for run in found], extra)
+    for parent in parents:
+        sweep_id = parent.data.tags.get("sweep_id", parent.info.run_id)
+        children = f"{TRAINED} and tags.sweep_id = '{sweep_id}'{extra}"
+        found += runs.search(store, [parent.info.experiment_id], children)
+    return found
+
+
+def _with_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], extra: str = "") -> list[Run]:
+    found = []
+    for start in range(0, len(ids), MOST_IDS):
+        listed = ", ".join(f"'{run_id}'" for run_id in ids[start : start + MOST_IDS])
+        found += runs.search(store, by_name.values(), f"attributes.run_id IN ({listed}){extra}")
+    return found
+
+
+def _by_name(store: Store, by_name: Mapping[str, str], word: str, condition: str | None) -> list[Run]:
     extra = f" and {condition}" if condition else ""
     if not word:
-        return [run for each in by_name.values() for run in runs.search(store, each, f"{TRAINED}{extra}")]
-    if RUN_ID.fullmatch(word):
-        (run,) = [found for each in by_name.values() for found in _by_id(store, each, word)] or [None]
-        if run is None:
-            raise TrackingError(f"there is no run {word} in {redact(store.uri)}")
-        if run.data.tags.get("kind") != "sweep":
-            chosen = f"attributes.run_id = '{word}'{extra}"
-        else:
-            chosen = f"{TRAINED} and tags.sweep_id = '{run.data.tags.get('sweep_id', word)}'{extra}"
-        return runs.search(store, run.info.experiment_id, chosen)
+        return runs.search(store, by_name.values(), f"{TRAINED}{extra}")
     if word in by_name:
-        return runs.search(store, by_name[word], f"{TRAINED}{extra}")
-    if re.fullmatch(r"[\w.-]+", word):
-        named = f"{TRAINED} and tags.sweep = '{word}'{extra}"
-        if found := [run for each in by_name.values() for run in runs.search(store, each, named)]:
-            return found
+        return runs.search(store, [by_name[word]], f"{TRAINED}{extra}")
+    if re.fullmatch(r"[\w.-]+", word) and (
+        found := runs.search(store, by_name.values(), f"{TRAINED} and tags.sweep = '{word}'{extra}")
+    ):
+        return found
     known = ", ".join(sorted(by_name)) or "none"
     raise TrackingError(
         f"{word!r} names no run, no experiment and no sweep{' that the filter lets through' if condition else ''} "
         f"in {redact(store.uri)} (experiments: {known})"
     )
-
-
-def _by_id(store: Store, experiment_id: str, run_id: str) -> list[Run]:
-    return runs.search(store, experiment_id, f"attributes.run_id = '{run_id}'")
 
 
 def experiments(store: Store) -> dict[str, str]:

@@ -43,7 +43,7 @@ class EarlierSweep:
 
 def find_sweep(store: Store, experiment_id: str, name: str) -> EarlierSweep | None:
     """The latest sweep of this name in the experiment that was not superseded by another start of it."""
-    found = runs.search(store, experiment_id, f"tags.kind = 'sweep' and tags.sweep = '{name}'")
+    found = runs.search(store, [experiment_id], f"tags.kind = 'sweep' and tags.sweep = '{name}'")
     current = [run for run in found if "superseded_by" not in run.data.tags]
     if not current:
         return None
@@ -67,13 +67,13 @@ def winner(store: Store, what: str) -> str:
     Raises:
         ModelError: there is no such sweep, several have the name, or it has no winner (yet).
     """
-    condition = "tags.kind = 'sweep'" + ("" if RUN_ID.fullmatch(what) else f" and tags.sweep = '{what}'")
+    meant = f"attributes.run_id = '{what}'" if RUN_ID.fullmatch(what) else f"tags.sweep = '{what}'"
     found = []
     if re.fullmatch(r"[\w.-]+", what):
-        found = [run for each in selection.experiments(store).values() for run in runs.search(store, each, condition)]
+        found = runs.search(store, selection.experiments(store).values(), f"tags.kind = 'sweep' and {meant}")
     current = [run for run in found if "superseded_by" not in run.data.tags]
     if RUN_ID.fullmatch(what):
-        current = [run for run in found if what == run.info.run_id]
+        current = found
     if not current:
         raise ModelError(f"there is no sweep {what!r} in {redact(store.uri)}")
     if len(current) > 1:
@@ -125,9 +125,10 @@ def _refuse_if_busy(earlier: EarlierSweep) -> None:
         raise TrackingError(f"the sweep (run {earlier.parent_id}) is being run by {where}; wait for it, or stop it")
 
 
-def children(store: Store, experiment_id: str, sweep_id: str) -> list[Run]:
-    """The runs of the sweep's trials, the oldest first."""
-    return runs.search(store, experiment_id, f"tags.kind = 'trial' and tags.sweep_id = '{sweep_id}'")
+def children(store: Store, experiment_id: str, sweep_id: str, status: str | None = None) -> list[Run]:
+    """The runs of the sweep's trials, all or those of a status, the oldest first."""
+    extra = f" and attributes.status = '{status}'" if status else ""
+    return runs.search(store, [experiment_id], f"tags.kind = 'trial' and tags.sweep_id = '{sweep_id}'{extra}")
 
 
 def close_abandoned(store: Store, experiment_id: str, sweep_id: str, on_wait: Callable[[], None] | None = None) -> int:
@@ -143,7 +144,7 @@ def close_abandoned(store: Store, experiment_id: str, sweep_id: str, on_wait: Ca
     deadline = time.monotonic() + PATIENCE
     told = False
     while True:
-        running = [run for run in children(store, experiment_id, sweep_id) if run.info.status == "RUNNING"]
+        running = children(store, experiment_id, sweep_id, "RUNNING")
         here = [run for run in running if not processes.is_elsewhere(run.data.tags)]
         for run in here:
             if not processes.is_alive(run.data.tags):
@@ -163,9 +164,9 @@ def close_abandoned(store: Store, experiment_id: str, sweep_id: str, on_wait: Ca
 
 def close_lost(store: Store, experiment_id: str, sweep_id: str, reason: str, status: str) -> None:
     """Closes the run of a worker that was killed, while the other workers go on."""
-    for run in children(store, experiment_id, sweep_id):
+    for run in children(store, experiment_id, sweep_id, "RUNNING"):
         tags = run.data.tags
-        if run.info.status == "RUNNING" and not processes.is_elsewhere(tags) and not processes.is_alive(tags):
+        if not processes.is_elsewhere(tags) and not processes.is_alive(tags):
             close(store, run.info.run_id, reason, status)
 
 

@@ -19,6 +19,8 @@ import yaml
 from servers import mlflow_server
 from support import move_store, run_here, standing_in
 
+from cifar_mlflow.tracking import runs as tracking_runs
+
 BASE = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32"}
 QUICK_SPEC = Path(__file__).parents[2] / "experiments" / "quick.yaml"
 SPACE = {"activation": ["relu", "elu"], "learning_rate": [0.002, 0.01]}
@@ -153,6 +155,23 @@ def test_started_again_with_the_same_spec_it_trains_nothing(finished, write_spec
     assert {run.info.run_id for run in children()} == ids
     assert table() == before
     assert parent().info.status == "FINISHED"
+
+
+def test_started_again_it_reads_its_own_runs_alone(finished, write_spec, client, parent, asked, monkeypatch):
+    def requests():
+        asked.clear()
+        assert run_here("sweep", write_spec()).code == 0
+        return {name: count for name, count in asked.items() if "experiment" not in name}
+
+    monkeypatch.setattr(tracking_runs, "PAGE", 5)  # its own eight take two
+    requests()  # which may change a view
+    alone = requests()
+    assert alone["get_metric_history_bulk"] == 1  # for the report; what there is left to train needs no curves
+    for number in range(6):
+        tags = {"kind": "trial", "sweep": "other", "sweep_id": "0" * 32, "run_fingerprint": str(number)}
+        run = client().create_run(parent().info.experiment_id, tags=tags)
+        client().set_terminated(run.info.run_id)
+    assert requests() == alone
 
 
 def test_a_changed_spec_is_refused_and_says_what_changed(finished, write_spec, runs):
