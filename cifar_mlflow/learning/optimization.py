@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import optim
 from torch.optim import lr_scheduler
 
 from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.learning import eager as optim
 
 
 def build_optimizer(config: TrainingConfig, parameters: Iterable[torch.nn.Parameter]) -> optim.Optimizer:
