@@ -4,7 +4,7 @@
 
 Each round has a seed of its own and runs experiments/halving.yaml twice as a sweep, without its pruner and as it is, in
 a fresh store. The epochs are counted in the store: the points of val_accuracy of all runs, those that were pruned
-included. Each side's winner, by final_val_accuracy after one run, is then trained again with eight seeds that no run of
+included. Each side's winner, by final_val_accuracy after one run, is then trained again with six seeds that no run of
 the sweeps had, and `cifar-mlflow compare` says whether the two can be told apart (Welch's t-test at 5%). Winners that
 are one configuration are equal, and not trained again. A round takes about three minutes on two cores.
 """
@@ -27,7 +27,7 @@ from mlflow import MlflowClient
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = yaml.safe_load((ROOT / "experiments" / "halving.yaml").read_text())
-FRESH_SEED, REPEATS = 1000, 8
+FRESH_SEED, REPEATS = 1000, 6
 MOST_EPOCHS = 0.25  # of the grid's
 
 
