@@ -26,7 +26,7 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
 
     # Of known size, all of it: to let matplotlib find out takes as long as the drawing, and a sweep draws many.
     figure = _figure(10, 5.2, layout=None)
-    room = {"left": 0.075, "right": 0.99, "bottom": 0.09, "top": 0.88, "wspace": 0.18, "hspace": 0.08}
+    room = {"left": 0.075, "right": 0.98, "bottom": 0.09, "top": 0.88, "wspace": 0.18, "hspace": 0.14}
     grid = figure.add_gridspec(2, 2, height_ratios=(4, 1), **room)
     epochs = np.arange(1, len(history["lr"]) + 1)
     marker = "o" if len(epochs) < 3 else None
@@ -48,7 +48,7 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
         axes.grid(alpha=0.25)
         axes.ticklabel_format(axis="y", scilimits=(-4, 5))
         axes.legend(loc="best", frameon=False)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.tick_params(labelbottom=False)
         below = figure.add_subplot(grid[1, column], sharex=axes)
         below.step(epochs, history["lr"], where="mid", color=RATE)
