@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -23,8 +24,10 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(10, 5.2)
-    grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
+    # Of known size, all of it: to let matplotlib find out takes as long as the drawing, and a sweep draws many.
+    figure = _figure(10, 5.2, layout=None)
+    room = {"left": 0.075, "right": 0.98, "bottom": 0.09, "top": 0.88, "wspace": 0.18, "hspace": 0.14}
+    grid = figure.add_gridspec(2, 2, height_ratios=(4, 1), **room)
     epochs = np.arange(1, len(history["lr"]) + 1)
     marker = "o" if len(epochs) < 3 else None
     for column, (quantity, unit) in enumerate((("accuracy", " (%)"), ("loss", ""))):
@@ -46,12 +49,15 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
                 color=HELD_OUT,
             )
         axes.grid(alpha=0.25)
+        axes.ticklabel_format(axis="y", scilimits=(-4, 5))
         axes.legend(loc="best", frameon=False)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.tick_params(labelbottom=False)
         below = figure.add_subplot(grid[1, column], sharex=axes)
         below.step(epochs, history["lr"], where="mid", color=RATE)
         below.set(xlabel="epoch", ylabel="rate", ylim=(0, 1.15 * max(history["lr"])))
         below.grid(alpha=0.25)
+        below.ticklabel_format(axis="y", scilimits=(-4, 5))
     figure.suptitle(_plain(title), fontsize=11)
     return _png(figure)
 
@@ -59,22 +65,25 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) -> bytes:
     """`confusion` (classes, classes) counts images: rows are true classes, columns predicted ones."""
     count = len(classes)
+    names = [_plain(name if len(name) <= 20 else name[:19] + "…") for name in classes] if count <= 40 else []
     side = max(5.0, 0.55 * min(count, 40) + 2)
-    figure = _figure(side, side)
-    axes = figure.add_subplot()
+    # Of known size as well: beside the square, the longest name, upright on the left and aslant below.
+    longest = max(map(_width, names), default=0.2) / side
+    figure = _figure(side, side, layout=None)
+    square = 1 - longest - 0.95 / side
+    axes = figure.add_axes((longest + 0.6 / side, 0.71 * longest + 0.6 / side, square, square))
     with np.errstate(invalid="ignore", divide="ignore"):
         share = np.nan_to_num(confusion / confusion.sum(1, keepdims=True))
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    if count <= 40:
-        names = [name if len(name) <= 20 else name[:19] + "…" for name in classes]
-        axes.set_xticks(range(count), [_plain(name) for name in names], rotation=45, ha="right")
-        axes.set_yticks(range(count), [_plain(name) for name in names])
+    if names:
+        axes.set_xticks(range(count), names, rotation=45, ha="right")
+        axes.set_yticks(range(count), names)
     if count <= 20:
         for row, column in zip(*np.nonzero(confusion), strict=True):
             color = "white" if share[row, column] > 0.5 else "black"
             axes.text(column, row, str(confusion[row, column]), ha="center", va="center", color=color, fontsize=8)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(_plain(title), fontsize=11)
+    figure.suptitle(_plain(title), fontsize=11, y=1 - 0.08 / side)
     return _png(figure)
 
 
@@ -98,21 +107,37 @@ def gallery(
     return _png(figure)
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
     from matplotlib.figure import Figure  # without pyplot: no window, no global state
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def _width(text: str) -> float:
+    """Inches that a label takes."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
+    with _any_script():
+        width: float = text_to_path.get_text_width_height_descent(text, FontProperties(size=10), ismath=False)[0]
+    return width / 72
 
 
 def _plain(text: str) -> str:
     return text.replace("$", r"\$")  # matplotlib would read a formula between two dollar signs
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
+@contextmanager
+def _any_script() -> Iterator[None]:
+    """A name in a script that the font lacks is drawn as boxes; that is no reason to warn whoever trains."""
     with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes; that is no reason to warn whoever trains.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")
+        yield
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    with _any_script():
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Iterator
@@ -152,9 +153,10 @@ class _Sweep:
         if not estimate.left:
             return not more
         log = self._directory / "workers.log"
+        begin = functools.partial(prepare, spec.base_config, spec.log_models)
         with (
             SweepProgress(spec, estimate.left, estimate.epochs) as progress,
-            ProcessExecutor(estimate.workers, spec.threads, run_trial, prepare, log) as executor,
+            ProcessExecutor(estimate.workers, spec.threads, run_trial, begin, log) as executor,
         ):
             for values, outcome in plan.known:
                 progress.known(values, outcome.value)

@@ -15,8 +15,8 @@ from cifar_mlflow.sweep_config import SweepConfig
 
 SAMPLE_IMAGES = 1024  # trained on twice to measure the speed: the first time warms up
 SECONDS_TO_START = 10.0  # for torch and MLflow to be imported in each worker
-SECONDS_BESIDE_TRAINING = 2.0  # of a run: its figures, its predictions and what it writes
-SECONDS_FOR_MODELS = 6.0  # to export and log the last and the best
+SECONDS_BESIDE_TRAINING = 0.5  # of a run: its figures, its predictions and what it writes
+SECONDS_FOR_MODELS = 1.0  # to export and log the last and the best
 COMBINATIONS_LOOKED_AT = 500
 
 

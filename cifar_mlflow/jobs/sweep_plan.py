@@ -113,8 +113,10 @@ class Plan:
         return True
 
     def report(self, planned: PlannedRun, epoch: int, value: float) -> bool:
-        """Takes the objective after an epoch; whether the run shall go on."""
-        return not planned.prunable or self._study.report(planned.trial.number, epoch, value)
+        """Takes the objective after an epoch; whether the run shall go on. What was trained to its end is a result."""
+        if not planned.prunable or epoch == planned.config.epochs:
+            return True
+        return self._study.report(planned.trial.number, epoch, value)
 
     def _open(self, suggestion: Suggestion, told: bool) -> None:
         configs = [self._spec.configuration(suggestion.values, seed) for seed in self._spec.seeds]

@@ -178,6 +178,7 @@ def log_results(
         ]
     run.log_files(files)
     example = dataset.test.first(EXAMPLE_IMAGES)
+    models = []
     for module, weights, epoch, metrics in kept:
         lacking = recorded.lacking(metrics)
         if not log_models or weights in recorded.models:
@@ -194,7 +195,12 @@ def log_results(
             classes=dataset.classes,
             requirements=export.requirements(),
         )
-        run.log_model(model, lacking)
+        models.append((model, lacking))
+    if len({model.epoch for model, _ in models}) < len(models):  # the last epoch was the best
+        run.log_same_models(models)
+    else:
+        for model, metrics in models:
+            run.log_model(model, metrics)
     run.set_tags({"mlflow.note.content": _sentence(config, dataset) + summary})
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import gc
+import importlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from cifar_mlflow.learning.training import EpochResult
 
 PATIENCE = 2.0  # seconds without progress after which the next run is begun; the sweep delivers what is left
+# What a run imports only when it comes to it, each a second or so.
+NEEDED = ("cifar_mlflow.learning.training", "cifar_mlflow.learning.export", "matplotlib.backends.backend_agg")
+NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
+GARBAGE_THRESHOLD = 100_000  # as in the command line
 
 
 @dataclass(frozen=True)
@@ -74,11 +80,13 @@ def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
     return TrialResult("FINISHED", objectives)
 
 
-def prepare() -> None:
-    """Imports what takes long, and checks the store, before the first run is given out."""
-    from cifar_mlflow.learning import evaluation, export, training  # noqa: F401
-
+def prepare(config: TrainingConfig, log_models: bool) -> None:
+    """Imports what takes long, checks the store and reads the data of `config`, before the first run is given out."""
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    for name in (*NEEDED, *(NEEDED_FOR_MODELS if log_models else ())):
+        importlib.import_module(name)
     _store()
+    load_dataset(config)
 
 
 class _Listener:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn, optim
+from torch import nn
 from torch.optim import lr_scheduler
 
 from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.learning import eager as optim
 from cifar_mlflow.learning.muon import Muon
 
 

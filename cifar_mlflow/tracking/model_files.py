@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,15 +51,29 @@ def save(exported: ExportedModel, directory: Path) -> None:
         signature=signature,
         input_example=exported.example,
         pip_requirements=list(exported.requirements),
-        metadata={
-            "classes": list(exported.classes),
-            "name": exported.name,
-            "weights": exported.weights,
-            "epoch": str(exported.epoch),
-        },
+        metadata=_metadata(exported),
         serialization_format="pt2",
     )
     integrity.write_example_answer(directory, exported.probabilities)
+
+
+def save_copy(saved: Path, exported: ExportedModel, directory: Path) -> None:
+    """Writes the model as a copy of `saved`, which `save` has written of one with the same weights."""
+    from mlflow.models import Model
+
+    shutil.copytree(saved, directory, dirs_exist_ok=True)
+    model = Model.load(str(directory))
+    model.metadata = _metadata(exported)
+    model.save(str(directory / "MLmodel"))
+
+
+def _metadata(exported: ExportedModel) -> dict[str, Any]:
+    return {
+        "classes": list(exported.classes),
+        "name": exported.name,
+        "weights": exported.weights,
+        "epoch": str(exported.epoch),
+    }
 
 
 def about(directory: Path) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,15 @@ class SpooledRecorder:
         with self._errors():
             model_files.save(exported, self._spool.next_payload())
         self._log("model", metrics=dict(metrics), timestamp=_now())
+
+    def log_same_models(self, models: Sequence[tuple[ExportedModel, Mapping[str, float]]]) -> None:
+        """As `log_model` for each. All have the same weights: the first is exported, which takes long, and copied."""
+        with self._errors(), tempfile.TemporaryDirectory() as directory:
+            saved = Path(directory) / "model"
+            model_files.save(models[0][0], saved)
+            for exported, metrics in models:
+                model_files.save_copy(saved, exported, self._spool.next_payload())
+                self._log("model", metrics=dict(metrics), timestamp=_now())
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._write("tags", tags=dict(tags))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import os
 import platform
@@ -42,16 +43,21 @@ def commit_and_state() -> tuple[str | None, bool]:
 
     None if the package was installed elsewhere: a checkout around a virtual environment says nothing of it.
     """
+    return _commit_and_state(PACKAGE)
+
+
+@functools.cache  # the code that this process runs does not change any more, whatever becomes of the checkout
+def _commit_and_state(package: Path) -> tuple[str | None, bool]:
     try:
-        _git("ls-files", "--error-unmatch", "__init__.py")
-        return _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--untracked-files=no"))
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        return _git(package, "rev-parse", "HEAD"), bool(_git(package, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
         return None, False
 
 
-def _git(*arguments: str) -> str:
+def _git(package: Path, *arguments: str) -> str:
     result = subprocess.run(
-        ["git", "-C", str(PACKAGE), *arguments], capture_output=True, text=True, check=True, timeout=10
+        ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True, timeout=10
     )
     return result.stdout.strip()
 

@@ -64,7 +64,7 @@ class ProcessExecutor:
     """`count` processes, each with `threads` for numerical libraries. Used in a `with`, by one thread."""
 
     def __init__(self, count: int, threads: int, task: Task, prepare: Callable[[], None], log: Path) -> None:
-        """`task` and `prepare` are module-level functions; `prepare` runs first in each new process.
+        """`task` and `prepare` are module-level functions, or partial ones; `prepare` runs first in each new process.
 
         What the workers print goes to the file `log`: on the terminal it would stand between the driver's lines.
         """

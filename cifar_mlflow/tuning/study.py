@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ class TuningStudy:
         self._space = ordered(spec.space)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
         self._study = _open(storage, spec, self._distribution)
-        self._grid = spec.grid() if spec.sampler == "grid" else None
+        self._grid = _in_order(spec) if spec.sampler == "grid" else None
         self._tried = {self._key(self._values(trial)) for trial in self._study.get_trials(deepcopy=False)}
         self._interrupted = [
             trial.number for trial in self._study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"
@@ -160,6 +161,15 @@ class TuningStudy:
                 # Trials that run at the same time must not all look at the same spot.
                 return samplers.TPESampler(seed=seed, constant_liar=True)
         return samplers.RandomSampler(seed=seed)
+
+
+def _in_order(spec: SweepConfig) -> Iterator[dict[str, Any]]:
+    """The grid's combinations. A pruner holds each against those before it, which must not be all of one kind."""
+    if spec.pruner == "none":
+        return spec.grid()
+    combinations = list(spec.grid())
+    random.Random(spec.base_config.seed).shuffle(combinations)
+    return iter(combinations)
 
 
 def _open(storage: Any, spec: SweepConfig, distribution: Callable[[Parameter], Any]) -> optuna.Study:

@@ -5,11 +5,13 @@ import os
 import signal
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import yaml
 
 from cifar_mlflow.config import TrainingConfig, resolve
+from cifar_mlflow.tracking import integrity
 
 EPOCH_METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
 DIVERGING = ("--learning-rate", "1e30", "--optimizer", "sgd", "--batch-norm", "false", "--activation", "relu")
@@ -130,6 +132,27 @@ def test_without_evaluation_of_epochs_the_last_is_scored(cifar, client, runs, ti
     assert point.step == 3
     assert run.data.metrics["final_val_accuracy"] == run.data.metrics["best_val_accuracy"] == point.value
     assert len(client().get_metric_history(run.info.run_id, "train_accuracy")) == 3
+
+
+def test_a_last_epoch_that_was_the_best_gives_two_models_alike_but_in_name(cifar, client, runs, tiny_training):
+    assert cifar("train", *tiny_training, "--epochs", 1).code == 0
+    (run,) = runs()
+    found = models(client(), run)
+    assert {weights: model.name for weights, model in found.items()} == {
+        "last": "report_cnn-prelu-last", "best": "report_cnn-prelu-best"
+    }  # fmt: skip
+    answers = {}
+    for weights, model in found.items():
+        (point,) = model.metrics
+        assert point.key == {"last": "final_val_accuracy", "best": "best_val_accuracy"}[weights]
+        directory = mlflow.artifacts.download_artifacts(f"models:/{model.model_id}")
+        saved = mlflow.models.Model.load(directory)
+        assert saved.model_id == model.model_id
+        assert (saved.metadata["name"], saved.metadata["weights"]) == (model.name, weights)
+        assert not integrity.differences(Path(directory), model.tags)
+        loaded = mlflow.pyfunc.load_model(directory)
+        answers[weights] = loaded.predict(loaded.input_example)
+    assert np.array_equal(answers["last"], answers["best"])
 
 
 def test_training_on_all_images_names_the_test_set(cifar, client, runs, tiny_training):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 from cifar_mlflow.config import resolve
 from cifar_mlflow.errors import ConfigurationError, DataError
@@ -30,6 +31,22 @@ class TestDigits:
         assert len(digits.test) == 364
         assert digits.train.pixels.dtype == torch.uint8
         assert (digits.train.pixels.min(), digits.train.pixels.max()) == (0, 255)
+
+    def test_have_the_pixels_and_labels_that_scikit_learn_loads(self):
+        digits, theirs = load(validation_size=0), load_digits()
+        ours = torch.cat([digits.train.pixels, digits.test.pixels])[:, ::4, ::4, 0].double() * 16 / 255
+        labels = torch.cat([digits.train.labels, digits.test.labels])
+        found = sorted(
+            (int(label), *map(int, image.round().flatten())) for label, image in zip(labels, ours, strict=True)
+        )
+        assert found == sorted(
+            (int(label), *map(int, image.flatten())) for label, image in zip(theirs.target, theirs.images, strict=True)
+        )
+
+    def test_without_scikit_learn_are_missed_in_one_message(self, monkeypatch):
+        monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: None)
+        with pytest.raises(DataError, match="come with the package sklearn, which is not installed here"):
+            load()
 
     def test_of_training_validation_and_test_are_different_images_as_far_as_they_can_be(self):
         digits = load()

@@ -1,5 +1,6 @@
 """What the recorder writes is what MLflow gives back; the model loads with no pickle and no code of ours."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -166,5 +167,15 @@ class TestProvenance:
         git("commit", "-m", "first")
         monkeypatch.setattr(provenance, "PACKAGE", work)
         assert provenance.commit_and_state() == (git("rev-parse", "HEAD"), False)
-        (work / "__init__.py").write_text("changed = True\n")
-        assert provenance.commit_and_state()[1] is True
+        changed = shutil.copytree(work, work / "changed")
+        (changed / "__init__.py").write_text("changed = True\n")
+        monkeypatch.setattr(provenance, "PACKAGE", changed)
+        assert provenance.commit_and_state() == (git("rev-parse", "HEAD"), True)
+
+    def test_is_that_of_the_code_which_the_process_has_loaded(self, work, monkeypatch):
+        monkeypatch.setattr(provenance, "PACKAGE", work)
+        before = provenance.commit_and_state()
+        (work / "__init__.py").write_text("")
+        subprocess.run(["git", "init"], check=True, capture_output=True)
+        subprocess.run(["git", "add", "."], check=True, capture_output=True)
+        assert provenance.commit_and_state() == before == (None, False)

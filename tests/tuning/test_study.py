@@ -48,6 +48,16 @@ def test_a_grid_is_every_combination_in_order_with_the_numbers_of_its_trials(jou
     ]
 
 
+def test_a_grid_that_is_pruned_is_every_combination_in_a_mixed_order_of_its_own(journal, tmp_path):
+    space = {"activation": ["relu", "prelu", "elu"], "batch_size": [16, 32, 64]}
+    halving = spec(sampler="grid", space=space, pruner="successive_halving")
+    plain = [suggestion.values for suggestion in all_of(TuningStudy(spec(sampler="grid", space=space), journal))]
+    mixed = [suggestion.values for suggestion in all_of(TuningStudy(halving, tmp_path / "mixed"))]
+    assert mixed != plain
+    assert sorted(map(str, mixed)) == sorted(map(str, plain))
+    assert mixed == [suggestion.values for suggestion in all_of(TuningStudy(halving, tmp_path / "again"))]
+
+
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
 def test_draws_are_within_the_space_and_the_same_in_another_study(journal, tmp_path, sampler):
     first = all_of(TuningStudy(spec(sampler=sampler, trials=14), journal))
