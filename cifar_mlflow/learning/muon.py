@@ -6,11 +6,14 @@ from typing import Any
 
 import torch
 
+from cifar_mlflow.learning.eager import eager
+
 NEWTON_SCHULZ_STEPS = 3
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # the quintic of steepest slope at zero
 SGD_MOMENTUM = 0.85
 
 
+@eager
 class Muon(torch.optim.Optimizer):
     """Muon for convolutions, SGD with Nesterov momentum and decoupled weight decay for all other parameters.
 
@@ -22,7 +25,6 @@ class Muon(torch.optim.Optimizer):
         """`parameters` as any optimizer of torch takes them."""
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for parameter in group["params"]:

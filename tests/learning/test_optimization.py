@@ -138,7 +138,7 @@ print(*sorted(name for name in sys.modules if name in ("torch._dynamo", "torch._
 """
 
 
-@pytest.mark.parametrize("name", ["adam", "adagrad"])
+@pytest.mark.parametrize("name", ["adam", "adagrad", "muon"])
 def test_a_training_imports_no_compiler(tiny, name):
     command = [sys.executable, "-c", TRAIN_ONE_EPOCH, str(tiny), name]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
