@@ -43,10 +43,11 @@ def epochs_of_train(precision: str, epochs: int, seed: int = 0) -> tuple[list[fl
         uri = f"sqlite:///{directory}/mlflow.db"
         environment = {**os.environ, "MLFLOW_TRACKING_URI": uri, "CIFAR_MLFLOW_STATE": f"{directory}/state"}
         options = ["--epochs", epochs, "--seed", seed, "--precision", precision, "--scheduler", "none"]
-        command = [sys.executable, "-m", "cifar_mlflow", "train", "--validation-size", "0", *map(str, options)]
+        options += ["--validation-size", 0, "--experiment", "benchmark"]
+        command = [sys.executable, "-m", "cifar_mlflow", "train", *map(str, options)]
         peak = run(command, environment, directory)
         client = MlflowClient(uri)
-        (experiment,) = client.search_experiments(filter_string="name = 'cifar10'")
+        (experiment,) = client.search_experiments(filter_string="name = 'benchmark'")
         (recorded,) = client.search_runs([experiment.experiment_id])
         points = client.get_metric_history(recorded.info.run_id, "epoch_test_accuracy")
     points.sort(key=lambda point: point.step)
@@ -104,13 +105,11 @@ def main() -> None:
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     peaks: dict[str, list[float]] = {side: [] for side in sides}
     for number in range(1, rounds + 1):
-        told = []
         for side in sides:
             taken, accuracy, peak = measured(side)
             seconds[side].append(taken)
             peaks[side].append(peak)
-            told.append(f"{side} {taken:.1f} s ({accuracy:.1f}%, {peak:.2f} GB)")
-        print(f"round {number}: {', '.join(told)}", flush=True)
+            print(f"round {number}: {side} {taken:.1f} s, {accuracy:.1f}% correct, {peak:.2f} GB", flush=True)
     print()
     for side in sides:
         print(f"{side}: {spread(seconds[side], 1)} s an epoch, peak memory {max(peaks[side]):.2f} GB")

@@ -18,6 +18,7 @@ from cifar_mlflow.records import Finding
 ENVIRONMENT_VARIABLE = "CIFAR_MLFLOW_DATA"
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
+IMAGES_IN_A_FILE = 10_000
 DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 
 
@@ -32,21 +33,24 @@ def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
     from torchvision.datasets import CIFAR10
 
     place = locate(data_dir)
-    pixels: list[np.ndarray] = []
+    # Each file goes to its place at once, so that no more than one of them is in memory twice.
+    x_train, x_test = _empty(len(CIFAR10.train_list)), _empty(len(CIFAR10.test_list))
+    places = [*np.split(x_train, len(CIFAR10.train_list)), x_test]
     labels: list[np.ndarray] = []
     classes: tuple[str, ...] = ()
     for name, data in _official_files(place):
         # Unpickled only now that the bytes are known to be the official ones.
-        content = pickle.loads(data, encoding="latin1")
+        content = pickle.loads(data, encoding="bytes")
         if name == CIFAR10.meta["filename"]:
-            classes = tuple(str(name) for name in content[CIFAR10.meta["key"]])
+            classes = tuple(word.decode() for word in content[CIFAR10.meta["key"].encode()])
         else:
-            # Put in order file by file: all at once would take twice the memory.
-            channels_first = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32)
-            pixels.append(np.ascontiguousarray(channels_first.transpose(0, 2, 3, 1)))
-            labels.append(np.asarray(content["labels"], dtype=np.int64))
-    files = len(CIFAR10.train_list)
-    return np.concatenate(pixels[:files]), np.concatenate(labels[:files]), pixels[-1], labels[-1], classes, str(place)
+            places[len(labels)][:] = content[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            labels.append(np.asarray(content[b"labels"], dtype=np.int64))
+    return x_train, np.concatenate(labels[:-1]), x_test, labels[-1], classes, str(place)
+
+
+def _empty(files: int) -> np.ndarray:
+    return np.empty((files * IMAGES_IN_A_FILE, 32, 32, 3), dtype=np.uint8)
 
 
 def _official_files(place: Path) -> Iterator[tuple[str, bytes]]:

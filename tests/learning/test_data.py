@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 
 from cifar_mlflow.config import resolve
 from cifar_mlflow.errors import ConfigurationError, DataError
-from cifar_mlflow.learning import data
+from cifar_mlflow.learning import cifar10, data
 from cifar_mlflow.learning.data import Images, overlap, stratified_indices
 
 
@@ -76,15 +76,18 @@ class TestNpz:
         assert str(raised.value).count("\n  - ") == 2
 
 
-def fake_cifar10(batch=20):
-    """The files of a tiny CIFAR-10, by name; the first image of each batch is red, green and blue in its first row."""
+def fake_cifar10(batch):
+    """The files of a tiny CIFAR-10, by name; the first image of each batch is red, green and blue in its first row.
+
+    Their words are bytes, as Python 3 reads what Python 2 wrote.
+    """
     rng = np.random.default_rng(0)
-    files = {"batches.meta": pickle.dumps({"label_names": [f"class{number}" for number in range(10)]})}
+    files = {"batches.meta": pickle.dumps({b"label_names": [b"class%d" % number for number in range(10)]})}
     for name in [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]:
         pixels = rng.integers(0, 256, (batch, 3072), dtype=np.uint8)
         pixels[0, [0, 1025, 2050]] = 255
         pixels[0, [1024, 2048, 1, 2049, 2, 1026]] = 0
-        files[name] = pickle.dumps({"data": pixels, "labels": [number % 10 for number in range(batch)]})
+        files[name] = pickle.dumps({b"data": pixels, b"labels": [number % 10 for number in range(batch)]})
     return files
 
 
@@ -93,7 +96,8 @@ def files(monkeypatch):
     """The files of a tiny CIFAR-10, which are the official ones for this test."""
     from torchvision.datasets import CIFAR10
 
-    found = fake_cifar10()
+    found = fake_cifar10(batch=20)
+    monkeypatch.setattr(cifar10, "IMAGES_IN_A_FILE", 20)
     official = {name: hashlib.md5(content).hexdigest() for name, content in found.items()}
     for part in ("train_list", "test_list"):
         monkeypatch.setattr(CIFAR10, part, [[name, official[name]] for name, _ in getattr(CIFAR10, part)])
