@@ -1,12 +1,13 @@
 """Successive halving against the whole grid of 60 configurations: how many epochs it takes, and how good its winner is.
 
-    python benchmarks/halving.py [ROUNDS]
+    python benchmarks/halving.py [ROUNDS [DIRECTORY]]
 
 Each round has a seed of its own and runs experiments/halving.yaml twice as a sweep, without its pruner and as it is, in
 a fresh store. The epochs are counted in the store: the points of val_accuracy of all runs, those that were pruned
 included. Each side's winner, by final_val_accuracy after one run, is then trained again with six seeds that no run of
 the sweeps had, and `cifar-mlflow compare` says whether the two can be told apart (Welch's t-test at 5%). Winners that
-are one configuration are equal, and not trained again. A round takes about three minutes on two cores.
+are one configuration are equal, and not trained again. A round takes about four minutes on two cores. With a DIRECTORY
+its stores are kept there, and a benchmark that was broken off goes on, as its sweeps do.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ MOST_EPOCHS = 0.25  # of the grid's
 class Place:
     """A directory with a store of its own, in which sweeps are run."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = Path(directory)
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(exist_ok=True)
+        self._directory = directory
         uri = f"sqlite:///{directory}/mlflow.db"
         self._environment = {
             **os.environ,
@@ -65,42 +67,45 @@ class Place:
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         (parent,) = client.search_runs(experiments, f"tags.sweep = '{name}' and tags.kind = 'sweep'")
         runs = client.search_runs(experiments, f"tags.sweep = '{name}' and tags.kind = 'trial'", max_results=1000)
-        epochs = sum(len(client.get_metric_history(run.info.run_id, "val_accuracy")) for run in runs)
+        # A run that was broken off has been done again.
+        whole = [run for run in runs if run.info.status == "FINISHED" or run.data.tags.get("pruned") == "true"]
+        epochs = sum(len(client.get_metric_history(run.info.run_id, "val_accuracy")) for run in whole)
         winner = client.get_run(parent.data.tags["winner_run"])
         return {name: winner.data.params[name] for name in SPEC["space"]}, epochs
 
 
-def one_round(seed: int) -> tuple[float, bool]:
+def one_round(seed: int, directory: Path) -> tuple[float, bool]:
     """The share of the grid's epochs that halving trained, and whether the winners cannot be told apart."""
     base = {**SPEC["base"], "seed": seed}
-    with tempfile.TemporaryDirectory() as directory:
-        place = Place(directory)
-        winners, epochs, told = {}, {}, []
-        for name, pruner in (("grid", "none"), ("halving", SPEC["pruner"])):
-            seconds = place.sweep({**SPEC, "name": name, "base": base, "pruner": pruner})
-            winners[name], epochs[name] = place.result(name)
-            told.append(f"{name}: {epochs[name]} epochs, {seconds:.0f} s, winner {' '.join(winners[name].values())}")
-        share = epochs["halving"] / epochs["grid"]
-        print(f"seed {seed}: {'; '.join(told)}; share of the epochs {share:.3f}", flush=True)
-        if winners["grid"] == winners["halving"]:
-            print("  the winners are one configuration", flush=True)
-            return share, True
-        for name, winner in winners.items():
-            again = {**base, **winner, "seed": FRESH_SEED}
-            space = {"activation": [winner["activation"]]}
-            place.sweep({**SPEC, "name": f"{name}-again", "base": again, "space": space, "repeats": REPEATS,
-                         "pruner": "none"})  # fmt: skip
-        compared = json.loads(place.command("compare", "grid-again", "halving-again", "--format", "json"))
-        for row in compared["configurations"]:
-            values = " ".join(str(row["parameters"][name]) for name in SPEC["space"])
-            interval = f"{row['mean']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
-            print(f"  {values}: {interval} with {row['n']} fresh seeds, {row['verdict']}", flush=True)
-        return share, all(row["verdict"] != "worse" for row in compared["configurations"])
+    place = Place(directory)
+    winners, epochs, told = {}, {}, []
+    for name, pruner in (("grid", "none"), ("halving", SPEC["pruner"])):
+        seconds = place.sweep({**SPEC, "name": name, "base": base, "pruner": pruner})
+        winners[name], epochs[name] = place.result(name)
+        told.append(f"{name}: {epochs[name]} epochs, {seconds:.0f} s, winner {' '.join(winners[name].values())}")
+    share = epochs["halving"] / epochs["grid"]
+    print(f"seed {seed}: {'; '.join(told)}; share of the epochs {share:.3f}", flush=True)
+    if winners["grid"] == winners["halving"]:
+        print("  the winners are one configuration", flush=True)
+        return share, True
+    for name, winner in winners.items():
+        again = {**base, **winner, "seed": FRESH_SEED}
+        space = {"activation": [winner["activation"]]}
+        place.sweep({**SPEC, "name": f"{name}-again", "base": again, "space": space, "repeats": REPEATS,
+                     "pruner": "none"})  # fmt: skip
+    compared = json.loads(place.command("compare", "grid-again", "halving-again", "--format", "json"))
+    for row in compared["configurations"]:
+        values = " ".join(str(row["parameters"][name]) for name in SPEC["space"])
+        interval = f"{row['mean']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
+        print(f"  {values}: {interval} with {row['n']} fresh seeds, {row['verdict']}", flush=True)
+    return share, all(row["verdict"] != "worse" for row in compared["configurations"])
 
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
-    results = [one_round(seed) for seed in range(rounds)]
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(sys.argv[2] if len(sys.argv) > 2 else temporary).absolute()
+        results = [one_round(seed, directory / f"seed{seed}") for seed in range(rounds)]
     shares = [share for share, _ in results]
     equal = sum(same for _, same in results)
     spread = f"median {statistics.median(shares):.3f} ({min(shares):.3f} to {max(shares):.3f})"

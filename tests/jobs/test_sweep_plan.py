@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
 
 from cifar_mlflow.jobs.sweep_plan import Outcome, Plan
-from cifar_mlflow.sweep_config import parse_spec
+from cifar_mlflow.sweep_config import load_spec, parse_spec
 from cifar_mlflow.tuning.study import TuningStudy
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -34,3 +37,29 @@ def test_a_run_that_others_outdo_is_ended_early_but_not_after_its_last_epoch(pla
     # After three epochs is a decision as well; but there is nothing left to save, and a result to lose.
     late = plan.next()
     assert [plan.report(late, epoch, value) for epoch, value in ((1, 95.0), (2, 95.0), (3, 10.0))] == [True] * 3
+
+
+def test_halving_trains_a_quarter_of_the_grids_epochs_at_most_and_ends_with_the_best(tmp_path):
+    """The shipped sweep, on learning curves that are known: a quality of each configuration, and noise."""
+    spec = load_spec(ROOT / "experiments" / "halving.yaml")
+    study = TuningStudy(spec, tmp_path / "journal.log")
+    plan = Plan(spec, study, lambda config: config.run_fingerprint("data"), [])
+    chance = random.Random(0)
+    quality = {str(values): chance.gauss(0, 1) for values in spec.grid()}
+    epochs, running, finished = 0, [], {}
+    while True:
+        while len(running) < spec.workers and (planned := plan.next()):
+            running.append((planned, iter(range(1, planned.config.epochs + 1))))
+        if not running:
+            break
+        planned, coming = chance.choice(running)
+        epoch, name = next(coming), str(planned.trial.values)
+        epochs += 1
+        value = quality[name] + chance.gauss(0, 0.5 / epoch**0.5)
+        goes_on = plan.report(planned, epoch, value)
+        if not goes_on or epoch == planned.config.epochs:
+            running = [each for each in running if each[0] is not planned]
+            plan.finish(planned, Outcome("FINISHED", value) if goes_on else Outcome("PRUNED"))
+            finished |= {name: value} if goes_on else {}
+    assert epochs <= 0.25 * spec.configurations * spec.base_config.epochs
+    assert max(finished, key=finished.get) == max(quality, key=quality.get)
