@@ -9,7 +9,7 @@ import torch
 
 from cifar_mlflow.learning.data import Images
 
-BATCH = 100  # as fast on two cores as any number up to 200, with the least memory; 500 takes longer
+BATCH = 100  # on two cores as fast as more, which would only take more memory
 
 
 @torch.inference_mode()
