@@ -10,7 +10,7 @@ import torch
 from cifar_mlflow.learning.augmentation import padded_by
 from cifar_mlflow.learning.data import Images
 
-BATCH = 100  # as fast on two cores as any number up to 200, with the least memory; 500 takes longer
+BATCH = 100  # on two cores as fast as more, which would only take more memory
 VIEWS = (1, 2, 6)
 TINY = 1e-30  # a probability that is nought has a logarithm then
 

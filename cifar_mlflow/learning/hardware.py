@@ -47,8 +47,8 @@ def has_fast_bfloat16(device: torch.device) -> bool:
 def keep_freed_memory() -> None:
     """Tells the C library to keep the memory that each step frees, since the next step needs as much again.
 
-    glibc else gives large blocks back, and Linux clears every page anew: a third of a step's time on two cores. Other
-    C libraries have no such setting, and stay as they are.
+    glibc else gives large blocks back, and Linux clears 3,000 pages anew in each step: about a quarter of the processor
+    time of report_cnn in bfloat16. Other C libraries have no such setting, and stay as they are.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

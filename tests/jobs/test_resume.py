@@ -268,12 +268,13 @@ def test_a_state_directory_that_cannot_be_written_is_told_of_before_a_run_is_mad
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk of 2 MB."""
+    """A disk of 50 MB with 2 MB left, the rest taken by the file `filler`."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "tmpfs", place], capture_output=True)
     if mounted.returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.decode().strip()}")
+    (place / "filler").write_bytes(bytes(48 * 2**20))
     yield place
     subprocess.run(["umount", place], check=True)
 
@@ -289,7 +290,7 @@ def test_a_full_disk_ends_the_training_and_it_goes_on_when_there_is_room(
     assert f"error: no checkpoint can be written to {place} (No space left on device); make room" in outcome.stderr
     assert "saved     epoch 2 of 3 in " in outcome.stderr
     assert sorted(path.name for path in place.iterdir()) == ["000001.checkpoint", "000002.checkpoint"]
-    subprocess.run(["mount", "-o", "remount,size=8m", small_disk], check=True)
+    (small_disk / "filler").unlink()
     again = cifar("train", "--resume", run.info.run_id)
     assert again.code == 0
     assert again.stdout.splitlines()[1] == trained_once[1].stdout.splitlines()[1]
