@@ -81,7 +81,8 @@ class Database:
         self._directory, self._binaries, self._port = directory, binaries, free_port()
         self.uri = f"postgresql+psycopg://cifar@127.0.0.1:{self._port}/postgres"
         # PostgreSQL refuses to run as root, and its user cannot enter pytest's directories.
-        self._as_user = ["runuser", "-u", "postgres", "--"] if getpass.getuser() == "root" else []
+        runuser = shutil.which("runuser", path=f"{os.environ['PATH']}:/usr/sbin:/sbin") or "runuser"
+        self._as_user = [runuser, "-u", "postgres", "--"] if getpass.getuser() == "root" else []
         if self._as_user:
             shutil.chown(directory, "postgres")
         self._call("initdb", "-D", directory / "data", "-U", "cifar", "--auth=trust", "-E", "UTF8")

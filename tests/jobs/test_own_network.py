@@ -55,4 +55,4 @@ def test_what_is_wrong_is_told_before_a_run_is_made(cifar, write, tiny_training,
 def test_a_name_that_is_no_function_is_refused(cifar):
     outcome = cifar("train", "--network", "resnet")
     assert outcome.code == 2
-    assert "report_cnn or package.module:function" in outcome.stderr.replace("\n", " ")
+    assert "report_cnn, fast or package.module:function" in outcome.stderr.replace("\n", " ")
