@@ -6,7 +6,7 @@ Each round has a seed of its own and runs experiments/halving.yaml twice as a sw
 a fresh store. The epochs are counted in the store: the points of val_accuracy of all runs, those that were pruned
 included. Each side's winner, by final_val_accuracy after one run, is then trained again with six seeds that no run of
 the sweeps had, and `cifar-mlflow compare` says whether the two can be told apart (Welch's t-test at 5%). Winners that
-are one configuration are equal, and not trained again. A round takes about four minutes on two cores. With a DIRECTORY
+are one configuration are equal, and not trained again. With a DIRECTORY
 its stores are kept there, and a benchmark that was broken off goes on, as its sweeps do.
 """
 
