@@ -145,8 +145,8 @@ def test_a_step_works_in_the_memory_that_the_one_before_has_freed(precision):
     # In a process of its own, whose memory nothing else has cut up.
     command = [sys.executable, "-c", SECOND_EPOCH, precision]
     pages = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    # One step's arrays are thousands of pages.
-    assert float(pages) < 300
+    # Where freed memory is given back, a step may take 6,000 pages anew.
+    assert float(pages) < 1000
 
 
 class TestBatches:
