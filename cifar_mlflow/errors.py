@@ -6,7 +6,7 @@
     ├── TrackingError           4   the tracking server or store cannot be used
     ├── TrainingError           5   training cannot go on: memory is short, a checkpoint cannot be written
     │   └── Diverged            5   the loss is not finite
-    ├── ModelError              6   a model that cannot be found, loaded or asked
+    ├── ModelError              6   a run or a model that cannot be found, loaded or asked
     ├── PromotionRefused        7   a gate did not let the model through, or there is nothing to roll back to
     ├── NotReproduced           8   a run done again came to other numbers
     └── NotInOrder              9   `doctor` has found what is not in order
@@ -62,7 +62,7 @@ class Diverged(TrainingError):
 
 
 class ModelError(CifarMlflowError):
-    """A model cannot be found or loaded."""
+    """A run or a model cannot be found, or the model not be loaded."""
 
     exit_code = 6
 

@@ -208,10 +208,10 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
         runs=counted,
         values=values,
         repeats={seed: tuple(same[1:]) for seed, same in sorted(by_seed.items()) if len(same) > 1},
-        summary=statistics.mean_interval(values),
+        summary=statistics.mean_interval(values, bounds=statistics.bounds_of(objective)),
         minutes=sum(minutes) / len(minutes) if minutes else None,
         verdict=Verdict("none"),
-        test=statistics.mean_interval(test) if with_test and test else None,
+        test=statistics.mean_interval(test, bounds=statistics.PER_CENT) if with_test and test else None,
         reported=tuple(value for entry in published if matches(entry, parameters) for value in entry.accuracy),
     )
 

@@ -139,5 +139,6 @@ def _any_script() -> Iterator[None]:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with _any_script():
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        # Compressed less, it is a quarter larger, in a third of the time.
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()

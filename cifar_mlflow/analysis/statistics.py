@@ -12,6 +12,7 @@ from scipy import special
 
 # Spread below this fraction of the mean is rounding in the last bits, not variation between seeds.
 ROUNDING = 1e-12
+PER_CENT = (0.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,10 @@ class MeanInterval:
     high: float | None
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInterval:
-    """Mean with Student's t-interval, in the unit of the values.
+def mean_interval(
+    values: Sequence[float], confidence: float = 0.95, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> MeanInterval:
+    """Mean with Student's t-interval, in the unit of the values; it ends at `bounds`, beyond which no mean can lie.
 
     Source: Student, "The probable error of a mean", Biometrika 6 (1908).
     Raises ValueError for no values, a value that is not finite, or a confidence outside (0, 1).
@@ -39,7 +42,14 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> MeanInte
         return MeanInterval(1, mean, None, None, None)
     sd = math.sqrt(_variance(sample))
     half = float(special.stdtrit(n - 1, (1 + confidence) / 2)) * sd / math.sqrt(n)
-    return MeanInterval(n, mean, sd, mean - half, mean + half)
+    return MeanInterval(n, mean, sd, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
+
+
+def bounds_of(metric: str) -> tuple[float, float]:
+    """Between which values of a metric can lie: an accuracy is per cent, a loss at least nought."""
+    if "accuracy" in metric:
+        return PER_CENT
+    return (0.0 if "loss" in metric else -math.inf), math.inf
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:

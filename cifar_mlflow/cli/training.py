@@ -75,7 +75,11 @@ def train(
             raise ConfigurationError(stray, source)
         from cifar_mlflow.jobs.resume import resume as resume_job
 
-        outcome = resume_job(resume, values, experiment=experiment, run_name=run_name)
+        continued = resume_job(resume, values, experiment=experiment, run_name=run_name)
+        if continued is None:
+            click.echo(f"done: the training of {resume} had ended, and now all of it is in the tracking store")
+            return
+        outcome = continued
     else:
         try:
             config = resolve(values, source)

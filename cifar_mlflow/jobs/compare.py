@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cifar_mlflow.analysis import comparison, formats, report
-from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.progress import warn
 from cifar_mlflow.records import Predictions, RunRecord
 from cifar_mlflow.tracking import runs, selection
@@ -40,7 +40,8 @@ def compare(
     `with_curves` also reads the values by epoch, which `report.to_html` draws.
 
     Raises:
-        TrackingError: the store does not answer, or there are no such runs.
+        ModelError: there are no such runs.
+        TrackingError: the store does not answer.
         ConfigurationError: the objective is measured on the test set or is not there, or the file cannot be used.
     """
     published = read_reported(reported) if reported else []
@@ -53,7 +54,7 @@ def compare(
             f"{len(found) - len(ours)} runs were not recorded by cifar-mlflow, or broke off at once; they are left out"
         )
     if not ours:
-        raise TrackingError("no training run is among them, so there is nothing to compare")
+        raise ModelError("no training run is among them, so there is nothing to compare")
     curves = (CURVE.get(objective, objective), comparison.REPLICATION_OBJECTIVE) if with_curves else ()
     records = runs.to_records(store, ours, curves)
     # What was broken off and done again is no run that is missing.

@@ -44,6 +44,7 @@ COMPARED_TAGS = {
     "hardware": "hardware",
     "precision_used": "precision",
     "threads_used": "threads",
+    "kernels_used": "kernels",
 }
 
 

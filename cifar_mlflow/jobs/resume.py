@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     pass
 
 # What may change the last bits of the numbers, by the tag that tells it.
-COMPARED_TAGS = {"git_commit": "commit", "version_torch": "torch", "hardware": "hardware"}
+COMPARED_TAGS = {
+    "git_commit": "commit",
+    "version_torch": "torch",
+    "hardware": "hardware",
+    "kernels_used": "kernels",
+}
 
 
 def resume(
@@ -30,10 +35,11 @@ def resume(
     *,
     experiment: str | None = None,
     run_name: str | None = None,
-) -> TrainOutcome:
+) -> TrainOutcome | None:
     """Continues the run: the same MLflow run, and on the same machine the same weights and metrics to the last bit.
 
-    The configuration is the run's own. What is `given` of it, and the names, must be equal to it.
+    The configuration is the run's own. What is `given` of it, and the names, must be equal to it. None is returned if
+    there was no training left to do, only writes to deliver.
 
     Raises:
         ModelError: there is no such run, it cannot be taken up, or its checkpoints are elsewhere or damaged.
@@ -57,6 +63,8 @@ def resume(
         run = resumption.find(store, run_id)
         if run.status == "FINISHED":
             keeper.discard()  # they may have outlived a process that was killed at its very end
+            if count and not refused:
+                return None
             raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
         _check_given(run, given or {}, experiment, run_name)
         saved = _last_checkpoint(keeper, run)
@@ -138,9 +146,10 @@ def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:
 
 def _differences(run: BrokenOff) -> list[str]:
     """What is another here than it was when the run was last at work."""
-    from cifar_mlflow.learning import hardware
+    from cifar_mlflow.learning import hardware, kernels
 
-    here = {**provenance.tags(), "hardware": hardware.describe(hardware.choose_device(run.config))}
+    device = hardware.choose_device(run.config)
+    here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": kernels.describe(device)}
     return [
         f"{what}: the run had {run.tags[tag]}, here is {here[tag]}"
         for tag, what in COMPARED_TAGS.items()

@@ -80,7 +80,7 @@ class SweepProgress:
 
 def interval(values: list[float], objective: str) -> str:
     """92.31 (91.90 to 92.72, n=3), or what a single run allows to say."""
-    summary = statistics.mean_interval(values)
+    summary = statistics.mean_interval(values, bounds=statistics.bounds_of(objective))
     mean = wording.number(summary.mean, objective)
     if summary.low is None:
         return f"{mean} (n=1, no interval)"

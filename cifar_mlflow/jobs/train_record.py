@@ -129,13 +129,14 @@ def _count(number: int, noun: str) -> str:
 def hardware_tags(device: torch.device, precision: torch.dtype) -> dict[str, str]:
     import torch
 
-    from cifar_mlflow.learning import hardware
+    from cifar_mlflow.learning import hardware, kernels
 
     return {
         "device": device.type,
         "hardware": hardware.describe(device),
         "precision_used": str(precision).removeprefix("torch."),
         "threads_used": str(torch.get_num_threads()),
+        "kernels_used": kernels.describe(device),
         "version_cuda": str(torch.version.cuda or "none"),
     }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,48 +10,7 @@ from torch import nn
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.learning import user_network
 from cifar_mlflow.learning.fast_network import FastNetwork
-
-
-class _FastPReLU(torch.autograd.Function):
-    """PReLU with one slope, on the CPU: torch's own backward kernel takes more than twice as long."""
-
-    @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(inputs, slope)
-        return torch.nn.functional.leaky_relu(inputs, slope.item())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs, slope = ctx.saved_tensors
-        # ELU's gradient with these constants is `gradient * min(inputs, 0)`, in one pass.
-        products = torch.ops.aten.elu_backward(gradients[0], 1.0, 0.0, 1.0, True, inputs)
-        # torch sums bfloat16 in float32 and rounds the result alone; asked for float32, it would copy everything first.
-        slope_gradient = products.sum().to(slope.dtype).reshape(slope.shape)
-        return torch.ops.aten.leaky_relu_backward(gradients[0], inputs, slope.item(), False), slope_gradient
-
-
-class PReLU(nn.PReLU):
-    """torch's PReLU (He et al., 2015) with a single slope; the same function, trained faster on a CPU."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.device.type == "cpu":
-            activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
-            return activated
-        return super().forward(input)
-
-
-def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
-    return gradient.contiguous(memory_format=torch.channels_last)
-
-
-class Flatten(nn.Flatten):
-    """torch's Flatten, whose gradient takes on the memory order of the images, which the layers before it need."""
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.requires_grad and input.is_contiguous(memory_format=torch.channels_last):
-            input.register_hook(_channels_last)  # type: ignore[no-untyped-call]
-        return super().forward(input)
-
+from cifar_mlflow.learning.layers import BatchNorm2d, Flatten, MaxPool2d, PReLU
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -110,8 +68,8 @@ def _report_cnn(config: TrainingConfig, classes: int, image_shape: tuple[int, in
     def convolution(inputs: int, outputs: int, pool: bool) -> list[nn.Module]:
         layers = [nn.Conv2d(inputs, outputs, 3, padding=1), activation(), nn.Dropout2d(config.dropout)]
         if config.batch_norm:
-            layers.append(nn.BatchNorm2d(outputs))
-        return [*layers, nn.MaxPool2d(2)] if pool else layers
+            layers.append(BatchNorm2d(outputs))
+        return [*layers, MaxPool2d()] if pool else layers
 
     return nn.Sequential(
         *convolution(channels, 16, pool=False),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.tracking import integrity, runs
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking import integrity, registry, runs
+from cifar_mlflow.tracking.store import Store, redact, translated_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -220,12 +220,19 @@ def _model_of_uri(store: Store, name: str) -> LoggedModel:
             model_id = version.model_id or version.source.removeprefix("models:/")
             return store.client.get_logged_model(model_id)
         except MlflowException as error:
-            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise ModelError(_not_here("model", f"models:/{name}", store)) from None
-            raise
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+    if name.startswith("m-"):
+        raise ModelError(_not_here("model", f"models:/{name}", store))
+    registered, wanted = name.rsplit("@" if "@" in name else "/", 1)
+    there = registry.find(store, registered).aliases  # raises if the name itself is not there
+    kind, known = "alias", sorted(there)
+    if "@" not in name:
+        kind, known = "version", [str(version.version) for version in registry.versions(store, registered)]
+    raise ModelError(
+        f"{registered!r} in {redact(store.uri)} has no {kind} {wanted} (it has {', '.join(known) or 'none'})"
+    )
 
 
 def _not_here(kind: str, name: str, store: Store) -> str:
-    from cifar_mlflow.tracking.store import redact
-
     return f"there is no {kind} {name} in {redact(store.uri)}; is MLFLOW_TRACKING_URI the store that it was logged to?"

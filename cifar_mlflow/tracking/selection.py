@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.tracking import runs
 from cifar_mlflow.tracking.history import RUN_ID
 from cifar_mlflow.tracking.store import Store, redact, translated_errors
@@ -27,7 +27,7 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
     are searched.
 
     Raises:
-        TrackingError: a word names nothing.
+        ModelError: a word names nothing.
         ConfigurationError: MLflow refuses the filter.
     """
     found: dict[str, Run] = {}
@@ -50,7 +50,7 @@ def _by_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], condit
     named = _with_ids(store, by_name, ids)
     known = {run.info.run_id for run in named}
     if missing := next((run_id for run_id in ids if run_id not in known), None):
-        raise TrackingError(f"there is no run {missing} in {redact(store.uri)}")
+        raise ModelError(f"there is no run {missing} in {redact(store.uri)}")
     parents = [run for run in named if run.data.tags.get("kind") == "sweep"]
     found = [run for run in named if run.data.tags.get("kind") != "sweep"]
     extra = f" and {condition}" if condition else ""
@@ -82,7 +82,7 @@ def _by_name(store: Store, by_name: Mapping[str, str], word: str, condition: str
     ):
         return found
     known = ", ".join(sorted(by_name)) or "none"
-    raise TrackingError(
+    raise ModelError(
         f"{word!r} names no run, no experiment and no sweep{' that the filter lets through' if condition else ''} "
         f"in {redact(store.uri)} (experiments: {known})"
     )

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import logging
 import os
+import re
 import socket
 import sqlite3
 import tempfile
@@ -157,8 +158,9 @@ def _explain(uri: str, text: str) -> str:
         )
     if any(word in text for word in ("Max retries exceeded", "API request to", "Connection", "timed out")):
         return (
-            f"no MLflow server answers at {uri} ({short}). Start one (`mlflow server`), correct MLFLOW_TRACKING_URI, "
-            "unset it to track in ./mlflow.db, or train with --offline and `cifar-mlflow sync` later"
+            f"no MLflow server answers at {uri} ({_cause(text) or short}). Start one (`mlflow server`), correct "
+            "MLFLOW_TRACKING_URI, unset it to track in ./mlflow.db, or train with --offline and `cifar-mlflow sync` "
+            "later"
         )
     if any(word in text for word in ("unable to open database file", "readonly database", "[Errno", "disk I/O error")):
         return f"{uri} cannot be written ({short}); go to a directory that you may write to, or set MLFLOW_TRACKING_URI"
@@ -167,6 +169,12 @@ def _explain(uri: str, text: str) -> str:
     if "database is locked" in text:
         return f"{uri} is locked by another process; wait for it to end, or use a server (`mlflow server`)"
     return f"{uri}: {short}"
+
+
+def _cause(text: str) -> str | None:
+    """What the network said, within the words of all who passed it on."""
+    found = re.search(r"\[Errno -?\d+\] ([\w ]+)|(timed out|too many \d+ error responses)", text)
+    return found and (found[1] or found[2])
 
 
 def _absolute_uri(uri: str) -> str:

@@ -14,6 +14,7 @@ from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.proportion import proportion_confint
 
 from cifar_mlflow.analysis.statistics import (
+    bounds_of,
     holm,
     mcnemar,
     mean_interval,
@@ -43,6 +44,20 @@ def test_mean_interval_is_scipys(values: list[float], level: float) -> None:
 def test_one_value_has_no_interval() -> None:
     assert mean_interval([76.3]) == mean_interval([76.3], 0.5)
     assert (mean_interval([76.3]).low, mean_interval([76.3]).high, mean_interval([76.3]).sd) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "expected"),
+    [
+        ("val_accuracy", [99.0, 100.0], (93.15, 100.0)),
+        ("final_val_accuracy", [0.0, 1.0], (0.0, 6.85)),
+        ("val_loss", [0.0, 1.0], (0.0, 6.85)),
+        ("seconds", [0.0, 1.0], (-5.85, 6.85)),
+    ],
+)
+def test_an_interval_ends_where_no_value_can_lie(metric, values, expected) -> None:
+    ours = mean_interval(values, bounds=bounds_of(metric))
+    assert (ours.low, ours.high) == pytest.approx(expected, abs=0.01)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])

@@ -136,8 +136,8 @@ def test_a_deleted_experiment(refused, client, tiny):
         ("f" * 32, f"there is no run {'f' * 32} in sqlite:///"),
         ("mymodel", "'mymodel' names no model; give a run id (32 hex digits), NAME@ALIAS, models:/NAME/VERSION"),
         ("models:/m-123", "there is no model models:/m-123 in sqlite:///"),
-        ("models:/net/1", "there is no model models:/net/1 in sqlite:///"),
-        ("models:/net@champion", "there is no model models:/net@champion in sqlite:///"),
+        ("models:/net/1", "there is no registered model 'net' in sqlite:///"),
+        ("models:/net@champion", "there is no registered model 'net' in sqlite:///"),
         ("models:/net", "models:/net names no version; give models:/NAME/VERSION or models:/NAME@ALIAS"),
     ],
 )

@@ -154,8 +154,8 @@ def test_published_results_stand_beside_ours(cifar, two_configurations, work):
     ("words", "code", "message"),
     [
         ([], 2, "name a sweep, an experiment or run ids, or give --filter"),
-        (["nothing"], 4, "'nothing' names no run, no experiment and no sweep"),
-        (["0" * 32], 4, f"there is no run {'0' * 32}"),
+        (["nothing"], 6, "'nothing' names no run, no experiment and no sweep"),
+        (["0" * 32], 6, f"there is no run {'0' * 32}"),
         (["digits", "--objective", "test_accuracy"], 2, "measured on the test set"),
         (["digits", "--objective", "luck"], 2, "no finished run has the metric luck"),
         (["digits", "--difference", "0"], 2, "difference must be a positive number"),

@@ -92,6 +92,25 @@ def test_a_model_can_be_named_by_its_id_version_or_alias(evaluated, client, mode
         assert evaluated(name)[0]["model"] == source
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ned@champion", "there is no registered model 'ned' in sqlite:///"),
+        ("models:/ned/1", "(there are: net)"),
+        ("net@camp", "has no alias camp (it has champion)"),
+        ("models:/net@camp", "'net' in sqlite:///"),
+        ("models:/net/2", "has no version 2 (it has 1)"),
+    ],
+)
+def test_a_name_that_is_not_there_is_told_beside_those_that_are(cifar, client, model_id, name, message):
+    client().create_registered_model("net")
+    client().create_model_version("net", f"models:/{model_id['last']}", model_id=model_id["last"])
+    client().set_registered_model_alias("net", "champion", "1")
+    outcome = cifar("evaluate", name)
+    assert outcome.code == 6
+    assert message in outcome.stderr
+
+
 def test_the_metrics_belong_to_the_model_too(evaluated, client, trained, model_id):
     _, run = evaluated(trained.info.run_id)
     metrics = {metric.key: metric.value for metric in client().get_logged_model(model_id["last"]).metrics}

@@ -335,3 +335,15 @@ def test_a_run_that_began_offline_is_taken_to_the_store_and_resumed(cifar, runs,
 def test_nothing_of_a_finished_run_stays_in_the_state_directory(cifar, run_id, work):
     assert cifar("train", "--resume", run_id).code == 0
     assert [path for path in (work.parent / "state").rglob("*") if path.is_file()] == []
+
+
+def test_a_training_that_had_ended_and_waited_on_disk_is_delivered(cifar, runs, tiny_training):
+    outcome = cifar("train", *tiny_training, "--offline")
+    offline_id = outcome.stdout.split()[1]
+    again = cifar("train", "--resume", offline_id)
+    assert again.code == 0, again.stderr
+    assert again.stdout.splitlines()[-1].startswith(f"done: the training of {offline_id} had ended")
+    (run,) = runs()
+    assert run.info.status == "FINISHED"
+    third = cifar("train", "--resume", run.info.run_id)
+    assert (third.code, third.stdout) == (6, "")

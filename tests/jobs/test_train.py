@@ -72,7 +72,8 @@ class TestAFinishedRun:
         assert tags["kind"] == "single"
         assert tags["threads_used"].isdigit()
         assert tags["git_dirty"] in ("true", "false") if "git_dirty" in tags else "unknown" in tags["git_commit"]
-        for name in ("version_torch", "version_cuda", "version_cifar_mlflow", "hardware", "device", "precision_used"):
+        versions = ("version_torch", "version_cuda", "version_cifar_mlflow")
+        for name in (*versions, "hardware", "device", "precision_used", "kernels_used"):
             assert tags[name]
         assert "trains_on_all" not in tags
         assert "failure" not in tags

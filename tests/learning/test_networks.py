@@ -1,11 +1,11 @@
-"""The network is the report's, and the fast PReLU is torch's own."""
+"""The network is the report's."""
 
 import pytest
 import torch
 from torch import nn
 
 from cifar_mlflow.config import resolve
-from cifar_mlflow.learning.networks import ACTIVATIONS, Flatten, PReLU, Preprocessing, build
+from cifar_mlflow.learning.networks import ACTIVATIONS, Preprocessing, build
 
 CIFAR = (32, 32, 3)
 
@@ -59,64 +59,6 @@ class TestReportCnn:
         torch.manual_seed(0)
         expected = nn.Conv2d(3, 16, 3, padding=1)
         assert network()[0].weight.equal(expected.weight)
-
-
-class TestFastPReLU:
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    @pytest.mark.parametrize("slope", [0.25, 0.0, -0.3, 1.5])
-    @pytest.mark.parametrize("shape", [(6, 16, 8, 8), (6, 100)])
-    @pytest.mark.parametrize("channels_last", [False, True])
-    def test_equals_torchs(self, dtype, slope, shape, channels_last):
-        results = []
-        for module in (PReLU(init=slope), nn.PReLU(init=slope)):
-            torch.manual_seed(1)
-            inputs = torch.randn(shape).to(dtype)
-            inputs[0, 0] = 0  # where the slope changes
-            if channels_last and inputs.dim() == 4:
-                inputs = inputs.to(memory_format=torch.channels_last)
-            inputs.requires_grad_()
-            module = module.to(dtype).train()
-            outputs = module(inputs)
-            outputs.backward(torch.randn(shape).to(dtype))
-            results.append((outputs.detach(), inputs.grad, module.weight.grad))
-        for ours, torchs in zip(*results, strict=True):
-            assert ours.dtype == torchs.dtype
-            assert ours.shape == torchs.shape
-            # The slope's gradient is a sum over all elements, in another order.
-            tolerance = {"rtol": 2e-2, "atol": 0.3} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
-            torch.testing.assert_close(ours, torchs, **(tolerance if ours.numel() == 1 else {"rtol": 0, "atol": 0}))
-
-    def test_is_the_one_in_use_while_training_on_a_cpu(self):
-        module = PReLU()
-        inputs = torch.randn(3, requires_grad=True)
-        assert "FastPReLU" in type(module.train()(inputs).grad_fn).__name__
-        assert "FastPReLU" not in type(module.eval()(inputs).grad_fn).__name__
-
-    def test_takes_a_gradient_in_another_memory_order(self):
-        gradients = []
-        for module in (PReLU(), nn.PReLU()):
-            torch.manual_seed(1)
-            inputs = torch.randn(4, 3, 5, 5).to(memory_format=torch.channels_last).requires_grad_()
-            module.train()(inputs).backward(torch.randn(4, 3, 5, 5))
-            gradients.append((inputs.grad, module.weight.grad))
-        torch.testing.assert_close(gradients[0], gradients[1])
-
-
-class TestFlatten:
-    @pytest.mark.parametrize("channels_last", [False, True])
-    def test_hands_on_torchs_gradient_in_the_memory_order_of_the_images(self, channels_last):
-        order = torch.channels_last if channels_last else torch.contiguous_format
-        gradients = []
-        for module in (Flatten(), nn.Flatten()):
-            torch.manual_seed(1)
-            inputs = torch.randn(4, 3, 8, 8, requires_grad=True).to(memory_format=order)
-            pooled = nn.functional.max_pool2d(inputs, 2)
-            outputs = module.train()(pooled)
-            pooled.register_hook(gradients.append)
-            outputs.backward(torch.randn_like(outputs))
-        ours, torchs = gradients
-        assert ours.equal(torchs)
-        assert ours.is_contiguous(memory_format=order)
 
 
 class TestPreprocessing:

@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Param, RunTag
 from servers import mlflow_server
 
 from cifar_mlflow.config import resolve
-from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import curves, runs, selection, store
 
 METRIC = "val_accuracy"
@@ -93,7 +93,7 @@ def test_run_ids_are_looked_up_together(cifar, add_sweep, asked, monkeypatch):
 def test_a_deleted_run_is_no_run(cifar, add_sweep, client):
     _, made = add_sweep("mine", 3)
     client().delete_run(made[1])
-    with pytest.raises(TrackingError, match=f"there is no run {made[1]}"):
+    with pytest.raises(ModelError, match=f"there is no run {made[1]}"):
         selection.select(store.connect(), made)
 
 
