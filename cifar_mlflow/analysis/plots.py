@@ -48,13 +48,14 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
                 ha="right",
                 color=HELD_OUT,
             )
+            axes.margins(y=0.12)  # below the lowest point there is room for the words
         axes.grid(alpha=0.25)
         axes.ticklabel_format(axis="y", scilimits=(-4, 5))
         axes.legend(loc="best", frameon=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.tick_params(labelbottom=False)
         below = figure.add_subplot(grid[1, column], sharex=axes)
-        below.step(epochs, history["lr"], where="mid", color=RATE)
+        below.step(epochs, history["lr"], where="mid", color=RATE, marker="o" if len(epochs) == 1 else None)
         below.set(xlabel="epoch", ylabel="rate", ylim=(0, 1.15 * max(history["lr"])))
         below.grid(alpha=0.25)
         below.ticklabel_format(axis="y", scilimits=(-4, 5))

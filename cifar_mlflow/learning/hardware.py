@@ -60,12 +60,17 @@ def keep_freed_memory() -> None:
 
 
 def describe(device: torch.device) -> str:
-    """The processor's or the GPU's name, as its maker calls it."""
+    """The processor's or the GPU's name, as its maker calls it.
+
+    A processor's is followed by its cores and by the instructions that torch uses on it: in a virtual machine the name
+    alone may stand for several generations, which come to other bits.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    instructions = torch.backends.cpu.get_cpu_capability()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return f"{names[0]}, {len(names)} cores"
+        return f"{names[0]}, {len(names)} cores, {instructions}"
     except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+        return f"{platform.processor() or platform.machine()}, {instructions}"
