@@ -6,22 +6,30 @@ import ctypes
 import functools
 import importlib.util
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
-LANES = 16  # of which the number of elements or channels must be a multiple
+LANES = 16  # of which the number of channels must be a multiple
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _VERSION = 1
-_POINTER, _FLOAT, _COUNT = ctypes.c_void_p, ctypes.c_float, ctypes.c_int64
-_PARAMETERS: dict[str, list[Any]] = {
-    "prelu_forward": [*[_POINTER] * 3, _COUNT],
-    "prelu_backward": [*[_POINTER] * 5, _COUNT],
-    "batch_norm_forward": [*[_POINTER] * 9, _FLOAT, _FLOAT, _COUNT, _COUNT],
-    "batch_norm_backward": [*[_POINTER] * 9, _COUNT, _COUNT],
-    "max_pool_forward": [*[_POINTER] * 3, *[_COUNT] * 3],
-    "max_pool_backward": [*[_POINTER] * 3, *[_COUNT] * 3],
-}
+
+
+class _Block(ctypes.Structure):
+    """As in kernels.c."""
+
+    _fields_: ClassVar = [
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "channels", "side")),
+        *((name, ctypes.c_float) for name in ("momentum", "epsilon")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "inputs", "slope", "kept", "weight", "bias", "running_mean", "running_variance", "means", "inverses",
+                "outputs", "places", "gradients", "input_gradients", "slope_gradient", "weight_gradients",
+                "bias_gradients", "scratch",
+            )
+        ),
+    ]  # fmt: skip
 
 
 class Kernels:
@@ -36,21 +44,28 @@ class Kernels:
         if _openmp_libraries() != loaded:
             raise OSError(f"{path} takes another OpenMP library than torch, and their threads would be at odds")
         self.level = _level()
-        if not hasattr(library, f"prelu_forward_{self.level}_float32"):
+        if not hasattr(library, f"block_forward_{self.level}_float32"):
             self.level = "generic"  # some compilers make no other
-        self.scratch_size = library.scratch_size
-        self.scratch_size.argtypes, self.scratch_size.restype = [_COUNT], _COUNT
+        self._scratch_size = library.scratch_size
+        self._scratch_size.argtypes, self._scratch_size.restype = [ctypes.c_int64], ctypes.c_int64
         self._functions = {}
-        for name, parameters in _PARAMETERS.items():
+        for direction in ("forward", "backward"):
             for dtype, called in TYPES.items():
-                function = getattr(library, f"{name}_{self.level}_{called}")
-                function.argtypes, function.restype = parameters, None
-                self._functions[name, dtype] = function
+                function = getattr(library, f"block_{direction}_{self.level}_{called}")
+                function.argtypes, function.restype = [ctypes.POINTER(_Block)], None
+                self._functions[direction, dtype] = function
 
-    def run(self, name: str, elements: torch.dtype, *arguments: torch.Tensor | float) -> None:
-        """Tensors are passed by their addresses, in the order of the C function's parameters."""
-        values = [argument.data_ptr() if isinstance(argument, torch.Tensor) else argument for argument in arguments]
-        self._functions[name, elements](*values)
+    def run(self, direction: str, inputs: torch.Tensor, side: int, **values: Any) -> None:
+        """Calls block_forward or block_backward for `inputs` (n, channels, height, width), channels last in memory.
+
+        `values` are the other fields of the block, numbers or tensors on the CPU.
+        """
+        images, channels, height, width = inputs.shape
+        tensors = {**values, "inputs": inputs, "scratch": torch.empty(self._scratch_size(channels))}
+        fields = {
+            name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in tensors.items()
+        }
+        self._functions[direction, inputs.dtype](_Block(images, height, width, channels, side, **fields))
 
 
 @functools.cache

@@ -1,7 +1,4 @@
-"""torch's layers, trained faster on a CPU; the same functions but for rounding, and torch's own in evaluation.
-
-Images that are channels last in memory go through kernels.c where it was compiled; torch takes twice as long or more.
-"""
+"""torch's layers, trained faster on a CPU; the same functions but for rounding, and torch's own in evaluation."""
 
 from __future__ import annotations
 
@@ -14,29 +11,144 @@ from torch.autograd.function import once_differentiable
 from cifar_mlflow.learning import kernels
 from cifar_mlflow.learning.kernels import Kernels
 
+MANY = 2**15  # elements
+
+
+class Sequential(nn.Sequential):
+    """torch's Sequential, which does what follows a convolution in one go over the images while training.
+
+    That is an activation, Dropout2d, BatchNorm2d with weights and, if it comes next, MaxPool2d(2), by the functions of
+    kernels.c, if they were compiled. One layer after the other, torch reads and writes the images six times as often.
+    What those functions do not take (images in another order, a number of channels that is no multiple of 16, ...) is
+    left to the layers themselves.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        layers = list(self)
+        position = 0
+        while position < len(layers):
+            block = _block_at(layers, position) if self.training else []
+            compiled = _compiled_for(input, block) if block else None
+            if compiled is None:
+                input = layers[position](input)
+                position += 1
+            else:
+                input = _in_one_go(input, block, compiled)
+                position += len(block)
+        return input
+
+
+def _block_at(layers: list[nn.Module], position: int) -> list[nn.Module]:
+    """The layers from `position` on that can be done in one go; empty if there are none."""
+    block = layers[position : position + 4]
+    if len(block) < 3 or not isinstance(block[1], nn.Dropout2d) or not isinstance(block[2], nn.BatchNorm2d):
+        return []
+    return block if isinstance(block[-1], nn.MaxPool2d) else block[:3]
+
+
+def _compiled_for(inputs: torch.Tensor, block: list[nn.Module]) -> Kernels | None:
+    """The compiled functions, if there are any and they take these images (n, channels, height, width)."""
+    pools = isinstance(block[-1], nn.MaxPool2d)
+    taken = (
+        inputs.dim() == 4
+        and inputs.device.type == "cpu"
+        and inputs.dtype in kernels.TYPES
+        and all(parameter.dtype == torch.float32 for layer in block for parameter in layer.parameters())
+        and inputs.shape[1] % kernels.LANES == 0
+        and inputs.numel() > inputs.shape[1]  # torch refuses to normalize a single pixel
+        and inputs.is_contiguous(memory_format=torch.channels_last)
+        and not (pools and (inputs.shape[2] % 2 or inputs.shape[3] % 2))
+    )
+    return kernels.available() if taken else None
+
+
+def _in_one_go(inputs: torch.Tensor, block: list[nn.Module], compiled: Kernels) -> torch.Tensor:
+    activation, dropout, normalization = block[:3]
+    assert isinstance(dropout, nn.Dropout2d)
+    assert isinstance(normalization, nn.BatchNorm2d)
+    assert normalization.num_batches_tracked is not None
+    slope: torch.Tensor
+    match activation:
+        case nn.PReLU():
+            slope = activation.weight
+        case nn.ReLU():
+            slope = torch.zeros(1)
+        case nn.LeakyReLU():
+            slope = torch.tensor([activation.negative_slope])
+        case _:
+            inputs, slope = activation(inputs).contiguous(memory_format=torch.channels_last), torch.ones(1)
+    # A channel is dropped as a whole; torch draws as much for one pixel of it as for all.
+    kept = nn.functional.dropout2d(torch.ones((*inputs.shape[:2], 1, 1)), dropout.p)
+    normalization.num_batches_tracked.add_(1)
+    outputs: torch.Tensor = _Block.apply(
+        inputs, slope, normalization.weight, normalization.bias,
+        kept, normalization, 2 if len(block) == 4 else 1, compiled,
+    )  # fmt: skip
+    return outputs
+
+
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        slope: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        kept: torch.Tensor,
+        normalization: nn.BatchNorm2d,
+        side: int,
+        compiled: Kernels,
+    ) -> torch.Tensor:
+        images, channels, height, width = inputs.shape
+        shape = (images, channels, height // side, width // side)
+        outputs = torch.empty(shape, dtype=inputs.dtype, memory_format=torch.channels_last)
+        places = torch.empty(outputs.shape if side > 1 else 0, dtype=torch.uint8)
+        means, inverses = torch.empty_like(weight), torch.empty_like(weight)
+        compiled.run(
+            "forward", inputs, side,
+            slope=slope, kept=kept, weight=weight, bias=bias, momentum=normalization.momentum,
+            epsilon=normalization.eps, running_mean=normalization.running_mean,
+            running_variance=normalization.running_var, means=means, inverses=inverses,
+            outputs=outputs, places=places,
+        )  # fmt: skip
+        ctx.save_for_backward(inputs, slope, weight, kept, means, inverses, places)
+        ctx.side, ctx.compiled = side, compiled
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        inputs, slope, weight, kept, means, inverses, places = ctx.saved_tensors
+        gradients = gradients.contiguous(memory_format=torch.channels_last)
+        input_gradients, slope_gradient = torch.empty_like(inputs), torch.empty_like(slope)
+        weight_gradients, bias_gradients = torch.empty_like(weight), torch.empty_like(weight)
+        ctx.compiled.run(
+            "backward", inputs, ctx.side,
+            slope=slope, kept=kept, weight=weight, means=means, inverses=inverses, places=places,
+            gradients=gradients, input_gradients=input_gradients, slope_gradient=slope_gradient,
+            weight_gradients=weight_gradients, bias_gradients=bias_gradients,
+        )  # fmt: skip
+        return input_gradients, slope_gradient, weight_gradients, bias_gradients, None, None, None, None
+
 
 class PReLU(nn.PReLU):
     """torch's PReLU (He et al., 2015) with a single slope."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if not self.training or input.device.type != "cpu":
-            return super().forward(input)
-        compiled = _compiled_for_elements(input) if self.weight.dtype == torch.float32 else None
-        outputs: torch.Tensor
-        if compiled is None:
-            outputs = _SimplePReLU.apply(input, self.weight)
-        else:
-            outputs = _CompiledPReLU.apply(input, self.weight, compiled)
-        return outputs
+        if self.training and input.device.type == "cpu" and input.numel() > MANY:
+            activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
+            return activated
+        return super().forward(input)
 
 
-class _SimplePReLU(torch.autograd.Function):
-    """By torch's kernels for other functions: that for PReLU's gradients takes more than twice as long."""
+class _FastPReLU(torch.autograd.Function):
+    """By torch's kernels for other functions: for many elements, that for PReLU's gradients takes twice as long."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
         ctx.save_for_backward(inputs, slope)
-        return torch.nn.functional.leaky_relu(inputs, slope.item())
+        return nn.functional.leaky_relu(inputs, slope.item())
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -46,130 +158,6 @@ class _SimplePReLU(torch.autograd.Function):
         # torch sums bfloat16 in float32 and rounds the result alone; asked for float32, it would copy everything first.
         slope_gradient = products.sum().to(slope.dtype).reshape(slope.shape)
         return torch.ops.aten.leaky_relu_backward(gradients[0], inputs, slope.item(), False), slope_gradient
-
-
-class _CompiledPReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, slope: torch.Tensor, compiled: Kernels) -> torch.Tensor:
-        ctx.save_for_backward(inputs, slope)
-        ctx.compiled = compiled
-        outputs = torch.empty_like(inputs)
-        compiled.run("prelu_forward", inputs.dtype, inputs, slope, outputs, inputs.numel())
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
-        inputs, slope = ctx.saved_tensors
-        gradients = _in_order_of(inputs, gradients)
-        input_gradients, slope_gradient = torch.empty_like(inputs), torch.empty_like(slope)
-        ctx.compiled.run(
-            "prelu_backward", inputs.dtype,
-            gradients, inputs, slope, input_gradients, slope_gradient, inputs.numel(),
-        )  # fmt: skip
-        return input_gradients, slope_gradient, None
-
-
-class BatchNorm2d(nn.BatchNorm2d):
-    """torch's batch normalization (Ioffe & Szegedy, 2015) of images, with weights and running statistics."""
-
-    momentum: float
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        compiled = _compiled_for_images(input) if self.training and self.weight.dtype == torch.float32 else None
-        if compiled is None:
-            return super().forward(input)
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        outputs: torch.Tensor = _CompiledBatchNorm.apply(
-            input, self.weight, self.bias, self.running_mean, self.running_var, self.momentum, self.eps, compiled
-        )
-        return outputs
-
-
-class _CompiledBatchNorm(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        inputs: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor,
-        running_mean: torch.Tensor,
-        running_variance: torch.Tensor,
-        momentum: float,
-        epsilon: float,
-        compiled: Kernels,
-    ) -> torch.Tensor:
-        channels = inputs.shape[1]
-        outputs, scratch = torch.empty_like(inputs), torch.empty(compiled.scratch_size(channels))
-        means, inverses = torch.empty_like(weight), torch.empty_like(weight)
-        ctx.save_for_backward(inputs, weight, means, inverses)
-        ctx.compiled = compiled
-        compiled.run(
-            "batch_norm_forward", inputs.dtype,
-            inputs, outputs, weight, bias, running_mean, running_variance, means, inverses, scratch,
-            momentum, epsilon, inputs.numel() // channels, channels,
-        )  # fmt: skip
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        inputs, weight, means, inverses = ctx.saved_tensors
-        channels = inputs.shape[1]
-        gradients, scratch = _in_order_of(inputs, gradients), torch.empty(ctx.compiled.scratch_size(channels))
-        input_gradients = torch.empty_like(inputs)
-        weight_gradients, bias_gradients = torch.empty_like(weight), torch.empty_like(weight)
-        ctx.compiled.run(
-            "batch_norm_backward", inputs.dtype,
-            gradients, inputs, input_gradients, weight, means, inverses, weight_gradients, bias_gradients, scratch,
-            inputs.numel() // channels, channels,
-        )  # fmt: skip
-        return input_gradients, weight_gradients, bias_gradients, None, None, None, None, None
-
-
-class MaxPool2d(nn.MaxPool2d):
-    """torch's max-pooling of 2 x 2 pixels."""
-
-    def __init__(self) -> None:
-        super().__init__(2)
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
-        compiled = _compiled_for_images(input) if self.training else None
-        outputs: torch.Tensor
-        if compiled is None or any(side % 2 for side in input.shape[2:]):
-            outputs = super().forward(input)
-        else:
-            outputs = _CompiledMaxPool.apply(input, compiled)
-        return outputs
-
-
-class _CompiledMaxPool(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, inputs: torch.Tensor, compiled: Kernels) -> torch.Tensor:
-        images, channels, height, width = inputs.shape
-        shape = (images, channels, height // 2, width // 2)
-        outputs = torch.empty(shape, dtype=inputs.dtype, memory_format=torch.channels_last)
-        places = torch.empty_like(outputs, dtype=torch.uint8)
-        compiled.run("max_pool_forward", inputs.dtype, inputs, outputs, places, images * height, width, channels)
-        ctx.save_for_backward(places)
-        ctx.compiled, ctx.shape = compiled, inputs.shape
-        return outputs
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (places,) = ctx.saved_tensors
-        images, channels, height, width = ctx.shape
-        gradients = gradients.contiguous(memory_format=torch.channels_last)
-        input_gradients = torch.empty(ctx.shape, dtype=gradients.dtype, memory_format=torch.channels_last)
-        ctx.compiled.run(
-            "max_pool_backward", gradients.dtype, gradients, places, input_gradients, images * height, width, channels
-        )
-        return input_gradients, None
 
 
 class Flatten(nn.Flatten):
@@ -183,30 +171,3 @@ class Flatten(nn.Flatten):
 
 def _channels_last(gradient: torch.Tensor) -> torch.Tensor:
     return gradient.contiguous(memory_format=torch.channels_last)
-
-
-def _compiled_for_elements(inputs: torch.Tensor) -> Kernels | None:
-    """The compiled functions, if they take these, on a CPU and each for itself."""
-    dense = inputs.is_contiguous() or inputs.is_contiguous(memory_format=torch.channels_last)
-    taken = dense and inputs.dtype in kernels.TYPES and inputs.numel() % kernels.LANES == 0
-    return kernels.available() if taken else None
-
-
-def _compiled_for_images(inputs: torch.Tensor) -> Kernels | None:
-    """The compiled functions, if they take these images (n, channels, height, width) of two pixels or more."""
-    taken = (
-        inputs.dim() == 4
-        and inputs.device.type == "cpu"
-        and inputs.dtype in kernels.TYPES
-        and inputs.shape[1] % kernels.LANES == 0
-        and inputs.numel() > inputs.shape[1]
-        and inputs.is_contiguous(memory_format=torch.channels_last)
-    )
-    return kernels.available() if taken else None
-
-
-def _in_order_of(inputs: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """The gradients in the inputs' order in memory."""
-    if gradients.stride() == inputs.stride():
-        return gradients
-    return torch.empty_like(inputs).copy_(gradients)

@@ -10,7 +10,7 @@ from torch import nn
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.learning import user_network
 from cifar_mlflow.learning.fast_network import FastNetwork
-from cifar_mlflow.learning.layers import BatchNorm2d, Flatten, MaxPool2d, PReLU
+from cifar_mlflow.learning.layers import Flatten, PReLU, Sequential
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -68,10 +68,10 @@ def _report_cnn(config: TrainingConfig, classes: int, image_shape: tuple[int, in
     def convolution(inputs: int, outputs: int, pool: bool) -> list[nn.Module]:
         layers = [nn.Conv2d(inputs, outputs, 3, padding=1), activation(), nn.Dropout2d(config.dropout)]
         if config.batch_norm:
-            layers.append(BatchNorm2d(outputs))
-        return [*layers, MaxPool2d()] if pool else layers
+            layers.append(nn.BatchNorm2d(outputs))
+        return [*layers, nn.MaxPool2d(2)] if pool else layers
 
-    return nn.Sequential(
+    return Sequential(
         *convolution(channels, 16, pool=False),
         *convolution(16, 32, pool=True),
         *convolution(32, 64, pool=True),
