@@ -46,7 +46,7 @@ def spread(values: list[float]) -> str:
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     if kernels.available() is None:
-        sys.exit("the package was installed without a C compiler, so there is nothing to compare")
+        sys.exit(kernels.fault() or "the package was installed without a C compiler, so there is nothing to compare")
     device, data = torch.device("cpu"), random_images()
     for precision in ("float32", "bfloat16") if hardware.has_fast_bfloat16(device) else ("float32",):
         torchs, ours = [], []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError
@@ -16,9 +16,6 @@ from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.recorder import mark_job
 from cifar_mlflow.tracking.resumption import BrokenOff
 from cifar_mlflow.words import as_option
-
-if TYPE_CHECKING:
-    pass
 
 # What may change the last bits of the numbers, by the tag that tells it.
 COMPARED_TAGS = {

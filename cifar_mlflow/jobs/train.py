@@ -79,8 +79,10 @@ def train(
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
 
     # torch is imported only now, so that a fault found above is told at once.
-    from cifar_mlflow.learning import data, hardware, networks
+    from cifar_mlflow.learning import data, hardware, kernels, networks
 
+    if fault := kernels.fault():
+        warn(f"{fault}; torch's own functions train in place of the compiled ones, which takes longer")
     hardware.choose_device(config)
     dataset = data.load(config)
     networks.build(config, len(dataset.classes), dataset.image_shape)  # a fault is told before a run is made

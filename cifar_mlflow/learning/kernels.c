@@ -1,10 +1,11 @@
 /* What follows a convolution in training, forward and backward, each in one go over the images: an activation that is
  * linear on both sides of nought (PReLU and its kin), channel dropout, batch normalization, and 2 x 2 max-pooling.
  *
- * kernels.inc has the functions, which are compiled for each level of x86 processors and each type of elements. Channels
- * are last in memory, and their number is a multiple of 16, the most LANES.
+ * kernels.inc has the functions, which are compiled for any processor, for two levels of x86, and for each type of
+ * elements. Channels are last in memory, and their number is a multiple of 16, the most LANES.
  */
 #include <math.h>
+#include <omp.h>
 #include <stdint.h>
 
 /* A sum has this many parts, whatever the number of threads, so that it always comes to the same bits. */
@@ -80,7 +81,18 @@ struct block {
 /* Changes with what the functions take or come to: kernels.py calls no other version than its own. */
 int version(void)
 {
-    return 1;
+    return 2;
+}
+
+int64_t block_size(void)
+{
+    return sizeof(struct block);
+}
+
+/* Of a function of the OpenMP library whose threads these functions use. */
+void *openmp_address(void)
+{
+    return (void *)omp_get_max_threads;
 }
 
 /* How many floats `scratch` holds. */

@@ -5,14 +5,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
 LANES = 16  # of which the number of channels must be a multiple
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-_VERSION = 1
+_VERSION = 2
 
 
 class _Block(ctypes.Structure):
@@ -37,12 +36,13 @@ class Kernels:
 
     def __init__(self, path: str) -> None:
         """Raises OSError or AttributeError if the library cannot be used."""
-        loaded = _openmp_libraries()
         library = ctypes.CDLL(path)
-        if library.version() != _VERSION:
-            raise OSError(f"{path} was compiled from another version of kernels.c")
-        if _openmp_libraries() != loaded:
-            raise OSError(f"{path} takes another OpenMP library than torch, and their threads would be at odds")
+        if library.version() != _VERSION or library.block_size() != ctypes.sizeof(_Block):
+            raise OSError("compiled from another version of this package; install it again")
+        library.openmp_address.restype = ctypes.c_void_p
+        torchs = ctypes.CDLL(torch._C.__file__).omp_get_max_threads
+        if library.openmp_address() != ctypes.cast(torchs, ctypes.c_void_p).value:
+            raise OSError("its OpenMP library is not torch's, so that their threads would be at odds")
         self.level = _level()
         if not hasattr(library, f"block_forward_{self.level}_float32"):
             self.level = "generic"  # some compilers make no other
@@ -68,18 +68,29 @@ class Kernels:
         self._functions[direction, inputs.dtype](_Block(images, height, width, channels, side, **fields))
 
 
-@functools.cache
 def available() -> Kernels | None:
     """The compiled functions, or None if there are none that can be used."""
+    found = _found()
+    return found if isinstance(found, Kernels) else None
+
+
+def fault() -> str | None:
+    """Why functions that were compiled cannot be used; None if they can, or if none were."""
+    found = _found()
+    return found if isinstance(found, str) else None
+
+
+@functools.cache
+def _found() -> Kernels | str | None:
     path = library_path()
     try:
         return None if path is None else Kernels(path)
-    except (OSError, AttributeError):
-        return None
+    except (OSError, AttributeError) as error:
+        return f"{path}: {error}"
 
 
 def library_path() -> str | None:
-    """Where the installation has put the library; None if it was installed without a C compiler."""
+    """Where the installation has put the library; None if it had no compiler for it."""
     module = importlib.util.find_spec("cifar_mlflow.learning._kernels")
     return None if module is None else module.origin
 
@@ -94,13 +105,3 @@ def _level() -> str:
     """What kernels.c calls the instructions that torch finds on this processor, or is told to keep to."""
     capability = torch.backends.cpu.get_cpu_capability()
     return "avx512" if capability.startswith("AVX512") else {"AVX2": "avx2"}.get(capability, "generic")
-
-
-def _openmp_libraries() -> set[str]:
-    """Paths of those that this process has loaded; empty where Linux does not tell."""
-    try:
-        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    paths = {line.split(maxsplit=5)[-1] for line in lines}
-    return {path for path in paths if Path(path).name.startswith(("libgomp", "libomp", "libiomp"))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,83 +12,98 @@ from torch.autograd.function import once_differentiable
 from cifar_mlflow.learning import kernels
 from cifar_mlflow.learning.kernels import Kernels
 
-MANY = 2**15  # elements
-
 
 class Sequential(nn.Sequential):
     """torch's Sequential, which does what follows a convolution in one go over the images while training.
 
-    That is an activation, Dropout2d, BatchNorm2d with weights and, if it comes next, MaxPool2d(2), by the functions of
-    kernels.c, if they were compiled. One layer after the other, torch reads and writes the images six times as often.
-    What those functions do not take (images in another order, a number of channels that is no multiple of 16, ...) is
-    left to the layers themselves.
+    That is Dropout2d and BatchNorm2d, with PReLU, LeakyReLU or ReLU before and MaxPool2d(2) behind them, by the
+    functions of kernels.c, if they were compiled. One layer after the other, torch reads and writes the images about
+    four times as often. What those functions do not take (images in another order, a number of channels that is no
+    multiple of 16, layers with other options, ...) is left to the layers. Hooks are called of those alone.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         layers = list(self)
-        position = 0
-        while position < len(layers):
-            block = _block_at(layers, position) if self.training else []
-            compiled = _compiled_for(input, block) if block else None
-            if compiled is None:
-                input = layers[position](input)
-                position += 1
+        while layers:
+            block = _block_of(layers) if self.training else None
+            compiled = kernels.available() if block is not None and block.takes(input) else None
+            if block is None or compiled is None:
+                input = layers.pop(0)(input)
             else:
-                input = _in_one_go(input, block, compiled)
-                position += len(block)
+                input = block(input, compiled)
+                del layers[: block.length]
         return input
 
 
-def _block_at(layers: list[nn.Module], position: int) -> list[nn.Module]:
-    """The layers from `position` on that can be done in one go; empty if there are none."""
-    block = layers[position : position + 4]
-    if len(block) < 3 or not isinstance(block[1], nn.Dropout2d) or not isinstance(block[2], nn.BatchNorm2d):
-        return []
-    return block if isinstance(block[-1], nn.MaxPool2d) else block[:3]
+@dataclass(frozen=True)
+class _Block:
+    """Layers that can be done in one go; there need not be an activation."""
+
+    activation: nn.PReLU | nn.LeakyReLU | nn.ReLU | None
+    dropout: nn.Dropout2d
+    normalization: nn.BatchNorm2d
+    pools: bool
+
+    @property
+    def length(self) -> int:
+        """The number of layers."""
+        return 2 + (self.activation is not None) + self.pools
+
+    def takes(self, inputs: torch.Tensor) -> bool:
+        """Whether the compiled functions can do these images (n, channels, height, width)."""
+        return (
+            inputs.dim() == 4
+            and inputs.device.type == "cpu"
+            and inputs.dtype in kernels.TYPES
+            and inputs.shape[1] % kernels.LANES == 0
+            and inputs.shape[1] == self.normalization.num_features
+            and inputs.numel() > inputs.shape[1]  # torch refuses to normalize a single pixel
+            and inputs.is_contiguous(memory_format=torch.channels_last)
+            and not (self.pools and (inputs.shape[2] % 2 or inputs.shape[3] % 2))
+        )
+
+    def __call__(self, inputs: torch.Tensor, compiled: Kernels) -> torch.Tensor:
+        slope: torch.Tensor
+        match self.activation:
+            case nn.PReLU(weight=weight):
+                slope = weight
+            case nn.LeakyReLU(negative_slope=number):
+                slope = torch.tensor([number])
+            case nn.ReLU():
+                slope = torch.zeros(1)
+            case _:
+                slope = torch.ones(1)
+        # A channel is dropped as a whole; torch draws as much for one pixel of it as for all.
+        kept = nn.functional.dropout2d(torch.ones((*inputs.shape[:2], 1, 1)), self.dropout.p)
+        normalization = self.normalization
+        normalization.num_batches_tracked.add_(1)  # type: ignore[union-attr]
+        outputs: torch.Tensor = _InOneGo.apply(
+            inputs, slope, normalization.weight, normalization.bias,
+            kept, normalization, 2 if self.pools else 1, compiled,
+        )  # fmt: skip
+        return outputs
 
 
-def _compiled_for(inputs: torch.Tensor, block: list[nn.Module]) -> Kernels | None:
-    """The compiled functions, if there are any and they take these images (n, channels, height, width)."""
-    pools = isinstance(block[-1], nn.MaxPool2d)
-    taken = (
-        inputs.dim() == 4
-        and inputs.device.type == "cpu"
-        and inputs.dtype in kernels.TYPES
-        and all(parameter.dtype == torch.float32 for layer in block for parameter in layer.parameters())
-        and inputs.shape[1] % kernels.LANES == 0
-        and inputs.numel() > inputs.shape[1]  # torch refuses to normalize a single pixel
-        and inputs.is_contiguous(memory_format=torch.channels_last)
-        and not (pools and (inputs.shape[2] % 2 or inputs.shape[3] % 2))
-    )
-    return kernels.available() if taken else None
-
-
-def _in_one_go(inputs: torch.Tensor, block: list[nn.Module], compiled: Kernels) -> torch.Tensor:
-    activation, dropout, normalization = block[:3]
-    assert isinstance(dropout, nn.Dropout2d)
-    assert isinstance(normalization, nn.BatchNorm2d)
-    assert normalization.num_batches_tracked is not None
-    slope: torch.Tensor
-    match activation:
-        case nn.PReLU():
-            slope = activation.weight
-        case nn.ReLU():
-            slope = torch.zeros(1)
-        case nn.LeakyReLU():
-            slope = torch.tensor([activation.negative_slope])
+def _block_of(layers: list[nn.Module]) -> _Block | None:
+    """The first of these layers, if they can be done in one go."""
+    activation = layers[0] if isinstance(layers[0], nn.PReLU | nn.LeakyReLU | nn.ReLU) else None
+    if isinstance(activation, nn.PReLU) and activation.num_parameters > 1:
+        return None
+    match layers if activation is None else layers[1:]:
+        case [nn.Dropout2d() as dropout, nn.BatchNorm2d(affine=True, track_running_stats=True) as normalization, *rest]:
+            if normalization.momentum is None or normalization.weight.dtype != torch.float32:
+                return None
         case _:
-            inputs, slope = activation(inputs).contiguous(memory_format=torch.channels_last), torch.ones(1)
-    # A channel is dropped as a whole; torch draws as much for one pixel of it as for all.
-    kept = nn.functional.dropout2d(torch.ones((*inputs.shape[:2], 1, 1)), dropout.p)
-    normalization.num_batches_tracked.add_(1)
-    outputs: torch.Tensor = _Block.apply(
-        inputs, slope, normalization.weight, normalization.bias,
-        kept, normalization, 2 if len(block) == 4 else 1, compiled,
-    )  # fmt: skip
-    return outputs
+            return None
+    pools = False
+    match rest:
+        case [nn.MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False), *_]:
+            pools = True
+    block = _Block(activation, dropout, normalization, pools)
+    return block if all(layer.training for layer in layers[: block.length]) else None
 
 
-class _Block(torch.autograd.Function):
+class _InOneGo(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -136,14 +152,14 @@ class PReLU(nn.PReLU):
     """torch's PReLU (He et al., 2015) with a single slope."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.device.type == "cpu" and input.numel() > MANY:
+        if self.training and input.device.type == "cpu":
             activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
             return activated
         return super().forward(input)
 
 
 class _FastPReLU(torch.autograd.Function):
-    """By torch's kernels for other functions: for many elements, that for PReLU's gradients takes twice as long."""
+    """By torch's kernels for other functions: that for PReLU's gradients takes more than twice as long."""
 
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
@@ -151,13 +167,14 @@ class _FastPReLU(torch.autograd.Function):
         return nn.functional.leaky_relu(inputs, slope.item())
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    @once_differentiable
+    def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         inputs, slope = ctx.saved_tensors
         # ELU's gradient with these constants is `gradient * min(inputs, 0)`, in one pass.
-        products = torch.ops.aten.elu_backward(gradients[0], 1.0, 0.0, 1.0, True, inputs)
+        products = torch.ops.aten.elu_backward(gradients, 1.0, 0.0, 1.0, True, inputs)
         # torch sums bfloat16 in float32 and rounds the result alone; asked for float32, it would copy everything first.
         slope_gradient = products.sum().to(slope.dtype).reshape(slope.shape)
-        return torch.ops.aten.leaky_relu_backward(gradients[0], inputs, slope.item(), False), slope_gradient
+        return torch.ops.aten.leaky_relu_backward(gradients, inputs, slope.item(), False), slope_gradient
 
 
 class Flatten(nn.Flatten):

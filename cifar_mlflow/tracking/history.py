@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of a name that it does not have
 
 
 @dataclass(frozen=True)
@@ -207,23 +208,32 @@ def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
 def _model_of_uri(store: Store, name: str) -> LoggedModel:
     from mlflow.exceptions import MlflowException
 
+    model_id = name if name.startswith("m-") else _model_id_of_version(store, name)
     with translated_errors(store.uri):
         try:
-            if name.startswith("m-"):
-                return store.client.get_logged_model(name)
-            if "@" in name:
-                version = store.client.get_model_version_by_alias(*name.rsplit("@", 1))
-            elif re.fullmatch(r"[^/]+/\d+", name):
-                version = store.client.get_model_version(*name.split("/"))
-            else:
-                raise ModelError(f"models:/{name} names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
-            model_id = version.model_id or version.source.removeprefix("models:/")
             return store.client.get_logged_model(model_id)
         except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            if error.error_code not in ABSENT:
                 raise
-    if name.startswith("m-"):
-        raise ModelError(_not_here("model", f"models:/{name}", store))
+            raise ModelError(_not_here("model", f"models:/{model_id}", store)) from None
+
+
+def _model_id_of_version(store: Store, name: str) -> str:
+    """Of the version that NAME/VERSION or NAME@ALIAS names."""
+    from mlflow.exceptions import MlflowException
+
+    if "@" not in name and not re.fullmatch(r"[^/]+/\d+", name):
+        raise ModelError(f"models:/{name} names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
+    with translated_errors(store.uri):
+        try:
+            if "@" in name:
+                version = store.client.get_model_version_by_alias(*name.rsplit("@", 1))
+            else:
+                version = store.client.get_model_version(*name.split("/"))
+            return str(version.model_id or version.source.removeprefix("models:/"))
+        except MlflowException as error:
+            if error.error_code not in ABSENT:
+                raise
     registered, wanted = name.rsplit("@" if "@" in name else "/", 1)
     there = registry.find(store, registered).aliases  # raises if the name itself is not there
     kind, known = "alias", sorted(there)

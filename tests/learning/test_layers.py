@@ -1,6 +1,8 @@
 """The layers are torch's own, whether the compiled functions do them or not."""
 
+import copy
 import functools
+import os
 import subprocess
 import sys
 from unittest import mock
@@ -10,16 +12,12 @@ import torch
 from torch import nn
 
 from cifar_mlflow.config import resolve
-from cifar_mlflow.learning import kernels, layers
+from cifar_mlflow.learning import kernels
 from cifar_mlflow.learning.layers import Flatten, PReLU, Sequential
 from cifar_mlflow.learning.networks import ACTIVATIONS, build
 
 TYPES = [torch.float32, torch.bfloat16]
 CAPABILITIES = {"generic": "DEFAULT", "avx2": "AVX2", "avx512": "AVX512"}
-
-
-def _capability():
-    return torch.backends.cpu.get_cpu_capability()
 
 
 @pytest.fixture(params=[*CAPABILITIES, "torch"])
@@ -121,6 +119,32 @@ class TestSequential:
             error, allowed = ((exact - found.float()).abs().mean() for found in (one, other))
             assert error <= 1.05 * allowed + 1e-6
 
+    def test_is_as_exact_under_autocast(self):
+        inputs, found = images((20, 3, 16, 16)), []
+        for kind, enabled in ((nn.Sequential, False), (Sequential, True), (nn.Sequential, True)):
+            torch.manual_seed(4)
+            module = nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), block(PReLU, 0.0, True, 32, kind))
+            with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+                outputs = module.to(memory_format=torch.channels_last).train()(inputs)
+            outputs.sum(0).square().sum().backward()
+            found.append([outputs.detach(), *(parameter.grad for parameter in module.parameters())])
+        for exact, ours, torchs in zip(*found, strict=True):
+            assert ours.dtype == torchs.dtype
+            error, allowed = ((exact - each.float()).abs().mean() for each in (ours, torchs))
+            assert error <= 1.2 * allowed + 1e-6
+
+    @pytest.mark.parametrize("size", [16, 512])
+    def test_keeps_the_variance_of_a_channel_that_is_nearly_always_nought(self, size, level):
+        inputs = torch.zeros(size, 16, 32, 32)
+        inputs[:: size // 16, :, 0, 0] = images((16, 16)).abs()
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        normalization = nn.BatchNorm2d(16, momentum=1)
+        Sequential(nn.ReLU(), nn.Dropout2d(0), normalization).train()(inputs)
+        exact = inputs.double().var((0, 2, 3))
+        torch.testing.assert_close(
+            normalization.running_var.double(), exact, rtol=1e-2 if level == "torch" else 1e-5, atol=0
+        )
+
     def test_keeps_its_precision_far_from_zero(self, level):
         inputs = images((32, 16, 16, 16)).double() + 1000
         exact = nn.functional.batch_norm(inputs, None, None, training=True)
@@ -149,6 +173,34 @@ class TestSequential:
         module, inputs = block(PReLU, 0.35, True, 16).eval(), images((4, 16, 4, 4))
         assert module(inputs).equal(nn.Sequential(*module)(inputs))
 
+    @pytest.mark.parametrize(
+        "layers",
+        [
+            [nn.PReLU(16), nn.Dropout2d(0), nn.BatchNorm2d(16)],
+            [nn.Conv2d(16, 10, 1), nn.Dropout2d(0), nn.BatchNorm2d(10)],
+            [nn.Dropout2d(0), nn.BatchNorm2d(16, affine=False)],
+            [nn.Dropout2d(0), nn.BatchNorm2d(16, momentum=None)],
+            [nn.Dropout2d(0), nn.BatchNorm2d(16, track_running_stats=False)],
+            [nn.Dropout2d(0), nn.BatchNorm2d(16), nn.MaxPool2d(3)],
+            [nn.Dropout2d(0), nn.BatchNorm2d(16), nn.MaxPool2d(2, stride=1)],
+            [nn.Dropout2d(0), nn.BatchNorm2d(16), nn.MaxPool2d(2, padding=1)],
+            [nn.ReLU(), nn.Dropout(0), nn.BatchNorm2d(16)],
+            [nn.BatchNorm2d(16), nn.ReLU()],
+            [nn.ReLU(), nn.Dropout2d(0)],
+        ],
+    )
+    def test_other_layers_are_torchs(self, layers):
+        inputs = images((4, 16, 8, 8))
+        ours = results(Sequential(*copy.deepcopy(layers)), inputs)
+        torchs = results(nn.Sequential(*copy.deepcopy(layers)), inputs)
+        assert_close(ours, torchs)
+
+    def test_a_layer_in_evaluation_stays_in_it(self):
+        module, inputs = block(PReLU, 0.35, True, 16).train(), images((4, 16, 4, 4))
+        module[1].eval()
+        module[2].eval()
+        assert module(inputs).equal(nn.Sequential(*module)(inputs))
+
     @pytest.mark.parametrize("pools", [False, True])
     @pytest.mark.parametrize("dtype", TYPES)
     def test_any_number_of_threads_comes_to_the_same_bits(self, pools, dtype, level):
@@ -169,7 +221,7 @@ class TestSequential:
 class TestPReLU:
     @pytest.mark.parametrize("dtype", TYPES)
     @pytest.mark.parametrize("slope", [0.25, 0.0, -0.375, 1.5])
-    @pytest.mark.parametrize("shape", [(40, 32, 8, 8), (400, 100)])
+    @pytest.mark.parametrize("shape", [(6, 16, 8, 8), (6, 100)])
     @pytest.mark.parametrize("channels_last", [False, True])
     def test_equals_torchs(self, dtype, slope, shape, channels_last):
         inputs = images(shape, dtype, channels_last)
@@ -184,10 +236,9 @@ class TestPReLU:
         torch.testing.assert_close(ours[2], torchs[2].float(), rtol=tolerance, atol=0.3)
 
     def test_is_the_fast_one_while_training_on_a_cpu(self):
-        inputs = torch.randn(layers.MANY + 1, requires_grad=True)
+        inputs = torch.randn(3, requires_grad=True)
         assert "FastPReLU" in type(PReLU().train()(inputs).grad_fn).__name__
         assert "FastPReLU" not in type(PReLU().eval()(inputs).grad_fn).__name__
-        assert "FastPReLU" not in type(PReLU().train()(inputs[1:]).grad_fn).__name__
 
     def test_takes_a_gradient_in_another_memory_order(self):
         inputs = images((40, 32, 8, 8))
@@ -213,7 +264,7 @@ class TestKernels:
         )
         answer = subprocess.run(
             [sys.executable, "-c", program],
-            env={"ATEN_CPU_CAPABILITY": "default"},
+            env={**os.environ, "ATEN_CPU_CAPABILITY": "default"},
             capture_output=True,
             text=True,
             check=True,
@@ -225,12 +276,13 @@ class TestKernels:
         path = tmp_path / "_kernels.so"
         path.write_bytes(damage)
         monkeypatch.setattr(kernels, "library_path", lambda: str(path))
-        kernels.available.cache_clear()
+        kernels._found.cache_clear()
         try:
             assert kernels.available() is None
             assert kernels.describe(torch.device("cpu")) == "torch"
+            assert kernels.fault().startswith(f"{path}: ")
         finally:
-            kernels.available.cache_clear()
+            kernels._found.cache_clear()
 
     def test_of_another_version_leave_torchs(self, monkeypatch):
         if kernels.available() is None:
