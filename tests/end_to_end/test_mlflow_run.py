@@ -88,7 +88,7 @@ def test_evaluate_writes_to_the_training_run_and_marks_its_own_as_a_job(trained)
     assert done.returncode == 0, done.stderr
     (job,) = runs(trained[0], "jobs")
     assert (job.data.tags["kind"], job.info.status, job.data.metrics) == ("job", "FINISHED", {})
-    assert runs(trained[0], "x")[0].data.metrics["test_accuracy"] > 50
+    assert runs(trained[0], "x")[0].data.metrics["test_accuracy"] > 20  # by chance it would be 10
 
 
 def test_predict_prints_what_the_model_sees_and_marks_its_own_run_as_a_job(trained):
