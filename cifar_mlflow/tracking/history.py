@@ -208,7 +208,8 @@ def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
 def _model_of_uri(store: Store, name: str) -> LoggedModel:
     from mlflow.exceptions import MlflowException
 
-    model_id = name if name.startswith("m-") else _model_id_of_version(store, name)
+    # A registered model may be called m-net, too.
+    model_id = name if re.fullmatch(r"m-[0-9a-f]+", name) else _model_id_of_version(store, name)
     with translated_errors(store.uri):
         try:
             return store.client.get_logged_model(model_id)
