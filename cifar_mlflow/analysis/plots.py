@@ -140,6 +140,6 @@ def _any_script() -> Iterator[None]:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with _any_script():
-        # Compressed less, it is a quarter larger, in a third of the time.
+        # Compressed less, it is a quarter larger and 25 ms sooner done; a sweep draws many.
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()

@@ -158,8 +158,9 @@ class TestSequential:
 
     @pytest.mark.parametrize("place", range(4))
     @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-    def test_what_is_no_finite_number_is_not_hidden(self, place, value):
-        inputs = images((2, 16, 4, 4))
+    @pytest.mark.parametrize("dtype", TYPES)
+    def test_what_is_no_finite_number_is_not_hidden(self, place, value, dtype):
+        inputs = images((2, 16, 4, 4), dtype)
         inputs[0, 3, place // 2, place % 2] = value
         make = functools.partial(block, PReLU, 0.0, True, 16)
         for ours, torchs in zip(*both(lambda kind: make(kind=kind), inputs), strict=True):
