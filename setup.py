@@ -6,7 +6,7 @@ from setuptools import Extension, setup
 kernels = Extension(
     "cifar_mlflow.learning._kernels",
     sources=["cifar_mlflow/learning/kernels.c"],
-    depends=["cifar_mlflow/learning/kernels.inc"],
+    depends=["cifar_mlflow/learning/blocks.inc", "cifar_mlflow/learning/convolutions.inc"],
     libraries=["m"],
     extra_compile_args=["-O3", "-fopenmp", "-Wno-psabi"],
     extra_link_args=["-fopenmp"],

@@ -9,6 +9,7 @@ from torch import nn
 
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.learning.convolution import Conv2d
 
 LEAST_SIZE = 9  # pixels that leave one after a 2 x 2 convolution and three poolings
 WHITENED_IMAGES = 5000
@@ -90,9 +91,9 @@ def _block(inputs: int, outputs: int, activation: Callable[[], nn.Module]) -> li
     ]
 
 
-def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
+def _convolution(inputs: int, outputs: int) -> Conv2d:
     """Its first `inputs` filters start as the identity (Dirac), so that each layer passes on what it gets."""
-    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    convolution = Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[:inputs])
     return convolution
 

@@ -11,10 +11,10 @@ import torch
 
 LANES = 16  # of which the number of channels must be a multiple
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-_VERSION = 2
+_VERSION = 3
 
 
-class _Block(ctypes.Structure):
+class Block(ctypes.Structure):
     """As in kernels.c."""
 
     _fields_: ClassVar = [
@@ -31,13 +31,28 @@ class _Block(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Convolution(ctypes.Structure):
+    """As in kernels.c."""
+
+    _fields_: ClassVar = [
+        *((name, ctypes.c_int64) for name in ("images", "height", "width", "inputs", "outputs")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in (
+                "input", "weight", "bias", "output", "output_gradient", "weight_gradient", "bias_gradient", "scratch",
+            )
+        ),
+    ]  # fmt: skip
+
+
 class Kernels:
-    """The library of compiled functions at `path`, of which `run` calls those for this processor."""
+    """The library of compiled functions at `path`, of which those for this processor are called."""
 
     def __init__(self, path: str) -> None:
         """Raises OSError or AttributeError if the library cannot be used."""
         library = ctypes.CDLL(path)
-        if library.version() != _VERSION or library.block_size() != ctypes.sizeof(_Block):
+        sizes = (library.block_size(), library.convolution_size())
+        if library.version() != _VERSION or sizes != (ctypes.sizeof(Block), ctypes.sizeof(Convolution)):
             raise OSError("compiled from another version of this package; install it again")
         library.openmp_address.restype = ctypes.c_void_p
         torchs = ctypes.CDLL(torch._C.__file__).omp_get_max_threads
@@ -46,26 +61,39 @@ class Kernels:
         self.level = _level()
         if not hasattr(library, f"block_forward_{self.level}_float32"):
             self.level = "generic"  # some compilers make no other
-        self._scratch_size = library.scratch_size
-        self._scratch_size.argtypes, self._scratch_size.restype = [ctypes.c_int64], ctypes.c_int64
-        self._functions = {}
-        for direction in ("forward", "backward"):
-            for dtype, called in TYPES.items():
-                function = getattr(library, f"block_{direction}_{self.level}_{called}")
-                function.argtypes, function.restype = [ctypes.POINTER(_Block)], None
-                self._functions[direction, dtype] = function
+        library.block_scratch.argtypes = [ctypes.c_int64]
+        library.convolution_scratch.argtypes = [ctypes.POINTER(Convolution)]
+        for scratch in (library.block_scratch, library.convolution_scratch):
+            scratch.restype = ctypes.c_int64
+        self._library = library
 
-    def run(self, direction: str, inputs: torch.Tensor, side: int, **values: Any) -> None:
+    def block(self, direction: str, inputs: torch.Tensor, side: int, **values: Any) -> None:
         """Calls block_forward or block_backward for `inputs` (n, channels, height, width), channels last in memory.
 
         `values` are the other fields of the block, numbers or tensors on the CPU.
         """
         images, channels, height, width = inputs.shape
-        tensors = {**values, "inputs": inputs, "scratch": torch.empty(self._scratch_size(channels))}
-        fields = {
-            name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in tensors.items()
-        }
-        self._functions[direction, inputs.dtype](_Block(images, height, width, channels, side, **fields))
+        scratch = torch.empty(self._library.block_scratch(channels))
+        fields = _pointers(inputs=inputs, scratch=scratch, **values)
+        self._call(f"block_{direction}", inputs.dtype, Block(images, height, width, channels, side, **fields))
+
+    def convolution(self, direction: str, input: torch.Tensor, outputs: int, **values: torch.Tensor | None) -> None:
+        """Calls convolution_forward or convolution_backward for `input` (n, channels, height, width) of float32.
+
+        `outputs` is the number of its channels, and `values` are the other fields. Images have their channels last.
+        """
+        images, inputs, height, width = input.shape
+        convolution = Convolution(images, height, width, inputs, outputs, **_pointers(input=input, **values))
+        scratch = torch.empty(self._library.convolution_scratch(convolution))
+        convolution.scratch = scratch.data_ptr()
+        self._call(f"convolution_{direction}", input.dtype, convolution)
+
+    def _call(self, name: str, dtype: torch.dtype, values: ctypes.Structure) -> None:
+        self._library[f"{name}_{self.level}_{TYPES[dtype]}"](ctypes.byref(values))
+
+
+def _pointers(**values: Any) -> dict[str, Any]:
+    return {name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
 
 
 def available() -> Kernels | None:

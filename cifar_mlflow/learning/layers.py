@@ -121,7 +121,7 @@ class _InOneGo(torch.autograd.Function):
         outputs = torch.empty(shape, dtype=inputs.dtype, memory_format=torch.channels_last)
         places = torch.empty(outputs.shape if side > 1 else 0, dtype=torch.uint8)
         means, inverses = torch.empty_like(weight), torch.empty_like(weight)
-        compiled.run(
+        compiled.block(
             "forward", inputs, side,
             slope=slope, kept=kept, weight=weight, bias=bias, momentum=normalization.momentum,
             epsilon=normalization.eps, running_mean=normalization.running_mean,
@@ -139,7 +139,7 @@ class _InOneGo(torch.autograd.Function):
         gradients = gradients.contiguous(memory_format=torch.channels_last)
         input_gradients, slope_gradient = torch.empty_like(inputs), torch.empty_like(slope)
         weight_gradients, bias_gradients = torch.empty_like(weight), torch.empty_like(weight)
-        ctx.compiled.run(
+        ctx.compiled.block(
             "backward", inputs, ctx.side,
             slope=slope, kept=kept, weight=weight, means=means, inverses=inverses, places=places,
             gradients=gradients, input_gradients=input_gradients, slope_gradient=slope_gradient,

@@ -9,6 +9,7 @@ from torch import nn
 
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.learning import user_network
+from cifar_mlflow.learning.convolution import Conv2d
 from cifar_mlflow.learning.fast_network import FastNetwork
 from cifar_mlflow.learning.layers import Flatten, PReLU, Sequential
 
@@ -66,7 +67,7 @@ def _report_cnn(config: TrainingConfig, classes: int, image_shape: tuple[int, in
     activation = ACTIVATIONS[config.activation]
 
     def convolution(inputs: int, outputs: int, pool: bool) -> list[nn.Module]:
-        layers = [nn.Conv2d(inputs, outputs, 3, padding=1), activation(), nn.Dropout2d(config.dropout)]
+        layers = [Conv2d(inputs, outputs, 3, padding=1), activation(), nn.Dropout2d(config.dropout)]
         if config.batch_norm:
             layers.append(nn.BatchNorm2d(outputs))
         return [*layers, nn.MaxPool2d(2)] if pool else layers

@@ -9,6 +9,7 @@ from unittest import mock
 
 import pytest
 import torch
+from layer_results import assert_close, images, results
 from torch import nn
 
 from cifar_mlflow.config import resolve
@@ -17,46 +18,6 @@ from cifar_mlflow.learning.layers import Flatten, PReLU, Sequential
 from cifar_mlflow.learning.networks import ACTIVATIONS, build
 
 TYPES = [torch.float32, torch.bfloat16]
-CAPABILITIES = {"generic": "DEFAULT", "avx2": "AVX2", "avx512": "AVX512"}
-
-
-@pytest.fixture(params=[*CAPABILITIES, "torch"])
-def level(request, monkeypatch):
-    """The compiled functions for each kind of processor up to this one, and torch's."""
-    if request.param == "torch":
-        monkeypatch.setattr(kernels, "available", lambda: None)
-        return request.param
-    if kernels.available() is None:
-        pytest.skip("the package was installed without a C compiler")
-    here = kernels.available().level
-    if list(CAPABILITIES).index(request.param) > list(CAPABILITIES).index(here):
-        pytest.skip(f"this processor has no {request.param}")
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: CAPABILITIES[request.param])
-    library = kernels.Kernels(kernels.library_path())
-    assert library.level == request.param
-    monkeypatch.setattr(kernels, "available", lambda: library)
-    return request.param
-
-
-def images(shape, dtype=torch.float32, channels_last=True, seed=1):
-    values = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-    return values.to(memory_format=torch.channels_last) if channels_last and values.dim() == 4 else values
-
-
-def results(module, inputs, gradient_in_order=True):
-    """Outputs, then the gradients of inputs and parameters, then the buffers."""
-    inputs = inputs.clone().requires_grad_()
-    outputs = module.train()(inputs)
-    gradient = images(outputs.shape, outputs.dtype, gradient_in_order, seed=2)
-    outputs.backward(gradient)
-    parameters = [parameter.grad for parameter in module.parameters()]
-    return [outputs.detach(), inputs.grad, *parameters, *(buffer.clone() for buffer in module.buffers())]
-
-
-def assert_close(ours, torchs):
-    for one, other in zip(ours, torchs, strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        torch.testing.assert_close(one, other, rtol=5e-4, atol=1e-4)
 
 
 def block(activation, dropout, pools, channels, kind=Sequential):
@@ -251,11 +212,15 @@ class TestKernels:
         if kernels.available() is None:
             pytest.skip("the package was installed without a C compiler")
         network = build(resolve({"dropout": 0.35}), 10, (32, 32, 3)).to(memory_format=torch.channels_last)
-        with mock.patch.object(kernels.Kernels, "run", autospec=True, side_effect=kernels.Kernels.run) as run:
+        with mock.patch.object(kernels.Kernels, "_call", autospec=True, side_effect=kernels.Kernels._call) as call:
             network.train()(images((4, 3, 32, 32))).sum().backward()
-            assert [call.args[1] for call in run.call_args_list] == ["forward"] * 3 + ["backward"] * 3
+            assert [each.args[1] for each in call.call_args_list] == [
+                *("block_forward", "convolution_forward") * 2, "block_forward",
+                *("block_backward", "convolution_forward", "convolution_backward") * 2, "block_backward",
+            ]  # fmt: skip
+            call.reset_mock()
             network.eval()(images((4, 3, 32, 32)))
-            assert run.call_count == 6
+            assert not call.called
 
     def test_keep_to_what_torch_is_told_of_the_processor(self):
         if kernels.available() is None:

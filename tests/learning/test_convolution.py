@@ -1,0 +1,150 @@
+"""The convolution is torch's own, whether the compiled functions do it or not."""
+
+import copy
+from unittest import mock
+
+import pytest
+import torch
+from layer_results import images, results
+from torch import nn
+
+from cifar_mlflow.config import resolve
+from cifar_mlflow.learning import kernels
+from cifar_mlflow.learning.convolution import Conv2d
+from cifar_mlflow.learning.networks import build
+
+
+def both(inputs, outputs, shape, *, bias=True, kind=Conv2d):
+    """Results of our convolution and of torch's in float64, relative to the latter's largest."""
+    torch.manual_seed(3)
+    ours = kind(inputs, outputs, 3, padding=1, bias=bias)
+    exact = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias).double()
+    exact.load_state_dict(ours.state_dict())
+    given = images((shape[0], inputs, *shape[1:]))
+    found = results(ours.to(memory_format=torch.channels_last), given)
+    return [
+        ((one.double() - other) / other.abs().max(), one)
+        for one, other in zip(found, results(exact, given.double()), strict=True)
+    ]
+
+
+def calls():
+    return mock.patch.object(kernels.Kernels, "_call", autospec=True, side_effect=kernels.Kernels._call)
+
+
+@pytest.mark.usefixtures("level")
+class TestConv2d:
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize("channels", [(16, 16), (8, 32), (24, 64), (48, 16), (64, 80)])
+    @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 8, 8), (9, 32, 32), (2, 7, 6), (40, 15, 3), (2, 3, 31)])
+    def test_equals_torchs(self, channels, shape, bias):
+        for errors, _ in both(*channels, shape, bias=bias):
+            assert errors.abs().max() < 5e-5
+
+    def test_of_few_and_of_many_tiles(self):
+        for number in (1, 23, 24, 25, 95, 96, 97, 200):
+            for errors, _ in both(16, 16, (number, 4, 4)):
+                assert errors.abs().max() < 5e-5
+
+    def test_is_exact_on_whole_numbers_but_for_rounding(self):
+        convolution = Conv2d(16, 16, 3, padding=1)
+        with torch.no_grad():
+            convolution.weight.copy_(torch.randint(-3, 4, convolution.weight.shape))
+            convolution.bias.copy_(torch.arange(16))
+        given = images((5, 16, 9, 10)).round()
+        exact = nn.functional.conv2d(given, convolution.weight, convolution.bias, padding=1)
+        assert convolution.train()(given).round().equal(exact)
+
+    def test_does_without_the_gradient_of_the_images(self, level):
+        convolution = Conv2d(24, 64, 3, padding=1, bias=False).to(memory_format=torch.channels_last).train()
+        given = images((6, 24, 31, 31))
+        with calls() as call:
+            convolution(given).square().mean().backward()
+        expected = [] if level == "torch" else ["convolution_forward", "convolution_backward"]
+        assert [each.args[1] for each in call.call_args_list] == expected
+        found, convolution.weight.grad = convolution.weight.grad, None
+        nn.functional.conv2d(given, convolution.weight, padding=1).square().mean().backward()
+        torch.testing.assert_close(found, convolution.weight.grad, rtol=1e-3, atol=1e-5)
+
+    def test_takes_a_gradient_in_another_memory_order(self):
+        torch.manual_seed(1)
+        convolution, given = Conv2d(16, 32, 3, padding=1), images((4, 16, 8, 8))
+        for ordered, other in zip(
+            results(convolution, given), results(copy.deepcopy(convolution), given, False), strict=True
+        ):
+            torch.testing.assert_close(ordered, other, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_what_is_no_finite_number_is_not_hidden(self, value):
+        given = images((2, 16, 8, 8))
+        given[1, 3, 2, 5] = value
+        outputs, gradient, weight_gradient, _ = results(Conv2d(16, 16, 3, padding=1), given)
+        assert not outputs[1, :, 1:4, 4:7].isfinite().any()
+        assert outputs[0].isfinite().all()
+        assert gradient.isfinite().all()
+        assert not weight_gradient[:, 3].isfinite().any()
+
+    def test_any_number_of_threads_comes_to_the_same_bits(self, level):
+        if level == "torch":
+            pytest.skip("torch's own functions are another matter")
+        threads, made = torch.get_num_threads(), []
+        try:
+            for number in (1, 2, 3):
+                torch.set_num_threads(number)
+                made.append([found for _, found in both(32, 48, (37, 18, 18))])
+        finally:
+            torch.set_num_threads(threads)
+        for one, other, third in zip(*made, strict=True):
+            assert one.equal(other)
+            assert one.equal(third)
+
+    @pytest.mark.parametrize(
+        ("convolution", "shape"),
+        [
+            (Conv2d(16, 16, 3), (2, 16, 8, 8)),
+            (Conv2d(16, 16, 5, padding=1), (2, 16, 8, 8)),
+            (Conv2d(16, 16, 3, padding="same"), (2, 16, 8, 8)),
+            (Conv2d(16, 16, 3, padding=1, stride=2), (2, 16, 8, 8)),
+            (Conv2d(16, 16, 3, padding=1, dilation=2), (2, 16, 8, 8)),
+            (Conv2d(16, 16, 3, padding=1, groups=4), (2, 16, 8, 8)),
+            (Conv2d(16, 16, 3, padding=1, padding_mode="reflect"), (2, 16, 8, 8)),
+            (Conv2d(3, 16, 3, padding=1), (2, 3, 8, 8)),
+            (Conv2d(12, 16, 3, padding=1), (2, 12, 8, 8)),
+            (Conv2d(16, 24, 3, padding=1), (2, 16, 8, 8)),
+            (Conv2d(16, 10, 3, padding=1), (2, 16, 8, 8)),
+            (Conv2d(16, 16, 3, padding=1), (16, 8, 8)),
+            (Conv2d(16, 16, 3, padding=1), (4, 16, 1, 1)),
+            (Conv2d(16, 16, 3, padding=1).double(), (2, 16, 8, 8)),
+            (Conv2d(16, 16, 3, padding=1).eval(), (2, 16, 8, 8)),
+        ],
+    )
+    def test_others_are_torchs(self, convolution, shape):
+        given = images(shape, convolution.weight.dtype).requires_grad_()
+        with calls() as call:
+            outputs = convolution(given)
+        assert outputs.equal(nn.Conv2d.forward(convolution, given))
+        assert not call.called
+
+    def test_images_in_another_memory_order_are_torchs(self):
+        convolution, given = Conv2d(16, 16, 3, padding=1), images((2, 16, 8, 8), channels_last=False)
+        assert convolution(given).equal(nn.Conv2d.forward(convolution, given))
+
+    def test_is_torchs_under_autocast(self):
+        convolution, given = Conv2d(16, 16, 3, padding=1), images((2, 16, 8, 8))
+        with torch.autocast("cpu", torch.bfloat16), calls() as call:
+            assert convolution(given).dtype == torch.bfloat16
+        assert not call.called
+
+    def test_tells_of_a_wrong_number_of_channels_as_torch(self):
+        with pytest.raises(RuntimeError, match="channels"):
+            Conv2d(16, 16, 3, padding=1)(images((2, 32, 8, 8)))
+
+
+def test_trains_the_fast_network():
+    if kernels.available() is None:
+        pytest.skip("the package was installed without a C compiler")
+    network = build(resolve({"network": "fast"}), 10, (32, 32, 3)).to(memory_format=torch.channels_last)
+    with calls() as call:
+        network.train()(images((4, 3, 32, 32))).sum().backward()
+    forward, backward = "convolution_forward", "convolution_backward"
+    assert [each.args[1] for each in call.call_args_list] == [*[forward] * 6, *[forward, backward] * 6]
