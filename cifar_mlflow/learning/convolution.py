@@ -26,7 +26,7 @@ class Conv2d(nn.Conv2d):
         compiled = kernels.available() if self.training and self._is_taken(input) else None
         if compiled is None:
             return super().forward(input)
-        output: torch.Tensor = _Winograd.apply(input, self.weight, self.bias, compiled)
+        output: torch.Tensor = _Convolution.apply(input, self.weight, self.bias, compiled)
         return output
 
     def _is_taken(self, input: torch.Tensor) -> bool:
@@ -39,10 +39,14 @@ class Conv2d(nn.Conv2d):
             and not torch.is_autocast_enabled("cpu")
             and input.shape[1] == self.in_channels
             and self.out_channels % kernels.LANES == 0
-            and self.in_channels % 8 == 0
+            and (self.in_channels % 8 == 0 or self._is_first(input))
             and input.is_contiguous(memory_format=torch.channels_last)
             and _fills_tiles(input.shape[2], input.shape[3])
         )
+
+    def _is_first(self, input: torch.Tensor) -> bool:
+        """Whether it takes the images themselves: then its weights' gradient alone is compiled."""
+        return self.in_channels in (1, 3) and not input.requires_grad
 
 
 def _fills_tiles(height: int, width: int) -> bool:
@@ -50,13 +54,15 @@ def _fills_tiles(height: int, width: int) -> bool:
     return 2 * height * width >= TILE * -(-height // TILE) * TILE * -(-width // TILE) > 0
 
 
-class _Winograd(torch.autograd.Function):
+class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, compiled: Kernels
     ) -> torch.Tensor:
         ctx.save_for_backward(input, weight)
         ctx.compiled = compiled
+        if weight.shape[1] < 8:
+            return nn.functional.conv2d(input, weight, bias, padding=1)
         return _convolve(input, weight.permute(2, 3, 1, 0), bias, compiled)
 
     @staticmethod

@@ -4,7 +4,7 @@
  *
  * The functions are compiled for any processor, for two levels of x86, and for each type of elements. Channels are last
  * in memory, and their number is a multiple of 16, the most LANES; for a convolution that of 8 will do, but for the
- * outputs of convolution_backward.
+ * outputs of convolution_backward, which takes one or three inputs as well.
  */
 #include <math.h>
 #include <omp.h>
@@ -162,6 +162,8 @@ int64_t block_scratch(int64_t channels)
 /* How many floats a convolution's `scratch` holds, forward and backward. */
 int64_t convolution_scratch(const struct convolution *of)
 {
+    if (of->inputs < 8)
+        return PARTS * ((9 * of->inputs + 1) * of->outputs + 3 * (of->width + 2) * of->inputs);
     int64_t outputs = in_panels(of->outputs), channels = of->inputs + outputs, threads = (tiles_of(of) + OUTPUT_TILES - 1) / OUTPUT_TILES;
     if (threads > omp_get_max_threads())
         threads = omp_get_max_threads();

@@ -51,8 +51,11 @@ class Kernels:
     def __init__(self, path: str) -> None:
         """Raises OSError or AttributeError if the library cannot be used."""
         library = ctypes.CDLL(path)
-        sizes = (library.block_size(), library.convolution_size())
-        if library.version() != _VERSION or sizes != (ctypes.sizeof(Block), ctypes.sizeof(Convolution)):
+        if (
+            library.version() != _VERSION
+            or library.block_size() != ctypes.sizeof(Block)
+            or library.convolution_size() != ctypes.sizeof(Convolution)
+        ):
             raise OSError("compiled from another version of this package; install it again")
         library.openmp_address.restype = ctypes.c_void_p
         torchs = ctypes.CDLL(torch._C.__file__).omp_get_max_threads
@@ -89,7 +92,7 @@ class Kernels:
         self._call(f"convolution_{direction}", input.dtype, convolution)
 
     def _call(self, name: str, dtype: torch.dtype, values: ctypes.Structure) -> None:
-        self._library[f"{name}_{self.level}_{TYPES[dtype]}"](ctypes.byref(values))
+        getattr(self._library, f"{name}_{self.level}_{TYPES[dtype]}")(ctypes.byref(values))
 
 
 def _pointers(**values: Any) -> dict[str, Any]:

@@ -55,16 +55,20 @@ class TestConv2d:
         exact = nn.functional.conv2d(given, convolution.weight, convolution.bias, padding=1)
         assert convolution.train()(given).round().equal(exact)
 
-    def test_does_without_the_gradient_of_the_images(self, level):
-        convolution = Conv2d(24, 64, 3, padding=1, bias=False).to(memory_format=torch.channels_last).train()
-        given = images((6, 24, 31, 31))
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize("inputs", [1, 3, 24])
+    @pytest.mark.parametrize("shape", [(6, 31, 31), (1, 4, 4), (3, 7, 13), (70, 8, 8)])
+    def test_does_without_the_gradient_of_the_images(self, inputs, shape, bias, level):
+        ours = Conv2d(inputs, 64, 3, padding=1, bias=bias).to(memory_format=torch.channels_last).train()
+        exact = copy.deepcopy(ours).double()
+        given = images((shape[0], inputs, *shape[1:]))
         with calls() as call:
-            convolution(given).square().mean().backward()
-        expected = [] if level == "torch" else ["convolution_forward", "convolution_backward"]
-        assert [each.args[1] for each in call.call_args_list] == expected
-        found, convolution.weight.grad = convolution.weight.grad, None
-        nn.functional.conv2d(given, convolution.weight, padding=1).square().mean().backward()
-        torch.testing.assert_close(found, convolution.weight.grad, rtol=1e-3, atol=1e-5)
+            ours(given).square().sum().backward()
+        expected = ["convolution_forward", "convolution_backward"][inputs < 8 :]
+        assert [each.args[1] for each in call.call_args_list] == ([] if level == "torch" else expected)
+        exact(given.double()).square().sum().backward()
+        for parameter, other in zip(ours.parameters(), exact.parameters(), strict=True):
+            assert (parameter.grad - other.grad).abs().max() < 5e-5 * other.grad.abs().max()
 
     def test_takes_a_gradient_in_another_memory_order(self):
         torch.manual_seed(1)
@@ -88,10 +92,15 @@ class TestConv2d:
         if level == "torch":
             pytest.skip("torch's own functions are another matter")
         threads, made = torch.get_num_threads(), []
+        torch.manual_seed(1)
+        first, given = Conv2d(3, 16, 3, padding=1).train(), images((37, 3, 18, 18))
         try:
             for number in (1, 2, 3):
                 torch.set_num_threads(number)
-                made.append([found for _, found in both(32, 48, (37, 18, 18))])
+                first.zero_grad()
+                first(given).square().sum().backward()
+                gradients = [parameter.grad.clone() for parameter in first.parameters()]
+                made.append([*gradients, *(found for _, found in both(32, 48, (37, 18, 18)))])
         finally:
             torch.set_num_threads(threads)
         for one, other, third in zip(*made, strict=True):
@@ -108,7 +117,7 @@ class TestConv2d:
             (Conv2d(16, 16, 3, padding=1, dilation=2), (2, 16, 8, 8)),
             (Conv2d(16, 16, 3, padding=1, groups=4), (2, 16, 8, 8)),
             (Conv2d(16, 16, 3, padding=1, padding_mode="reflect"), (2, 16, 8, 8)),
-            (Conv2d(3, 16, 3, padding=1), (2, 3, 8, 8)),
+            (Conv2d(3, 16, 3, padding=1), (2, 3, 8, 8)),  # of which the images' gradient is asked for
             (Conv2d(12, 16, 3, padding=1), (2, 12, 8, 8)),
             (Conv2d(16, 24, 3, padding=1), (2, 16, 8, 8)),
             (Conv2d(16, 10, 3, padding=1), (2, 16, 8, 8)),

@@ -216,7 +216,8 @@ class TestKernels:
             network.train()(images((4, 3, 32, 32))).sum().backward()
             assert [each.args[1] for each in call.call_args_list] == [
                 *("block_forward", "convolution_forward") * 2, "block_forward",
-                *("block_backward", "convolution_forward", "convolution_backward") * 2, "block_backward",
+                *("block_backward", "convolution_forward", "convolution_backward") * 2,
+                *("block_backward", "convolution_backward"),
             ]  # fmt: skip
             call.reset_mock()
             network.eval()(images((4, 3, 32, 32)))
