@@ -1,4 +1,4 @@
-"""torch's Conv2d, trained faster in float32 on a CPU; the same but for rounding, and torch's own in evaluation."""
+"""torch's Conv2d, trained faster in float32 on a CPU; the same but for rounding, and torch's in evaluation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Conv2d(nn.Conv2d):
 
     By the functions of kernels.c, if they were compiled, for float32 images on the CPU with their channels last in
     memory. What those do not take is left to torch: other options, bfloat16, numbers of channels that are no multiples
-    of 8 and 16, ...
+    of 8 and 16 (but for images of one or three), ...
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -34,7 +34,7 @@ class Conv2d(nn.Conv2d):
         return (
             options == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
             and input.dim() == 4
-            and input.device.type == "cpu"
+            and input.device.type == self.weight.device.type == "cpu"
             and input.dtype == self.weight.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and input.shape[1] == self.in_channels
@@ -75,7 +75,9 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             # The convolution from outputs to inputs, by the weights turned half round.
             input_gradient = _convolve(gradients, weight.flip(2, 3).permute(2, 3, 0, 1), None, ctx.compiled)
-        weight_gradient, bias_gradient = torch.empty(3, 3, inputs, outputs), torch.empty(outputs)
+        if not any(ctx.needs_input_grad[1:3]):
+            return input_gradient, None, None, None
+        weight_gradient, bias_gradient = weight.new_empty(3, 3, inputs, outputs), weight.new_empty(outputs)
         ctx.compiled.convolution(
             "backward", input, outputs,
             output_gradient=gradients, weight_gradient=weight_gradient, bias_gradient=bias_gradient,
@@ -87,6 +89,6 @@ class _Convolution(torch.autograd.Function):
 def _convolve(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, compiled: Kernels) -> torch.Tensor:
     """`images` (n, inputs, height, width) by `weight` (3, 3, inputs, outputs)."""
     shape = (len(images), weight.shape[3], *images.shape[2:])
-    output = torch.empty(shape, memory_format=torch.channels_last)
+    output = torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
     compiled.convolution("forward", images, weight.shape[3], weight=weight.contiguous(), bias=bias, output=output)
     return output

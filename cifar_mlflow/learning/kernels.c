@@ -164,7 +164,8 @@ int64_t convolution_scratch(const struct convolution *of)
 {
     if (of->inputs < 8)
         return PARTS * ((9 * of->inputs + 1) * of->outputs + 3 * (of->width + 2) * of->inputs);
-    int64_t outputs = in_panels(of->outputs), channels = of->inputs + outputs, threads = (tiles_of(of) + OUTPUT_TILES - 1) / OUTPUT_TILES;
+    int64_t outputs = in_panels(of->outputs), channels = of->inputs + outputs;
+    int64_t threads = (tiles_of(of) + OUTPUT_TILES - 1) / OUTPUT_TILES;
     if (threads > omp_get_max_threads())
         threads = omp_get_max_threads();
     int64_t forward = threads * (OUTPUT_TILES * channels + 2 * GAP), backward = WEIGHT_TILES * channels + 2 * GAP;

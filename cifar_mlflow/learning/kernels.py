@@ -76,18 +76,18 @@ class Kernels:
         `values` are the other fields of the block, numbers or tensors on the CPU.
         """
         images, channels, height, width = inputs.shape
-        scratch = torch.empty(self._library.block_scratch(channels))
+        scratch = torch.empty(self._library.block_scratch(channels), dtype=torch.float32)
         fields = _pointers(inputs=inputs, scratch=scratch, **values)
         self._call(f"block_{direction}", inputs.dtype, Block(images, height, width, channels, side, **fields))
 
     def convolution(self, direction: str, input: torch.Tensor, outputs: int, **values: torch.Tensor | None) -> None:
         """Calls convolution_forward or convolution_backward for `input` (n, channels, height, width) of float32.
 
-        `outputs` is the number of its channels, and `values` are the other fields. Images have their channels last.
+        `outputs` is the number of output channels, and `values` are the other fields. Images have their channels last.
         """
         images, inputs, height, width = input.shape
         convolution = Convolution(images, height, width, inputs, outputs, **_pointers(input=input, **values))
-        scratch = torch.empty(self._library.convolution_scratch(convolution))
+        scratch = torch.empty(self._library.convolution_scratch(convolution), dtype=torch.float32)
         convolution.scratch = scratch.data_ptr()
         self._call(f"convolution_{direction}", input.dtype, convolution)
 

@@ -70,6 +70,16 @@ class TestConv2d:
         for parameter, other in zip(ours.parameters(), exact.parameters(), strict=True):
             assert (parameter.grad - other.grad).abs().max() < 5e-5 * other.grad.abs().max()
 
+    def test_leaves_frozen_weights_alone(self):
+        torch.manual_seed(1)
+        frozen, given = Conv2d(16, 32, 3, padding=1).requires_grad_(False), images((4, 16, 8, 8)).requires_grad_()
+        gradient = images((4, 32, 8, 8), seed=2)
+        frozen(given).backward(gradient)
+        torch.testing.assert_close(
+            given.grad, nn.grad.conv2d_input(given.shape, frozen.weight, gradient, padding=1), rtol=1e-3, atol=1e-4
+        )
+        assert frozen.weight.grad is None
+
     def test_takes_a_gradient_in_another_memory_order(self):
         torch.manual_seed(1)
         convolution, given = Conv2d(16, 32, 3, padding=1), images((4, 16, 8, 8))
@@ -98,7 +108,7 @@ class TestConv2d:
             for number in (1, 2, 3):
                 torch.set_num_threads(number)
                 first.zero_grad()
-                first(given).square().sum().backward()
+                first(given).backward(images((37, 16, 18, 18), seed=2))
                 gradients = [parameter.grad.clone() for parameter in first.parameters()]
                 made.append([*gradients, *(found for _, found in both(32, 48, (37, 18, 18)))])
         finally:
