@@ -91,6 +91,8 @@ class _Sweep:
             self._deliver(PATIENCE)
             waiting = "waiting for the workers of an earlier start to close their runs"
             sweeps.close_abandoned(self._store, parent.experiment_id, self._id, lambda: say(waiting))
+            # A worker of an earlier start may only now have ended, with a finished run that is not yet in the store.
+            self._deliver(PATIENCE, busy_too=True)
             study = TuningStudy(self._spec, self._directory / "journal.log")
             plan = Plan(self._spec, study, self._fingerprint, self._records())
             say(f"watch it: {self._publish_views()}")
@@ -114,14 +116,22 @@ class _Sweep:
     def _directory(self) -> Path:
         return state_directory() / "sweeps" / self._id
 
-    def _deliver(self, patience: float) -> None:
+    def _deliver(self, patience: float, *, busy_too: bool = False) -> None:
         """Delivers what the workers could not, trying for `patience` seconds.
 
+        `busy_too` waits for workers that are still writing as well.
+
         Raises:
-            TrackingError: the store still cannot be reached; all is kept on disk.
+            TrackingError: the store still cannot be reached, or a worker does not end; all is kept on disk.
         """
         until = time.monotonic() + patience
-        while left := sync.deliver(self._store, lambda tags: tags.get("sweep_id") == self._id).waiting:
+        while True:
+            outcome = sync.deliver(self._store, lambda tags: tags.get("sweep_id") == self._id)
+            left = dict(outcome.waiting)
+            if busy_too:
+                left |= dict.fromkeys(outcome.busy, "still being written by its own process")
+            if not left:
+                return
             if time.monotonic() > until:
                 name, reason = next(iter(left.items()))
                 raise TrackingError(
