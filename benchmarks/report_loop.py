@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 
-def loaders(workers: int = 2) -> tuple[DataLoader, DataLoader]:
+def loaders() -> tuple[DataLoader, DataLoader]:
     """Of the training and the test images, batches of 32. $CIFAR_MLFLOW_DATA says where they are."""
     directory = os.environ["CIFAR_MLFLOW_DATA"]
     train, test = (list(datasets.CIFAR10(directory, part, transforms.ToTensor())) for part in (True, False))
     return (
-        DataLoader(train, batch_size=32, shuffle=True, num_workers=workers),
-        DataLoader(test, batch_size=32, num_workers=workers),
+        DataLoader(train, batch_size=32, shuffle=True, num_workers=2),
+        DataLoader(test, batch_size=32, num_workers=2),
     )
 
 
@@ -35,9 +35,9 @@ def network() -> nn.Module:
     )
 
 
-def train(epochs: int, seed: int = 0, workers: int = 2) -> Iterator[tuple[float, float]]:
-    """Seconds and test accuracy (per cent) of each epoch. The number of `workers` changes the first alone."""
-    train_loader, test_loader = loaders(workers)
+def train(epochs: int, seed: int = 0) -> Iterator[tuple[float, float]]:
+    """Seconds and test accuracy (per cent) of each epoch."""
+    train_loader, test_loader = loaders()
     torch.manual_seed(seed)
     model = network()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.002)
