@@ -19,6 +19,8 @@ import pytest
 TINY_CLASSES = 3
 # Enough for the tiny dataset to be learned, in a fraction of a second.
 TINY_TRAINING = ("--epochs", "3", "--batch-size", "8", "--scheduler", "none", "--precision", "float32")
+# Ends in its first epoch.
+DIVERGING = ("--learning-rate", "1e30", "--optimizer", "sgd", "--batch-norm", "false", "--activation", "relu")
 
 
 @dataclass(frozen=True)

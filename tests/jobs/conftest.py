@@ -1,4 +1,4 @@
-"""Several trained models in one store, for what is done with models."""
+"""Several trained models in one store, for what is done with models; one trained run, for what is done with runs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 from support import TINY_TRAINING, move_store, run_here, standing_in
 
 
@@ -74,3 +75,16 @@ def model_directory(client):
         return Path(model.artifact_location)
 
     return directory
+
+
+@pytest.fixture(autouse=True)
+def _threads_as_before():
+    """A command sets torch's number of threads for the whole process."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def run_id(trained):
+    return trained.info.run_id

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from mlflow.projects import utils as project_utils
-from support import TINY_TRAINING, move_store, run_here, standing_in, tiny_arrays
+from support import DIVERGING, TINY_TRAINING, move_store, run_here, standing_in, tiny_arrays
 
 from cifar_mlflow.errors import Interrupted
 from cifar_mlflow.jobs.progress import TrainingProgress
@@ -243,8 +243,7 @@ def test_other_code_is_warned_of_and_recorded(cifar, client, run_id):
 
 
 def test_a_run_that_diverged_keeps_nothing_and_is_not_resumed(cifar, runs, work, tiny_training):
-    words = ("--learning-rate", "1e30", "--optimizer", "sgd", "--batch-norm", "false", "--activation", "relu")
-    outcome = cifar("train", *tiny_training, *words)
+    outcome = cifar("train", *tiny_training, *DIVERGING)
     (run,) = runs()
     assert "--resume" not in outcome.stderr
     assert not list((work.parent / "state" / "checkpoints").glob("*/*"))

@@ -9,12 +9,12 @@ import mlflow
 import numpy as np
 import pytest
 import yaml
+from support import DIVERGING
 
 from cifar_mlflow.config import TrainingConfig, resolve
 from cifar_mlflow.tracking import integrity
 
 EPOCH_METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
-DIVERGING = ("--learning-rate", "1e30", "--optimizer", "sgd", "--batch-norm", "false", "--activation", "relu")
 
 
 def artifacts(client, run):
