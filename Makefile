@@ -9,15 +9,15 @@ export PATH := $(BIN):$(PATH)
 
 .PHONY: run test test-long lint
 
-# Trains the report's network on CIFAR-10: make run, or make run ARGS="-P epochs=1".
+# Trains the report's network on CIFAR-10: make run, or make run ARGS="-P epochs=1 -P activation=gelu".
 run: $(VENV)/.installed
 	@cifar-mlflow check
-	@if [ -n "$$CIFAR_MLFLOW_DATA" ] || cifar-mlflow download --timeout 10; then \
-	    exec mlflow run . --env-manager local --experiment-name $(EXPERIMENT) -P activation=prelu $(ARGS); \
+	@if [ -n "$$CIFAR_MLFLOW_DATA$(findstring dataset=,$(ARGS))" ] || cifar-mlflow download --timeout 10; then \
+	    exec mlflow run . --env-manager local --experiment-name $(EXPERIMENT) $(ARGS); \
 	else \
 	    echo "CIFAR-10 cannot be had here, so this run trains on scikit-learn's DIGITS instead." >&2; \
 	    mlflow run . --env-manager local --experiment-name digits --run-name digits-prelu \
-	        -P activation=prelu -P dataset=digits $(ARGS) && \
+	        -P dataset=digits $(ARGS) && \
 	    echo "This was a run on DIGITS, not on CIFAR-10: see above for what to do."; \
 	fi
 

@@ -1,6 +1,6 @@
 """Whether experiments/fast94.yaml comes to 94% on average, and its time against the report's 30 epochs, on CIFAR-10.
 
-    CIFAR_MLFLOW_DATA=... python benchmarks/fast94.py RESULTS.jsonl [SEEDS]
+    CIFAR_MLFLOW_DATA=... python benchmarks/fast94.py [SEEDS [RESULTS.jsonl]]
 
 Each seed (4 by default, from 0 on) begins with the report's loop (report_loop.py), of which an epoch is measured, and
 30 of them are the reference. Then `cifar-mlflow train` runs the preset on all 50,000 images, without a look at the
@@ -8,7 +8,8 @@ test images, and `cifar-mlflow evaluate --views 6` looks at them, once. Their ti
 imports, tracking to a sqlite store and the export of the model count too.
 
 The mean accuracy is printed with its 95% interval (Student's t). A seed takes ten to twenty minutes on two cores. Each
-is added to RESULTS.jsonl when it ends, and what stands there is not done again: the same command goes on.
+is added to RESULTS.jsonl, if it is given, when it ends, and what stands there is not done again: the same command goes
+on. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 import torch
 from mlflow import MlflowClient
 from scipy import stats
-from training import measured, run, spread
+from training import check_data, measured, run, spread
 
 from cifar_mlflow.learning import hardware
 
@@ -57,8 +58,9 @@ def of_seed(seed: int) -> dict[str, float]:
 
 
 def main() -> None:
-    results = Path(sys.argv[1])
-    seeds = int(sys.argv[2]) if len(sys.argv) > 2 else 4
+    check_data()
+    seeds = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+    results = Path(sys.argv[2] if len(sys.argv) > 2 else os.devnull)
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     done = {line.pop("seed"): line for line in lines}
     for seed in range(seeds):

@@ -1,11 +1,12 @@
 """Whether `cifar-mlflow train` comes to the accuracy of the report's loop on CIFAR-10, over several seeds.
 
-    CIFAR_MLFLOW_DATA=... python benchmarks/parity.py RESULTS.jsonl [SEEDS [EPOCHS]]
+    CIFAR_MLFLOW_DATA=... python benchmarks/parity.py [SEEDS [EPOCHS [RESULTS.jsonl]]]
 
 Each seed (6 by default) trains EPOCHS (5) epochs twice: by the report's loop in float32 (report_loop.py) and by `train`
 with --precision auto, on the same 50,000 images with the same settings. The difference of the mean accuracies after
 the last epoch is printed with its 95% interval (Welch). A seed takes about 7 minutes on two cores. Each training is
-added to RESULTS.jsonl when it ends, and what stands there is not trained again: the same command goes on.
+added to RESULTS.jsonl, if it is given, when it ends, and what stands there is not trained again: the same command goes
+on.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import torch
 from scipy import stats
-from training import epochs_of_train, run
+from training import check_data, epochs_of_train, run
 
 from cifar_mlflow.learning import hardware
 
@@ -38,8 +39,9 @@ def accuracies(side: str, epochs: int, seed: int) -> list[float]:
 
 
 def main() -> None:
-    results = Path(sys.argv[1])
-    seeds, epochs = (int(sys.argv[place]) if len(sys.argv) > place else default for place, default in ((2, 6), (3, 5)))
+    check_data()
+    seeds, epochs = (int(sys.argv[place]) if len(sys.argv) > place else default for place, default in ((1, 6), (2, 5)))
+    results = Path(sys.argv[3] if len(sys.argv) > 3 else os.devnull)
     lines = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     done = {(line["side"], line["seed"]): line["accuracies"] for line in lines if line["epochs"] == epochs}
     for seed in range(seeds):

@@ -8,12 +8,12 @@ Each round, in turn, each in processes and a store (SQLite) of its own, with one
 - `cifar-mlflow sweep` with `log_models` off and on: every run with its parameters, metrics, figures, predictions;
 - Optuna in one process with n_jobs=2 and its own MLflowCallback, which records parameters and one value a trial. It is
   in optuna-integration (`pip install --no-deps optuna-integration`); without that it is left out, and said so;
-- once, in the first round: `mlflow run`, two side by side, for four of the trials only, since each takes ten seconds.
+- once, at the end: `mlflow run`, two side by side, for four of the trials only, since each takes ten seconds.
 
 The unit is the seconds that one of the two workers spends on a trial: twice the wall-clock time of all, by the number
 of trials. Beyond training is that, less the seconds of training alone. The time of a sweep is from when the store says
 that its first run began to when the last is told as ended: without the start of the workers and the report at the end,
-which are shown apart. A round takes about two minutes, the first one more. Leave the machine alone meanwhile.
+which are shown apart. A round takes two to five minutes. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations
@@ -196,8 +196,6 @@ def main() -> None:
             times[side].append(seconds)
             told.append(f"{side} {seconds:.2f} s" + (f" (the command {whole:.0f} s)" if whole else ""))
         print(f"round {number}, a trial: {', '.join(told)}", flush=True)
-    with tempfile.TemporaryDirectory() as directory:
-        print(f"mlflow run, a trial: {mlflow_runs(directory):.1f} s (four trials, once)", flush=True)
     from cifar_mlflow.learning import hardware
 
     beyond = {
@@ -213,8 +211,11 @@ def main() -> None:
     print(
         f"n={rounds} rounds of {len(TRIALS)} trials; training {told_spread(times['training alone'])}; beyond it "
         + ", ".join(f"{side} {told_spread(values)}" for side, values in beyond.items())
-        + f"; {where}; {datetime.date.today()}"
+        + f"; {where}; {datetime.date.today()}",
+        flush=True,
     )
+    with tempfile.TemporaryDirectory() as directory:
+        print(f"mlflow run, a trial: {mlflow_runs(directory):.1f} s (four trials, once)")
 
 
 def told_spread(values: list[float]) -> str:

@@ -55,6 +55,13 @@ def epochs_of_train(precision: str, epochs: int, seed: int = 0) -> tuple[list[fl
     return seconds, [point.value for point in points], peak
 
 
+def check_data() -> None:
+    """Ends the script unless $CIFAR_MLFLOW_DATA names what torchvision reads too, from any directory."""
+    directory = Path(os.environ.get("CIFAR_MLFLOW_DATA", ""))
+    if not directory.is_absolute() or not (directory / "cifar-10-batches-py").is_dir():
+        sys.exit("CIFAR_MLFLOW_DATA must be the absolute path of the directory that holds cifar-10-batches-py")
+
+
 def run(command: list[str], environment: dict[str, str], directory: str) -> float:
     """Runs a command in `directory`, which shows only if it fails. Returns its peak memory in GB."""
     with open(Path(directory) / "output", "w+", encoding="utf-8") as output:
@@ -99,6 +106,9 @@ def spread(values: list[float], digits: int = 2) -> str:
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     sides = sys.argv[2:] or [*REFERENCES, *OURS]
+    if unknown := set(sides) - {*REFERENCES, *OURS}:
+        sys.exit(f"no such side: {', '.join(sorted(unknown))}; there are {', '.join([*REFERENCES, *OURS])}")
+    check_data()
     if "lightning" in sides and importlib.util.find_spec("lightning") is None:
         print("Lightning is not installed, so that it is left out: `pip install lightning` adds it")
         sides.remove("lightning")

@@ -46,7 +46,10 @@ class Budget(BaseModel):
 
 
 class SweepConfig(BaseModel):
-    """A sweep. `base` holds fields of TrainingConfig; each parameter of `space` takes the place of one of them."""
+    """A sweep. `base` holds fields of TrainingConfig; each parameter of `space` takes the place of one of them.
+
+    The pruner first decides about a run after `min_epochs`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -57,6 +60,7 @@ class SweepConfig(BaseModel):
     trials: PositiveInt | None = None
     repeats: PositiveInt = 1
     pruner: Literal["none", "successive_halving"] = "none"
+    min_epochs: PositiveInt = 1
     objective: Literal["final_val_accuracy", "best_val_accuracy", "val_loss"] = "final_val_accuracy"
     workers: Literal["auto"] | PositiveInt = "auto"
     threads: PositiveInt = 1
@@ -219,8 +223,14 @@ def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
     if spec.pruner != "none":
         varied = spec.space.get("epochs")
         epochs = varied.probes() if varied else [spec.base.get("epochs", _default("epochs"))]
-        if "1" in map(str, epochs):
-            yield f"pruner: {spec.pruner} decides between epochs, and a run has 1; use pruner: none or more epochs"
+        fewest = min((int(text) for text in map(str, epochs) if text.isdecimal()), default=0)
+        if 0 < fewest <= spec.min_epochs:
+            yield (
+                f"pruner: {spec.pruner} first decides after epoch {spec.min_epochs} (min_epochs), and a run has "
+                f"{fewest}; use pruner: none or more epochs"
+            )
+    elif "min_epochs" in spec.model_fields_set:
+        yield "min_epochs: it has no effect without pruner: successive_halving"
     if as_option(spec.base.get("epoch_evaluation", True)) == "false" and (
         _trains_on_all(spec) or spec.pruner != "none"
     ):

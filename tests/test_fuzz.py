@@ -88,6 +88,7 @@ SPECS = st.fixed_dictionaries(
         "trials": st.integers(0, 5) | VALUES,
         "repeats": st.integers(0, 5) | VALUES,
         "pruner": st.just("successive_halving") | VALUES,
+        "min_epochs": st.integers(0, 5) | VALUES,
         "objective": st.just("val_loss") | VALUES,
         "workers": VALUES,
         "threads": VALUES,

@@ -50,7 +50,7 @@ def test_all_faults_are_told_at_once(faults):
         "learning_rate: the range is reversed",
         "gamma: -0.2 is refused: must be greater than 0",
         "trials: the tpe sampler needs a number of trials",
-        "pruner: successive_halving decides between epochs, and a run has 1",
+        "pruner: successive_halving first decides after epoch 1 (min_epochs), and a run has 1",
         "objective: test_accuracy is measured on the test set",
         "workers: 0 is refused",
         "budget: hours: a sweep has no such key",
@@ -100,6 +100,12 @@ def test_all_faults_are_told_at_once(faults):
             {"base": {"validation_size": 0, "epochs": 5}, "pruner": "successive_halving"},
             "by which successive_halving must not choose",
         ),
+        (
+            {"base": {"epochs": 3}, "pruner": "successive_halving", "min_epochs": 3},
+            "pruner: successive_halving first decides after epoch 3 (min_epochs), and a run has 3",
+        ),
+        ({"min_epochs": 2}, "min_epochs: it has no effect without pruner: successive_halving"),
+        ({"min_epochs": 0, "pruner": "successive_halving"}, "min_epochs: 0 is refused"),
         ({"objective": "accuracy"}, "must be one of final_val_accuracy"),
         ({"base": {"config": "nowhere.yaml"}}, "nowhere.yaml: it cannot be read"),
         (

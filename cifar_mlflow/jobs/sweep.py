@@ -158,7 +158,9 @@ class _Sweep:
         estimate = sweep_estimate.estimate(spec, len(plan.outcomes), pruned, more)
         forget_dataset()
         say(estimate.text)
-        for text in sweep_estimate.warnings(spec):
+        from cifar_mlflow.learning import kernels
+
+        for text in (*filter(None, [kernels.fault()]), *sweep_estimate.warnings(spec)):
             warn(text)
         if not estimate.left:
             return not more

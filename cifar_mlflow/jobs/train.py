@@ -82,7 +82,7 @@ def train(
     from cifar_mlflow.learning import data, hardware, kernels, networks
 
     if fault := kernels.fault():
-        warn(f"{fault}; torch's own functions train in place of the compiled ones, which takes longer")
+        warn(fault)
     hardware.choose_device(config)
     dataset = data.load(config)
     networks.build(config, len(dataset.classes), dataset.image_shape)  # a fault is told before a run is made

@@ -106,9 +106,11 @@ def available() -> Kernels | None:
 
 
 def fault() -> str | None:
-    """Why functions that were compiled cannot be used; None if they can, or if none were."""
+    """What to tell the user if functions were compiled but cannot be used; None if they can, or if none were."""
     found = _found()
-    return found if isinstance(found, str) else None
+    if isinstance(found, str):
+        return f"{found}; torch's own functions train in place of the compiled ones, which takes longer"
+    return None
 
 
 @functools.cache

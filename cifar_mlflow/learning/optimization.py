@@ -39,15 +39,17 @@ def build_optimizer(config: TrainingConfig, network: nn.Module) -> optim.Optimiz
 
 
 def _parameters(config: TrainingConfig, network: nn.Module) -> list[Any]:
-    """What to train: weights, and vectors (biases and normalization) as a group of their own if their rate differs."""
+    """What to train: biases and normalization are a group of their own if their rate differs."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if config.bias_rate == 1:
         return trained
-    vectors = [parameter for parameter in trained if parameter.dim() < 2]
+    slopes = {id(module.weight) for module in network.modules() if isinstance(module, nn.PReLU)}
+    biases = [parameter for parameter in trained if parameter.dim() < 2 and id(parameter) not in slopes]
+    chosen = {id(parameter) for parameter in biases}
     return [
-        {"params": [parameter for parameter in trained if parameter.dim() >= 2]},
+        {"params": [parameter for parameter in trained if id(parameter) not in chosen]},
         {
-            "params": vectors,
+            "params": biases,
             "lr": config.learning_rate * config.bias_rate,
             "weight_decay": config.weight_decay / config.bias_rate,  # so that a step takes the same share off all
         },
@@ -78,7 +80,7 @@ class Schedule:
                 peaks = [group["lr"] for group in optimizer.param_groups]
                 self._scheduler = lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps, cycle_momentum=False)
             case "triangular":
-                rising = round(config.warmup * steps)
+                rising = min(round(config.warmup * steps), steps - 1)  # the last step is left for the fall
                 self._scheduler = lr_scheduler.LambdaLR(optimizer, lambda step: _triangle(step, rising, steps))
 
     @property

@@ -23,8 +23,7 @@ from cifar_mlflow.words import as_option
 if TYPE_CHECKING:
     import optuna
 
-FIRST_DECISION = 1  # epochs before the pruner may stop a run, then 3 times as many at each decision
-REDUCTION = 3
+REDUCTION = 4  # the pruner lets one in so many runs go on, and decides again after as many times the epochs
 
 
 @dataclass(frozen=True)
@@ -182,7 +181,7 @@ def _open(storage: Any, spec: SweepConfig, distribution: Callable[[Parameter], A
     known = digest in optuna.get_all_study_names(storage)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if spec.pruner == "successive_halving":
-        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=FIRST_DECISION, reduction_factor=REDUCTION)
+        pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=spec.min_epochs, reduction_factor=REDUCTION)
     study: optuna.Study = optuna.create_study(
         storage=storage,
         pruner=pruner,

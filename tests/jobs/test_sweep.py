@@ -19,6 +19,7 @@ import yaml
 from servers import mlflow_server
 from support import move_store, run_here, standing_in
 
+from cifar_mlflow.learning import kernels
 from cifar_mlflow.tracking import runs as tracking_runs
 
 BASE = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32"}
@@ -172,6 +173,12 @@ def test_started_again_it_reads_its_own_runs_alone(finished, write_spec, client,
         run = client().create_run(parent().info.experiment_id, tags=tags)
         client().set_terminated(run.info.run_id)
     assert requests() == alone
+
+
+def test_compiled_functions_that_cannot_be_used_are_told_of_once(finished, write_spec, monkeypatch):
+    monkeypatch.setattr(kernels, "fault", lambda: "the library is damaged")
+    outcome = run_here("sweep", str(write_spec()))
+    assert outcome.stderr.count("warning: the library is damaged") == 1
 
 
 def test_a_changed_spec_is_refused_and_says_what_changed(finished, write_spec, runs):

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def plan(tmp_path):
     values = {
         "name": "halving",
-        "base": {"dataset": "digits", "epochs": 3},
+        "base": {"dataset": "digits", "epochs": 4},
         "space": {"activation": ["relu", "prelu", "elu"]},
         "pruner": "successive_halving",
     }
@@ -29,14 +29,14 @@ def plan(tmp_path):
 
 def test_a_run_that_others_outdo_is_ended_early_but_not_after_its_last_epoch(plan):
     first = plan.next()
-    assert [plan.report(first, epoch, 90.0) for epoch in (1, 2, 3)] == [True] * 3
+    assert [plan.report(first, epoch, 90.0) for epoch in (1, 2, 3, 4)] == [True] * 4
     plan.finish(first, Outcome("FINISHED", 90.0))
     worse = plan.next()
     assert not plan.report(worse, 1, 10.0)
     plan.finish(worse, Outcome("PRUNED"))
-    # After three epochs is a decision as well; but there is nothing left to save, and a result to lose.
+    # After four epochs is a decision as well; but there is nothing left to save, and a result to lose.
     late = plan.next()
-    assert [plan.report(late, epoch, value) for epoch, value in ((1, 95.0), (2, 95.0), (3, 10.0))] == [True] * 3
+    assert [plan.report(late, epoch, value) for epoch, value in ((1, 95.0), (4, 10.0))] == [True] * 2
 
 
 def test_halving_trains_a_quarter_of_the_grids_epochs_at_most_and_ends_with_the_best(tmp_path):

@@ -75,6 +75,13 @@ def test_biases_have_a_rate_of_their_own_in_every_schedule():
         schedule.after_step()
 
 
+def test_the_slope_of_prelu_is_no_bias():
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.PReLU())
+    weights, biases = build_optimizer(resolve({"bias_rate": 8}), layers).param_groups
+    assert weights["params"] == [layers[0].weight, layers[1].weight]
+    assert biases["params"] == [layers[0].bias]
+
+
 class TestMuon:
     def muon(self, *tensors, **values):
         made = network(*tensors)
@@ -218,6 +225,19 @@ def test_triangular_rises_and_falls_in_straight_lines(warmup, first, peak):
     assert max(found) == pytest.approx(RATE)
     steps = {round(b - a, 9) for a, b in itertools.pairwise(found)}
     assert len(steps) == (1 if warmup == 0 else 2)
+    assert schedule.rate == 0
+
+
+def test_triangular_rises_until_the_last_step_at_most():
+    config = resolve({"epochs": 1, "learning_rate": RATE, "scheduler": "triangular", "warmup": 0.99})
+    made = build_optimizer(config, network(torch.ones(1)))
+    schedule = Schedule(config, made, STEPS)
+    found = []
+    for _ in range(STEPS):
+        found.append(schedule.rate)
+        made.step()
+        schedule.after_step()
+    assert found == pytest.approx([RATE * (step + 1) / STEPS for step in range(STEPS)])
     assert schedule.rate == 0
 
 

@@ -131,6 +131,16 @@ def test_the_pruner_stops_what_others_outdo_and_never_the_best(journal):
     assert not any(verdicts[3:])
 
 
+def test_the_pruner_leaves_the_first_epochs_alone(journal):
+    study = TuningStudy(spec(trials=4, pruner="successive_halving", min_epochs=2), journal)
+    verdicts = []
+    for value in range(4):
+        number = study.suggest().number
+        verdicts.append([study.report(number, epoch, 90.0 - value) for epoch in (1, 2)])
+        study.tell(number, None, pruned=not all(verdicts[-1]))
+    assert verdicts == [[True, True], *[[True, False]] * 3]
+
+
 def test_lower_is_better_for_a_loss(journal):
     study = TuningStudy(spec(trials=9, pruner="successive_halving", objective="val_loss"), journal)
     verdicts = []
