@@ -85,8 +85,8 @@ def main() -> None:
         interval = f"95% interval {low:.2f} to {high:.2f}; "
     print(
         f"fast94: n = {seeds}, test accuracy {sum(accuracies) / seeds:.2f}% ({interval}{WANTED} wanted); of the time "
-        f"of the report's 30 epochs, training took {spread(training)} (at most {MOST_TIME} wanted), with the evaluation "
-        f"{spread(both)}; {hardware.describe(torch.device('cpu'))}; {datetime.date.today()}"
+        f"of the report's 30 epochs, training took {spread(training)} (at most {MOST_TIME} wanted), with the "
+        f"evaluation {spread(both)}; {hardware.describe(torch.device('cpu'))}; {datetime.date.today()}"
     )
 
 
