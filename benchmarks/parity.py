@@ -4,7 +4,7 @@
 
 Each seed (6 by default) trains EPOCHS (5) epochs twice: by the report's loop in float32 (report_loop.py) and by `train`
 with --precision auto, on the same 50,000 images with the same settings. The difference of the mean accuracies after
-the last epoch is printed with its 95% interval (Welch). A seed takes about 7 minutes on two cores. Each training is
+the last epoch is printed with its 95% interval (Welch). A seed takes 4 to 7 minutes on two cores. Each training is
 added to RESULTS.jsonl, if it is given, when it ends, and what stands there is not trained again: the same command goes
 on.
 """

@@ -5,9 +5,9 @@
 Each round has a seed of its own, for both sides. The reference is the report's loop (report_loop.py): the seconds of
 one of its epochs, measured in the round, times the epochs until the test accuracy first is what is wanted. Those are
 counted by a training of the package with the report's final method (experiments/final.yaml, whose rate falls after 20
-epochs) on all 50,000 images, which takes less time and comes to the same accuracies but for noise (parity.py); if 30
-epochs never come to 77.5%, the 30 are what it took. The other side is a training by the preset, in a process of its
-own, from the first step to the end of the last epoch's evaluation; it must come to 77.5% in every round.
+epochs) on all 50,000 images, which takes less time, and whose accuracies parity.py could not tell from the reference's;
+if 30 epochs never come to 77.5%, the 30 are what it took. The other side is a training by the preset, in a process of
+its own, from the first step to the end of the last epoch's evaluation; it must come to 77.5% in every round.
 A round takes three to six minutes on two cores. Leave the machine alone meanwhile.
 """
 

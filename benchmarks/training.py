@@ -12,7 +12,7 @@ The sides, all with the report's network, batches of 32 and Adam on the same 50,
 Each runs two epochs in a process of its own, in turn, with all cores. The second epoch counts, with the evaluation of
 the 10,000 test images: for `train`, from one epoch's entry in the store to the next one's, so that checkpoints and
 tracking count too. The peak memory of `train` is that of the whole command, with reading the data, exporting the model
-and recording it. A round takes 5 to 7 minutes on two cores. Leave the machine alone meanwhile.
+and recording it. A round takes 4 to 7 minutes on two cores. Leave the machine alone meanwhile.
 """
 
 from __future__ import annotations

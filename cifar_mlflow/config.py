@@ -85,7 +85,9 @@ class TrainingConfig(BaseModel):
         "adam", description="optimizer"
     )
     learning_rate: float = Field(0.002, gt=0, description="initial learning rate; the peak of one_cycle and triangular")
-    bias_rate: float = Field(1.0, gt=0, description="learning rate of biases and normalization, times --learning-rate")
+    bias_rate: float = Field(
+        1.0, gt=0, description="rate of biases and normalization (PReLU's slope is neither), times --learning-rate"
+    )
     momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd, rmsprop and muon's convolutions")
     weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled with adamw and muon")
     scheduler: Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"] = Field(

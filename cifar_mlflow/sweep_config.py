@@ -227,7 +227,7 @@ def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
         if 0 < fewest <= spec.min_epochs:
             yield (
                 f"pruner: {spec.pruner} first decides after epoch {spec.min_epochs} (min_epochs), and a run has "
-                f"{fewest}; use pruner: none or more epochs"
+                f"{fewest}; use fewer min_epochs, more epochs, or no pruner"
             )
     elif "min_epochs" in spec.model_fields_set:
         yield "min_epochs: it has no effect without pruner: successive_halving"

@@ -30,6 +30,7 @@ from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.records import RunRecord
 
 REPLICATION_OBJECTIVE = "epoch_test_accuracy"
+PRUNED = "pruned"
 ALPHA = 0.05
 
 
@@ -90,7 +91,7 @@ class Comparison:
     difference: float
     replication: bool
     columns: tuple[str, ...]
-    """Parameters that differ between the rows."""
+    """Parameters that differ between the rows, or from what was pruned."""
     common: dict[str, object]
     """Parameters that all rows share."""
     rows: tuple[Row, ...]
@@ -143,7 +144,8 @@ def compare(
         rows.sort(key=lambda row: (sign * row.summary.mean, sorting_key(row.parameters)))
         rows = _judge(rows, sign)
 
-    columns, common = _columns(rows)
+    pruned = [run for group in apart if group.reason == PRUNED for run in group.runs]
+    columns, common = _columns([row.parameters for row in rows], [configuration_of(run) for run in pruned])
     return Comparison(
         objective=objective,
         difference=difference,
@@ -174,7 +176,7 @@ def _set_apart(runs: Sequence[RunRecord], objective: str, replication: bool) -> 
         if run.kind == "sweep":
             apart["parent of a sweep"].append(run)
         elif run.tags.get("pruned") == "true":
-            apart["pruned"].append(run)
+            apart[PRUNED].append(run)
         elif run.status != "FINISHED":
             apart[run.status].append(run)
         elif _is_replication(run) and not replication:
@@ -236,11 +238,22 @@ def _judge(rows: list[Row], sign: int) -> list[Row]:
     return [replace(row, verdict=verdict(position)) for position, row in enumerate(rows)]
 
 
-def _columns(rows: list[Row]) -> tuple[tuple[str, ...], dict[str, object]]:
+def _columns(
+    rows: list[dict[str, object]], pruned: list[dict[str, object]]
+) -> tuple[tuple[str, ...], dict[str, object]]:
+    """Names of the parameters that differ, and the values of the others, if there are rows.
+
+    What was pruned counts too: that a parameter has one value left in the rows is what the sweep has found.
+    """
+    if not rows:
+        return (), {}
     missing = object()
-    names = dict.fromkeys(name for row in rows for name in row.parameters)
-    differ = tuple(name for name in names if len({hashable(row.parameters.get(name, missing)) for row in rows}) > 1)
-    return differ, {name: rows[0].parameters[name] for name in names if name not in differ}
+    everything = [*rows, *pruned]
+    names = dict.fromkeys(name for parameters in everything for name in parameters)
+    differ = tuple(
+        name for name in names if len({hashable(parameters.get(name, missing)) for parameters in everything}) > 1
+    )
+    return differ, {name: rows[0][name] for name in names if name not in differ}
 
 
 def _spread(rows: list[Row], difference: float) -> Spread | None:

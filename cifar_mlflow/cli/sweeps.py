@@ -28,8 +28,13 @@ def sweep(spec: str) -> None:
     click.echo(f"run       {outcome.run_id} (sweep {checked.name} in the experiment {outcome.experiment})")
     click.echo(f"see it    {outcome.leaderboard}")
     click.echo(f"compare   cifar-mlflow compare {outcome.run_id} --format html --output report.html")
-    if outcome.winner:
+    if outcome.winner and checked.log_models:
         click.echo(f"evaluate  cifar-mlflow evaluate {outcome.winner.run_id}")
+    elif outcome.winner:
+        # With log_models false, no run has a model; one that does it again has.
+        click.echo(
+            f"model     cifar-mlflow reproduce {outcome.winner.run_id} (the sweep has kept none: log_models: false)"
+        )
     if outcome.left:
         click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({outcome.left} runs are left)")
     runs = "1 run" if outcome.runs == 1 else f"{outcome.runs} runs"

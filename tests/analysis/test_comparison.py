@@ -150,6 +150,13 @@ def test_runs_without_a_result_are_counted_apart(make_run: MakeRun) -> None:
         assert f"Not compared, {reason}: 1 run ({run.name})." in said(comparison)
 
 
+def test_what_was_pruned_still_shows_which_parameters_were_tried(make_run: MakeRun) -> None:
+    runs = [make_run(75.0, parameters={"activation": name, "lr": 0.002}) for name in ("relu", "prelu")]
+    pruned = make_run(30.0, status="KILLED", tags={"pruned": "true"}, parameters={"activation": "relu", "lr": 0.05})
+    assert compare([*runs, pruned]).columns == ("activation", "lr")
+    assert compare(runs).columns == ("activation",)
+
+
 def test_the_same_seed_twice_counts_once(make_run: MakeRun) -> None:
     first, again = make_run(70.0, 3), make_run(71.5, 3)
     other = make_run(72.0, 4)

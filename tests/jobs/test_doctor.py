@@ -112,6 +112,8 @@ def wrecks(work, finished, make_run, client, tiny):
 
     state = work / "state"
     (state / "spool" / "empty" / "payload").mkdir(parents=True)
+    # How far the killed ones had come with theirs, chance decides.
+    shutil.rmtree(state / "checkpoints", ignore_errors=True)
     for name in (finished.info.run_id, found["killed early"], UNKNOWN):
         (state / "checkpoints" / name).mkdir(parents=True)
         (state / "checkpoints" / name / "a").write_bytes(bytes(1000))

@@ -139,6 +139,8 @@ def test_all_runs_stand_under_one_parent(finished, client, parent, children, run
     assert "of 8" not in finished.stdout
     assert "8 runs" in finished.stderr
     assert "winner activation elu" in finished.stdout
+    winner = parent().data.tags["winner_run"]
+    assert f"model     cifar-mlflow reproduce {winner} (the sweep has kept none: log_models: false)" in finished.stdout
 
 
 def test_the_parent_carries_results_and_no_accuracies_of_its_own(finished, client, parent):
