@@ -10,6 +10,7 @@ from torch import nn
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.learning.convolution import Conv2d
+from cifar_mlflow.learning.pooling import MaxPool2d
 
 LEAST_SIZE = 9  # pixels that leave one after a 2 x 2 convolution and three poolings
 WHITENED_IMAGES = 5000
@@ -82,7 +83,7 @@ def _block(inputs: int, outputs: int, activation: Callable[[], nn.Module]) -> li
     """Pooling comes before normalization, which then has a quarter of the pixels to do."""
     return [
         _convolution(inputs, outputs),
-        nn.MaxPool2d(2),
+        MaxPool2d(2),
         _normalization(outputs),
         activation(),
         _convolution(outputs, outputs),

@@ -1,11 +1,17 @@
-/* What takes the most time of a training step, forward and backward: 3 x 3 convolutions (convolutions.inc), and what
- * follows one (blocks.inc) in one go over the images: an activation that is linear on both sides of nought (PReLU and its
- * kin), channel dropout, batch normalization, and 2 x 2 max-pooling.
+/* What takes the most time of a training step, forward and backward: 3 x 3 convolutions (convolutions.inc, for bfloat16
+ * convolutions_bfloat16.inc), 2 x 2 max-pooling (pooling.inc), and what follows a convolution (blocks.inc) in one go over
+ * the images: an activation that is linear on both sides of nought (PReLU and its kin), channel dropout, batch
+ * normalization, and that pooling.
  *
- * The functions are compiled for any processor, for two levels of x86, and for each type of elements. Channels are last
- * in memory, and their number is a multiple of 16, the most LANES; for a convolution that of 8 will do, but for the
- * outputs of convolution_backward, which takes one or three inputs as well.
+ * The functions are compiled for any processor, for two levels of x86, and for each type of elements, but for bfloat16
+ * convolutions, which take instructions of their own. Channels are last in memory, and their number is a multiple of 16,
+ * the most LANES; for a convolution that of 8 will do, but for the outputs of convolution_backward, which takes one or
+ * three inputs as well.
  */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define X86_LEVELS
+#include <immintrin.h>
+#endif
 #include <math.h>
 #include <omp.h>
 #include <stdint.h>
@@ -50,37 +56,44 @@ struct block {
 /* Floats between one point's values and the next one's, which else would meet in the same lines of the cache. */
 #define GAP 16
 
-/* What a convolution reads and writes, as of float32 all of it; kernels.py has the same. */
+/* What a convolution reads and writes; kernels.py has the same. */
 struct convolution {
     int64_t images, height, width, inputs, outputs; /* the last are numbers of channels */
-    const float *input;                             /* [images, height, width, inputs] */
+    const void *input;                              /* elements [images, height, width, inputs] */
     const float *weight, *bias;                     /* [3, 3, inputs, outputs], [outputs] or NULL for none */
-    float *output;                                  /* [images, height, width, outputs] */
-    const float *output_gradient;                   /* as output */
+    void *output;                                   /* elements [images, height, width, outputs] */
+    const void *output_gradient;                    /* as output */
     float *weight_gradient, *bias_gradient;         /* as weight and bias, of which none is NULL */
-    float *scratch;
+    float *scratch;                                 /* [convolution_scratch] */
 };
 
-/* A tile of 4 x 4 outputs, or less at the lower and right edge, from (top, left) on. */
+/* A tile of outputs, or less of it at the lower and right edge, from (top, left) on. */
 struct tile {
     int64_t image, top, left;
 };
 
 /* The channels that so many take up in panels. */
-static inline int64_t in_panels(int64_t channels)
+static inline int64_t in_panels(int64_t channels, int64_t panel)
 {
-    return (channels + PANEL - 1) / PANEL * PANEL;
+    return (channels + panel - 1) / panel * panel;
 }
 
-static int64_t tiles_of(const struct convolution *of)
+/* How many tiles of `side` x `side` outputs cover the images. */
+static inline int64_t tiles_of(const struct convolution *of, int64_t side)
 {
-    return of->images * ((of->height + 3) / 4) * ((of->width + 3) / 4);
+    return of->images * ((of->height + side - 1) / side) * ((of->width + side - 1) / side);
 }
 
-static inline struct tile tile_at(const struct convolution *of, int64_t number)
+static inline struct tile tile_at(const struct convolution *of, int64_t number, int64_t side)
 {
-    int64_t across = (of->width + 3) / 4, each = (of->height + 3) / 4 * across;
-    return (struct tile){number / each, number % each / across * 4, number % across * 4};
+    int64_t across = (of->width + side - 1) / side, each = (of->height + side - 1) / side * across;
+    return (struct tile){number / each, number % each / across * side, number % across * side};
+}
+
+/* The threads that do so many pieces of work. */
+static inline int64_t threads_for(int64_t pieces)
+{
+    return pieces < omp_get_max_threads() ? pieces : omp_get_max_threads();
 }
 
 /* NAME(f) is f_avx2_float32 and so on. */
@@ -100,7 +113,7 @@ static inline struct tile tile_at(const struct convolution *of, int64_t number)
 #undef LEVEL
 #undef LANES
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#ifdef X86_LEVELS
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
@@ -126,15 +139,23 @@ static inline struct tile tile_at(const struct convolution *of, int64_t number)
 #include "blocks.inc"
 #define ELEMENT float32
 #include "convolutions.inc"
-#undef LEVEL
 #undef LANES
 #pragma GCC pop_options
+
+#if __GNUC__ >= 10
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")
+#define ELEMENT bfloat16
+#include "convolutions_bfloat16.inc"
+#pragma GCC pop_options
+#endif
+#undef LEVEL
 #endif
 
 /* Changes with what the functions take or come to: kernels.py calls no other version than its own. */
 int version(void)
 {
-    return 3;
+    return 4;
 }
 
 int64_t block_size(void)
@@ -157,17 +178,4 @@ void *openmp_address(void)
 int64_t block_scratch(int64_t channels)
 {
     return (2 * PARTS + 3) * channels;
-}
-
-/* How many floats a convolution's `scratch` holds, forward and backward. */
-int64_t convolution_scratch(const struct convolution *of)
-{
-    if (of->inputs < 8)
-        return PARTS * ((9 * of->inputs + 1) * of->outputs + 3 * (of->width + 2) * of->inputs);
-    int64_t outputs = in_panels(of->outputs), channels = of->inputs + outputs;
-    int64_t threads = (tiles_of(of) + OUTPUT_TILES - 1) / OUTPUT_TILES;
-    if (threads > omp_get_max_threads())
-        threads = omp_get_max_threads();
-    int64_t forward = threads * (OUTPUT_TILES * channels + 2 * GAP), backward = WEIGHT_TILES * channels + 2 * GAP;
-    return channels + POINTS * (of->inputs * outputs + (forward > backward ? forward : backward));
 }

@@ -11,7 +11,7 @@ import torch
 
 LANES = 16  # of which the number of channels must be a multiple
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-_VERSION = 3
+_VERSION = 4
 
 
 class Block(ctypes.Structure):
@@ -65,34 +65,49 @@ class Kernels:
         if not hasattr(library, f"block_forward_{self.level}_float32"):
             self.level = "generic"  # some compilers make no other
         library.block_scratch.argtypes = [ctypes.c_int64]
-        library.convolution_scratch.argtypes = [ctypes.POINTER(Convolution)]
-        for scratch in (library.block_scratch, library.convolution_scratch):
-            scratch.restype = ctypes.c_int64
+        library.block_scratch.restype = ctypes.c_int64
         self._library = library
+        self.convolves_bfloat16 = torch.cpu._is_avx512_bf16_supported() and hasattr(
+            library, f"convolution_forward_{self.level}_bfloat16"
+        )
 
     def block(self, direction: str, inputs: torch.Tensor, side: int, **values: Any) -> None:
         """Calls block_forward or block_backward for `inputs` (n, channels, height, width), channels last in memory.
 
         `values` are the other fields of the block, numbers or tensors on the CPU.
         """
-        images, channels, height, width = inputs.shape
-        scratch = torch.empty(self._library.block_scratch(channels), dtype=torch.float32)
-        fields = _pointers(inputs=inputs, scratch=scratch, **values)
-        self._call(f"block_{direction}", inputs.dtype, Block(images, height, width, channels, side, **fields))
+        scratch = torch.empty(self._library.block_scratch(inputs.shape[1]), dtype=torch.float32)
+        block = _block(inputs.shape, side, scratch=scratch, inputs=inputs, **values)
+        self._call(f"block_{direction}", inputs.dtype, block)
+
+    def pool(self, direction: str, shape: torch.Size, dtype: torch.dtype, **values: torch.Tensor) -> None:
+        """Calls pool_forward or pool_backward for inputs of `shape` (n, channels, height, width), else as `block`."""
+        self._call(f"pool_{direction}", dtype, _block(shape, 2, **values))
 
     def convolution(self, direction: str, input: torch.Tensor, outputs: int, **values: torch.Tensor | None) -> None:
-        """Calls convolution_forward or convolution_backward for `input` (n, channels, height, width) of float32.
+        """Calls convolution_forward or convolution_backward for `input` (n, channels, height, width).
 
-        `outputs` is the number of output channels, and `values` are the other fields. Images have their channels last.
+        It is of float32, or of bfloat16 if `convolves_bfloat16`. `outputs` is the number of output channels, and
+        `values` are the other fields. Images have their channels last.
         """
         images, inputs, height, width = input.shape
         convolution = Convolution(images, height, width, inputs, outputs, **_pointers(input=input, **values))
-        scratch = torch.empty(self._library.convolution_scratch(convolution), dtype=torch.float32)
+        scratch_size = self._function("convolution_scratch", input.dtype)
+        scratch_size.restype = ctypes.c_int64
+        scratch = torch.empty(scratch_size(ctypes.byref(convolution)), dtype=torch.float32)
         convolution.scratch = scratch.data_ptr()
         self._call(f"convolution_{direction}", input.dtype, convolution)
 
     def _call(self, name: str, dtype: torch.dtype, values: ctypes.Structure) -> None:
-        getattr(self._library, f"{name}_{self.level}_{TYPES[dtype]}")(ctypes.byref(values))
+        self._function(name, dtype)(ctypes.byref(values))
+
+    def _function(self, name: str, dtype: torch.dtype) -> Any:
+        return getattr(self._library, f"{name}_{self.level}_{TYPES[dtype]}")
+
+
+def _block(shape: torch.Size, side: int, **values: Any) -> Block:
+    images, channels, height, width = shape
+    return Block(images, height, width, channels, side, **_pointers(**values))
 
 
 def _pointers(**values: Any) -> dict[str, Any]:
@@ -131,7 +146,9 @@ def library_path() -> str | None:
 def describe(device: torch.device) -> str:
     """Whose functions train on `device`: their results differ in the last bits."""
     kernels = available() if device.type == "cpu" else None
-    return "torch" if kernels is None else f"compiled for {kernels.level}"
+    if kernels is None:
+        return "torch"
+    return f"compiled for {kernels.level}{'_bf16' if kernels.convolves_bfloat16 else ''}"
 
 
 def _level() -> str:

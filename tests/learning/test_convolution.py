@@ -148,7 +148,7 @@ class TestConv2d:
         convolution, given = Conv2d(16, 16, 3, padding=1), images((2, 16, 8, 8), channels_last=False)
         assert convolution(given).equal(nn.Conv2d.forward(convolution, given))
 
-    def test_is_torchs_under_autocast(self):
+    def test_of_few_channels_is_torchs_under_autocast(self):
         convolution, given = Conv2d(16, 16, 3, padding=1), images((2, 16, 8, 8))
         with torch.autocast("cpu", torch.bfloat16), calls() as call:
             assert convolution(given).dtype == torch.bfloat16
@@ -159,11 +159,118 @@ class TestConv2d:
             Conv2d(16, 16, 3, padding=1)(images((2, 32, 8, 8)))
 
 
-def test_trains_the_fast_network():
-    if kernels.available() is None:
-        pytest.skip("the package was installed without a C compiler")
+class InBfloat16(Conv2d):
+    """As a training calls it."""
+
+    def forward(self, input):
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(input)
+
+
+def bfloat16_images(shape):
+    """Whole numbers of few digits, which bfloat16 has all of."""
+    return (4 * images(shape)).round().to(torch.bfloat16)
+
+
+class TestInBfloat16:
+    @pytest.fixture(autouse=True)
+    def _only_where_compiled(self):
+        compiled = kernels.available()
+        if compiled is None or not compiled.convolves_bfloat16:
+            pytest.skip("no functions were compiled for bfloat16, or this processor does not multiply it")
+
+    @pytest.mark.parametrize("bias", [False, True])
+    @pytest.mark.parametrize("channels", [(24, 64), (32, 48), (64, 80), (40, 32)])
+    @pytest.mark.parametrize("shape", [(1, 2, 2), (3, 8, 8), (9, 31, 31), (2, 7, 6), (40, 15, 3), (2, 2, 31)])
+    def test_equals_torchs_but_for_rounding(self, channels, shape, bias):
+        with calls() as call:
+            found = both(*channels, shape, bias=bias, kind=InBfloat16)
+        assert call.call_count == 3
+        for errors, one in found:
+            assert errors.abs().max() < 0.04
+            assert errors.square().mean().sqrt() < 0.005
+            assert one.dtype == torch.float32 or one is found[0][1]
+
+    def test_of_few_and_of_many_tiles(self):
+        for number in (1, 11, 13, 47, 48, 49, 97, 191, 192, 193, 400):
+            for errors, _ in both(32, 32, (number, 2, 2), kind=InBfloat16):
+                assert errors.square().mean().sqrt() < 0.005
+
+    def test_is_exact_on_whole_numbers(self):
+        convolution = InBfloat16(32, 32, 3, padding=1).train()
+        with torch.no_grad():
+            convolution.weight.copy_(4 * torch.randint(-3, 4, convolution.weight.shape))
+            convolution.bias.copy_(torch.arange(32))
+        given = bfloat16_images((5, 32, 9, 10))
+        exact = nn.functional.conv2d(given.double(), convolution.weight.double(), convolution.bias.double(), padding=1)
+        assert convolution(given).equal(exact.to(torch.bfloat16))
+
+    @pytest.mark.parametrize("value", [torch.nan, torch.inf])
+    def test_what_is_no_finite_number_is_not_hidden(self, value):
+        given = images((2, 32, 8, 8))
+        given[1, 3, 2, 5] = value
+        outputs, gradient, weight_gradient, _ = results(InBfloat16(32, 32, 3, padding=1), given)
+        assert not outputs[1, :, 1:4, 4:7].isfinite().any()
+        assert outputs[0].isfinite().all()
+        assert gradient.isfinite().all()
+        assert not weight_gradient[:, 3].isfinite().any()
+
+    def test_any_number_of_threads_comes_to_the_same_bits(self):
+        threads, made = torch.get_num_threads(), []
+        try:
+            for number in (1, 2, 3):
+                torch.set_num_threads(number)
+                made.append([found for _, found in both(32, 48, (37, 18, 18), kind=InBfloat16)])
+        finally:
+            torch.set_num_threads(threads)
+        for one, other, third in zip(*made, strict=True):
+            assert one.equal(other)
+            assert one.equal(third)
+
+    @pytest.mark.parametrize(
+        ("convolution", "shape", "dtype"),
+        [
+            (Conv2d(16, 32, 3, padding=1), (2, 16, 8, 8), torch.bfloat16),
+            (Conv2d(32, 16, 3, padding=1), (2, 32, 8, 8), torch.bfloat16),
+            (Conv2d(3, 32, 3, padding=1), (2, 3, 8, 8), torch.bfloat16),
+            (Conv2d(32, 32, 3, padding=1), (2, 32, 1, 1), torch.bfloat16),
+            (Conv2d(32, 32, 3, padding=1).bfloat16(), (2, 32, 8, 8), torch.bfloat16),
+            (Conv2d(32, 32, 3, padding=1), (2, 32, 8, 8), torch.float16),
+            (Conv2d(32, 32, 3, padding=1).eval(), (2, 32, 8, 8), torch.bfloat16),
+        ],
+    )
+    def test_others_are_torchs(self, convolution, shape, dtype):
+        given = images(shape)
+        with torch.autocast("cpu", dtype), calls() as call:
+            assert convolution(given).equal(nn.Conv2d.forward(convolution, given))
+        assert not call.called
+
+    def test_without_autocast_the_types_must_agree(self):
+        with calls() as call, pytest.raises(RuntimeError, match="BFloat16"):
+            Conv2d(32, 32, 3, padding=1)(images((2, 32, 8, 8), torch.bfloat16))
+        assert not call.called
+
+    def test_a_processor_that_does_not_multiply_it_has_torchs(self, monkeypatch):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        monkeypatch.setattr(kernels, "available", lambda: kernels.Kernels(kernels.library_path()))
+        convolution, given = InBfloat16(32, 32, 3, padding=1), images((2, 32, 8, 8))
+        with calls() as call:
+            assert convolution(given).dtype == torch.bfloat16
+        assert not call.called
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_trains_the_fast_network(precision):
+    compiled = kernels.available()
+    if compiled is None or (precision == torch.bfloat16 and not compiled.convolves_bfloat16):
+        pytest.skip("no functions were compiled, or not for this processor")
     network = build(resolve({"network": "fast"}), 10, (32, 32, 3)).to(memory_format=torch.channels_last)
     with calls() as call:
-        network.train()(images((4, 3, 32, 32))).sum().backward()
-    forward, backward = "convolution_forward", "convolution_backward"
-    assert [each.args[1] for each in call.call_args_list] == [*[forward] * 6, *[forward, backward] * 6]
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            outputs = network.train()(images((4, 3, 32, 32)))
+        outputs.sum().backward()
+    forward, both_gradients = "convolution_forward", ["convolution_forward", "convolution_backward"]
+    assert [each.args[1] for each in call.call_args_list] == [
+        *[forward, "pool_forward", forward] * 3,
+        *[*both_gradients, "pool_backward", *both_gradients] * 3,
+    ]

@@ -1,0 +1,63 @@
+"""torch's MaxPool2d, trained faster on a CPU; the same to the last bit, and torch's in evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+
+from cifar_mlflow.learning import kernels
+from cifar_mlflow.learning.kernels import Kernels
+
+
+class MaxPool2d(nn.MaxPool2d):
+    """torch's MaxPool2d, which trains in a third of the time where it pools 2 x 2 pixels into one.
+
+    By the functions of kernels.c, if they were compiled, for images on the CPU with their channels last in memory, and
+    a multiple of 16 of those. What those do not take is left to torch.
+    """
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        compiled = kernels.available() if self.training and self._is_taken(input) else None
+        if compiled is None:
+            outputs: torch.Tensor = super().forward(input)
+        else:
+            outputs = _MaxPooling.apply(input, compiled)
+        return outputs
+
+    def _is_taken(self, input: torch.Tensor) -> bool:
+        options = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices)
+        return (
+            options == (2, 2, 0, 1, False, False)
+            and input.dim() == 4
+            and input.device.type == "cpu"
+            and input.dtype in kernels.TYPES
+            and input.shape[1] % kernels.LANES == 0
+            and min(input.shape[2:]) >= 2
+            and input.is_contiguous(memory_format=torch.channels_last)
+        )
+
+
+class _MaxPooling(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, inputs: torch.Tensor, compiled: Kernels) -> torch.Tensor:
+        shape = (*inputs.shape[:2], inputs.shape[2] // 2, inputs.shape[3] // 2)
+        outputs = torch.empty(shape, dtype=inputs.dtype, memory_format=torch.channels_last)
+        places = torch.empty(shape, dtype=torch.uint8)
+        compiled.pool("forward", inputs.shape, inputs.dtype, inputs=inputs, outputs=outputs, places=places)
+        ctx.save_for_backward(places)
+        ctx.shape, ctx.compiled = inputs.shape, compiled
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (places,) = ctx.saved_tensors
+        gradients = gradients.contiguous(memory_format=torch.channels_last)
+        input_gradients = torch.empty(ctx.shape, dtype=gradients.dtype, memory_format=torch.channels_last)
+        ctx.compiled.pool(
+            "backward", ctx.shape, gradients.dtype, gradients=gradients, places=places, input_gradients=input_gradients
+        )
+        return input_gradients, None
