@@ -6,7 +6,6 @@ together and reports every fault at once.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
@@ -198,26 +197,20 @@ def _describe(name: str, kind: str, message: str, value: object) -> str:
     option = "--" + name.replace("_", "-")
     given = words.shown(value) if isinstance(value, str) else repr(value)
     if kind == "extra_forbidden":
-        return f"{option}: no such option{_did_you_mean(name)}"
+        options = [field.replace("_", "-") for field in TrainingConfig.model_fields]
+        return f"{option}: no such option{words.did_you_mean(option.removeprefix('--'), options, '--')}"
     if name in _AUTO_OR_NUMBER:
         return f"{option}: {given} is refused: must be auto or a whole number, {_AUTO_OR_NUMBER[name]} or more"
     choices = [str(choice) for choice in get_args(TrainingConfig.model_fields[name].annotation)]
     if kind == "literal_error":
         text = ", ".join(choices)
-        return f"{option}: {given} is not one of {text}{_did_you_mean(str(value), choices)}"
+        return f"{option}: {given} is not one of {text}{words.did_you_mean(str(value), choices)}"
     if kind == "string_too_short":
         return f"{option}: {given} is refused: must not be empty"
     if kind in ("value_error", "missing"):
         message = message.removeprefix("Value error, ")
     message = message.removeprefix("Input ").removeprefix("should be ")
     return f"{option}: {given} is refused: must be {message.removeprefix('must be ')}"
-
-
-def _did_you_mean(word: str, known: list[str] | None = None) -> str:
-    match = difflib.get_close_matches(word, list(TrainingConfig.model_fields) if known is None else known, n=1)
-    if not match:
-        return ""
-    return f" (did you mean {match[0] if known is not None else '--' + match[0].replace('_', '-')}?)"
 
 
 def parse_logged(parameters: Mapping[str, str]) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cifar_mlflow.config import NOT_IN_FINGERPRINT, TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.words import as_option
+from cifar_mlflow.words import as_option, did_you_mean
 
 _REASONS = {
     "seed": "repeats runs each configuration with several seeds",
@@ -106,8 +105,7 @@ def parse_parameter(name: str, entry: object) -> Parameter:
     """
     field = TrainingConfig.model_fields.get(name)
     if field is None:
-        match = difflib.get_close_matches(name, list(TrainingConfig.model_fields), n=1)
-        hint = f" (did you mean {match[0]}?)" if match else ""
+        hint = did_you_mean(name, TrainingConfig.model_fields)
         raise ConfigurationError(f"space: {name}: no such parameter{hint}")
     if name in NOT_IN_FINGERPRINT or name in _REASONS:
         reason = _REASONS.get(name, "it does not change what is trained; set it in base")

@@ -229,7 +229,7 @@ def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
                 f"pruner: {spec.pruner} first decides after epoch {spec.min_epochs} (min_epochs), and a run has "
                 f"{fewest}; use fewer min_epochs, more epochs, or no pruner"
             )
-    elif "min_epochs" in spec.model_fields_set:
+    elif "min_epochs" in spec.model_fields_set and given.get("pruner", "none") == "none":
         yield "min_epochs: it has no effect without pruner: successive_halving"
     if as_option(spec.base.get("epoch_evaluation", True)) == "false" and (
         _trains_on_all(spec) or spec.pruner != "none"

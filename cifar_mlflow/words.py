@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
+from collections.abc import Iterable
 
 NAME_LIMIT = 250  # characters of a name that every store keeps
 REASON_LIMIT = 2000
@@ -42,3 +44,9 @@ def as_option(value: object) -> str:
     if isinstance(value, tuple | list):
         return ",".join(map(str, value))
     return str(value)
+
+
+def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """A hint at what of `known` is most like `word`, with `prefix` before it; empty if nothing is."""
+    match = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {prefix}{match[0]}?)" if match else ""

@@ -60,6 +60,11 @@ def test_all_faults_are_told_at_once(faults):
     assert len(found) == len(set(found)) == 13
 
 
+def test_a_misspelled_pruner_is_the_only_fault(faults):
+    (found,) = faults(pruner="sucessive_halving", min_epochs=2)
+    assert found.startswith("pruner: 'sucessive_halving' is refused")
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [

@@ -106,6 +106,7 @@ def _of_this_machine(store: Store | None) -> Iterator[Check]:
     yield "leftovers", "no half-written file", lambda: local_checks.leftovers(store)
     yield "room", "at least 1 GB where runs, checkpoints and data are written", lambda: local_checks.room(store)
     yield "packages", "Python and all packages are of the versions asked for", lambda: local_checks.packages(store)
+    yield "functions", "those that were compiled can be used", lambda: local_checks.compiled_functions(store)
     yield "data", "nothing is wrong with CIFAR-10 here", cifar10.inspect
 
 

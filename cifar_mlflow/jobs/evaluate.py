@@ -13,7 +13,7 @@ from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.analysis.statistics import wilson_interval
 from cifar_mlflow.config import resolve
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.jobs.progress import bar
+from cifar_mlflow.jobs.progress import bar, warn
 from cifar_mlflow.tracking import history
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.recorder import Recorder, mark_job
@@ -88,6 +88,8 @@ def evaluate_model(
     trained_on = data.load_recorded(resolve({**found.config.model_dump(), **where}), found.dataset_digest, found.run_id)
     scored = trained_on if dataset is None else data.load(resolve({"dataset": dataset, **where}))
     _check_test_set(scored, trained_on)
+    if views > 1 and found.config.augmentation == "none":
+        warn(f"--views {views} shows mirrored images, and the model was trained without any (augmentation none)")
     with bar(len(scored.test), "evaluating", " images") as update:
         probabilities = evaluation.predict(predictor, scored.test, update, views=views)
 

@@ -166,6 +166,18 @@ def _largest(parts: list[Path], *places: Path) -> str:
     return ", ".join(f"{path} ({megabytes(sizes[path])})" for path in largest) or "nothing of ours"
 
 
+def compiled_functions(store: Store | None) -> Iterator[Finding]:
+    """Those that come with the package: none were compiled, or they cannot be used, so that training takes longer."""
+    from cifar_mlflow.learning import kernels
+
+    again = "install the package again, where there is a C compiler with OpenMP, such as gcc"
+    if fault := kernels.fault():
+        yield Finding("warning", fault, again)
+    elif kernels.library_path() is None:
+        text = "the package was installed without a C compiler; torch's own functions train, which takes longer"
+        yield Finding("note", text, again)
+
+
 def packages(store: Store | None) -> Iterator[Finding]:
     """Packages, and Python, of a version that this one was not made for."""
     from packaging.requirements import Requirement

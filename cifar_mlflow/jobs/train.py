@@ -87,7 +87,9 @@ def train(
     dataset = data.load(config)
     networks.build(config, len(dataset.classes), dataset.image_shape)  # a fault is told before a run is made
     experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
-    run_name = run_name or f"{dataset.name[:150]}-{config.activation}-{config.optimizer}-seed{config.seed}"
+    # The user's own network may have no such activation.
+    network = config.network.partition(":")[2][:50] or config.activation
+    run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
     begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
     start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
     with keeper:

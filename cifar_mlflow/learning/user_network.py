@@ -13,6 +13,7 @@ from torch import nn
 
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.words import did_you_mean
 
 
 def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -27,10 +28,13 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     module_name, _, name = config.network.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script does not look there by itself
+    module = None
     try:
-        function = getattr(importlib.import_module(module_name), name)
+        module = importlib.import_module(module_name)
+        function = getattr(module, name)
     except Exception as error:
-        raise _fault(config, f"it cannot be imported from {os.getcwd()} or sys.path: {_told(error)}") from error
+        hint = did_you_mean(name, dir(module)) if module else ""
+        raise _fault(config, f"it cannot be imported from {os.getcwd()} or sys.path: {_told(error)}{hint}") from error
     height, width, channels = image_shape
     try:
         network = function(classes, SimpleNamespace(**dict(config), image_shape=image_shape))

@@ -15,6 +15,7 @@ import mlflow
 import pytest
 from support import TINY_TRAINING, move_store
 
+from cifar_mlflow.learning import kernels
 from cifar_mlflow.tracking import inspection, lease, processes, registry, spool
 from cifar_mlflow.tracking import store as tracking_store
 
@@ -301,6 +302,19 @@ def test_packages_of_another_version(doctor, monkeypatch):
     monkeypatch.setattr(local_checks.metadata, "version", lambda name: "1.26.4" if name == "numpy" else real(name))
     code, findings = doctor()
     assert (code, told(findings, "numpy 1.26.4 is installed")["remedy"]) == (NOT_IN_ORDER, "pip install 'numpy<3,>=2'")
+
+
+def test_compiled_functions_that_cannot_be_used(doctor, monkeypatch):
+    monkeypatch.setattr(kernels, "fault", lambda: "the library is damaged")
+    code, findings = doctor()
+    assert (code, told(findings, "the library is damaged")["severity"]) == (NOT_IN_ORDER, "warning")
+
+
+def test_an_installation_without_a_compiler_is_in_order(doctor, monkeypatch):
+    monkeypatch.setattr(kernels, "fault", lambda: None)
+    monkeypatch.setattr(kernels, "library_path", lambda: None)
+    code, findings = doctor()
+    assert (code, told(findings, "installed without a C compiler")["severity"]) == (0, "note")
 
 
 def test_a_directory_that_cannot_be_written(doctor, monkeypatch):

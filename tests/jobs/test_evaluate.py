@@ -134,6 +134,17 @@ def test_several_views_of_an_image_have_metrics_of_their_own(evaluated, client, 
     assert predictions["probabilities"].sum(1) == pytest.approx(1, abs=1e-5)
 
 
+def test_views_that_the_model_was_not_trained_on_are_warned_of(cifar, tiny, tiny_training):
+    def told(augmentation, views):
+        trained = cifar("train", *tiny_training, "--augmentation", augmentation)
+        assert trained.code == 0, trained.output
+        return "shows mirrored images" in cifar("evaluate", trained.stdout.split()[1], "--views", views).stderr
+
+    assert told("none", 2)
+    assert not told("none", 1)
+    assert not told("flip", 2)
+
+
 class TestViews:
     """Seen by a stand-in for a model whose logits are the first row and column of an image's first channel."""
 

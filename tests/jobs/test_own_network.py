@@ -26,6 +26,7 @@ def test_the_example_is_trained_and_its_model_needs_no_code(cifar, work, runs, t
     assert outcome.code == 0, outcome.output
     (run,) = runs()
     assert run.data.params["network"] == "example_network:build"
+    assert run.info.run_name == "tiny-build-adam-seed0"
     (work / "example_network.py").unlink()
     outcome = cifar("promote", run.info.run_id)
     assert outcome.code == 0, outcome.output
@@ -37,6 +38,7 @@ def test_the_example_is_trained_and_its_model_needs_no_code(cifar, work, runs, t
     [
         ("absent", None, "it cannot be imported from"),
         ("nothing", "", "has no attribute 'build'"),
+        ("misspelled", "def biuld(classes, config): pass", "(did you mean biuld?)"),
         ("broken", "def build(:", "SyntaxError"),
         ("raises", "def build(classes, config):\n    return config.colour", "raises.py, line 2"),
         ("text", "def build(classes, config):\n    return 'net'", "it returns str instead of a torch.nn.Module"),

@@ -250,8 +250,9 @@ class TestInBfloat16:
             Conv2d(32, 32, 3, padding=1)(images((2, 32, 8, 8), torch.bfloat16))
         assert not call.called
 
-    def test_a_processor_that_does_not_multiply_it_has_torchs(self, monkeypatch):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    @pytest.mark.parametrize(("feature", "there"), [("avx512_bf16", False), ("amx_tile", True)])
+    def test_a_processor_that_does_not_multiply_it_or_has_better_has_torchs(self, monkeypatch, feature, there):
+        monkeypatch.setattr(torch.cpu, f"_is_{feature}_supported", lambda: there)
         monkeypatch.setattr(kernels, "available", lambda: kernels.Kernels(kernels.library_path()))
         convolution, given = InBfloat16(32, 32, 3, padding=1), images((2, 32, 8, 8))
         with calls() as call:

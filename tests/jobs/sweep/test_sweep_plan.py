@@ -11,7 +11,7 @@ from cifar_mlflow.jobs.sweep_plan import Outcome, Plan
 from cifar_mlflow.sweep_config import load_spec, parse_spec
 from cifar_mlflow.tuning.study import TuningStudy
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
