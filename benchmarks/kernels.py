@@ -54,6 +54,7 @@ def main() -> None:
     if kernels.available() is None:
         sys.exit(kernels.fault() or "the package was installed without a C compiler, so there is nothing to compare")
     device = torch.device("cpu")
+    where = f"{hardware.describe(device)}; {datetime.date.today()}"
     precisions = ("float32", "bfloat16") if hardware.has_fast_bfloat16(device) else ("float32",)
     for network, precision in itertools.product(NETWORKS, precisions):
         torchs, ours = [], []
@@ -64,7 +65,7 @@ def main() -> None:
         ratios = [slow / fast for slow, fast in zip(torchs, ours, strict=True)]
         print(
             f"{network}, {precision}: n = {rounds}, torch {spread(torchs)} ms a step, {kernels.describe(device)} "
-            f"{spread(ours)} ms, torch / compiled {spread(ratios)}; {hardware.describe(device)}; {datetime.date.today()}",
+            f"{spread(ours)} ms, torch / compiled {spread(ratios)}; {where}",
             flush=True,
         )
 

@@ -10,7 +10,6 @@ from sweeps import trained_once
 from cifar_mlflow.learning import kernels
 from cifar_mlflow.tracking import runs as tracking_runs
 
-
 # --------------------------------------------------------------------------------------------------- to the end
 
 
