@@ -13,7 +13,7 @@ from cifar_mlflow.learning.kernels import Kernels
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """torch's MaxPool2d, which trains in a third of the time where it pools 2 x 2 pixels into one.
+    """torch's MaxPool2d, which trains in half the time where it pools 2 x 2 pixels into one.
 
     By the functions of kernels.c, if they were compiled, for images on the CPU with their channels last in memory, and
     a multiple of 16 of those. What those do not take is left to torch.

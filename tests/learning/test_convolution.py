@@ -28,6 +28,17 @@ def both(inputs, outputs, shape, *, bias=True, kind=Conv2d):
     ]
 
 
+def assert_not_hidden(convolution, value):
+    """One input pixel of `value` shows in what depends on it, and there alone."""
+    given = images((2, convolution.in_channels, 8, 8))
+    given[1, 3, 2, 5] = value
+    outputs, gradient, weight_gradient, _ = results(convolution, given)
+    assert not outputs[1, :, 1:4, 4:7].isfinite().any()
+    assert outputs[0].isfinite().all()
+    assert gradient.isfinite().all()
+    assert not weight_gradient[:, 3].isfinite().any()
+
+
 def calls():
     return mock.patch.object(kernels.Kernels, "_call", autospec=True, side_effect=kernels.Kernels._call)
 
@@ -90,13 +101,7 @@ class TestConv2d:
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
     def test_what_is_no_finite_number_is_not_hidden(self, value):
-        given = images((2, 16, 8, 8))
-        given[1, 3, 2, 5] = value
-        outputs, gradient, weight_gradient, _ = results(Conv2d(16, 16, 3, padding=1), given)
-        assert not outputs[1, :, 1:4, 4:7].isfinite().any()
-        assert outputs[0].isfinite().all()
-        assert gradient.isfinite().all()
-        assert not weight_gradient[:, 3].isfinite().any()
+        assert_not_hidden(Conv2d(16, 16, 3, padding=1), value)
 
     def test_any_number_of_threads_comes_to_the_same_bits(self, level):
         if level == "torch":
@@ -207,13 +212,7 @@ class TestInBfloat16:
 
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
     def test_what_is_no_finite_number_is_not_hidden(self, value):
-        given = images((2, 32, 8, 8))
-        given[1, 3, 2, 5] = value
-        outputs, gradient, weight_gradient, _ = results(InBfloat16(32, 32, 3, padding=1), given)
-        assert not outputs[1, :, 1:4, 4:7].isfinite().any()
-        assert outputs[0].isfinite().all()
-        assert gradient.isfinite().all()
-        assert not weight_gradient[:, 3].isfinite().any()
+        assert_not_hidden(InBfloat16(32, 32, 3, padding=1), value)
 
     def test_any_number_of_threads_comes_to_the_same_bits(self):
         threads, made = torch.get_num_threads(), []
