@@ -234,6 +234,9 @@ def last_line(rounds: int, whole: list[float], costs: dict[str, dict[str, list[f
 
 if __name__ == "__main__":
     if len(sys.argv) == 5:
+        from cifar_mlflow.garbage import collect_rarely
+
+        collect_rarely()  # as the command line does
         side, epochs, images, result = sys.argv[1:]
         measure = tracked if side == "tracked" else untracked
         Path(result).write_text(json.dumps(measure(int(epochs), int(images))))

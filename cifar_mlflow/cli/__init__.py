@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
@@ -13,11 +12,9 @@ import click
 from cifar_mlflow import __version__
 from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
+from cifar_mlflow.garbage import collect_rarely
 from cifar_mlflow.words import fault, redact, shown
 
-# New objects between two looks for garbage. What torch and MLflow make when they are imported stays; with Python's
-# own 700, a fifth of the time that this takes goes into looking through it.
-GARBAGE_THRESHOLD = 100_000
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "max_content_width": 110,
@@ -28,7 +25,7 @@ CONTEXT = {
 
 def main() -> None:
     """Runs the command line and exits, with a code from `cifar_mlflow.errors`."""
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    collect_rarely()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:

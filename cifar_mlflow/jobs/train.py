@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from cifar_mlflow.config import TrainingConfig
 from cifar_mlflow.consistency import without_effect
 from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.garbage import set_apart_what_is_loaded
 from cifar_mlflow.jobs import interruption, sync, train_record
 from cifar_mlflow.jobs.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
 from cifar_mlflow.jobs.progress import TrainingProgress, say, warn
@@ -134,6 +135,7 @@ def record_training(
     """
     from cifar_mlflow.learning.training import Training
 
+    set_apart_what_is_loaded()
     history = train_record.History(train_record.held_out_name(config))
     run = None
     try:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import gc
 import importlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.garbage import collect_rarely
 from cifar_mlflow.jobs.train import record_training
 from cifar_mlflow.jobs.train_record import Pruned
 from cifar_mlflow.tracking import store as tracking_store
@@ -25,7 +25,6 @@ PATIENCE = 2.0  # seconds without progress after which the next run is begun; th
 # What a run imports only when it comes to it, each a second or so.
 NEEDED = ("cifar_mlflow.learning.training", "cifar_mlflow.learning.export", "matplotlib.backends.backend_agg")
 NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
-GARBAGE_THRESHOLD = 100_000  # as in the command line
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
 
 def prepare(config: TrainingConfig, log_models: bool) -> None:
     """Imports what takes long, checks the store and reads the data of `config`, before the first run is given out."""
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    collect_rarely()
     for name in (*NEEDED, *(NEEDED_FOR_MODELS if log_models else ())):
         importlib.import_module(name)
     _store()

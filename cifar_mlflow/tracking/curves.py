@@ -6,8 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.tracking.patience import patiently
-from cifar_mlflow.tracking.store import Store, translated_errors, without_collection
+from cifar_mlflow.tracking.store import Store, translated_errors
 
 MOST_RUNS = 100  # of which MLflow's server answers a single request
 MOST_POINTS = 2_500  # of a run; beyond that the server leaves points out

@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.records import Finding
 from cifar_mlflow.state import spool_directory
 from cifar_mlflow.tracking import lease, processes, registry, runs, selection, spool, spool_look, sweeps
-from cifar_mlflow.tracking.store import Store, redact, translated_errors, without_collection
+from cifar_mlflow.tracking.store import Store, redact, translated_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run

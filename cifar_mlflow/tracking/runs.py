@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config import TrainingConfig, parse_logged
+from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import curves
-from cifar_mlflow.tracking.store import Store, translated_errors, without_collection
+from cifar_mlflow.tracking.store import Store, translated_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import logging
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.tracking.patience import PatientClient
 from cifar_mlflow.words import redact as redact
 
@@ -124,21 +124,6 @@ def translated_errors(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
         raise TrackingError(_explain(redact(uri), redact(str(error)))) from error
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """For a moment in which many objects are made and none becomes garbage, as on an import or for a page of runs.
-
-    To look through them for garbage, again and again, takes a third of the time of such a moment.
-    """
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _explain(uri: str, text: str) -> str:
