@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from cifar_mlflow.learning import kernels
-from cifar_mlflow.learning.kernels import Kernels
+from cifar_mlflow.learning.kernels import Kernels, differentiable_once
 
 # Pixels of output a side that are computed together.
 TILE = {torch.float32: 4, torch.bfloat16: 2}
@@ -36,14 +35,11 @@ class Conv2d(nn.Conv2d):
         options = (self.kernel_size, self.stride, self.padding, self.dilation, self.groups, self.padding_mode)
         return (
             options == ((3, 3), (1, 1), (1, 1), (1, 1), 1, "zeros")
-            and input.dim() == 4
-            and input.device.type == self.weight.device.type == "cpu"
-            and input.dtype in TILE
+            and kernels.takes(input)
             and self.weight.dtype == torch.float32
             and input.shape[1] == self.in_channels
             and self.out_channels % kernels.LANES == 0
             and (self.in_channels % 8 == 0 or self._is_first(input))
-            and input.is_contiguous(memory_format=torch.channels_last)
         )
 
     def _is_fast(self, input: torch.Tensor, dtype: torch.dtype, compiled: Kernels) -> bool:
@@ -76,10 +72,11 @@ class _Convolution(torch.autograd.Function):
         return _convolve(input, weight.permute(2, 3, 1, 0), bias, compiled)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        gradients = gradients.contiguous(memory_format=torch.channels_last)
+        # Of what was saved, hooks may have made copies in another order.
+        input, gradients = (each.contiguous(memory_format=torch.channels_last) for each in (input, gradients))
         outputs, inputs = weight.shape[:2]
         input_gradient = None
         if ctx.needs_input_grad[0]:
@@ -99,6 +96,7 @@ class _Convolution(torch.autograd.Function):
 def _convolve(images: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, compiled: Kernels) -> torch.Tensor:
     """`images` (n, inputs, height, width) by `weight` (3, 3, inputs, outputs)."""
     shape = (len(images), weight.shape[3], *images.shape[2:])
-    output = torch.empty(shape, dtype=images.dtype, memory_format=torch.channels_last)
-    compiled.convolution("forward", images, weight.shape[3], weight=weight.contiguous(), bias=bias, output=output)
+    output = torch.empty(shape, dtype=images.dtype, device="cpu", memory_format=torch.channels_last)
+    weight, bias = weight.contiguous(), None if bias is None else bias.contiguous()
+    compiled.convolution("forward", images, weight.shape[3], weight=weight, bias=bias, output=output)
     return output

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 
 LANES = 16  # of which the number of channels must be a multiple
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
-_VERSION = 4
+_VERSION = 5
 
 
 class Block(ctypes.Structure):
@@ -64,6 +65,8 @@ class Kernels:
         self.level = _level()
         if not hasattr(library, f"block_forward_{self.level}_float32"):
             self.level = "generic"  # some compilers make no other
+        library.compiler.restype = ctypes.c_char_p
+        self.compiler = library.compiler().decode()
         library.block_scratch.argtypes = [ctypes.c_int64]
         library.block_scratch.restype = ctypes.c_int64
         self._library = library
@@ -79,7 +82,7 @@ class Kernels:
 
         `values` are the other fields of the block, numbers or tensors on the CPU.
         """
-        scratch = torch.empty(self._library.block_scratch(inputs.shape[1]), dtype=torch.float32)
+        scratch = _scratch(self._library.block_scratch(inputs.shape[1]))
         block = _block(inputs.shape, side, scratch=scratch, inputs=inputs, **values)
         self._call(f"block_{direction}", inputs.dtype, block)
 
@@ -97,7 +100,7 @@ class Kernels:
         convolution = Convolution(images, height, width, inputs, outputs, **_pointers(input=input, **values))
         scratch_size = self._function("convolution_scratch", input.dtype)
         scratch_size.restype = ctypes.c_int64
-        scratch = torch.empty(scratch_size(ctypes.byref(convolution)), dtype=torch.float32)
+        scratch = _scratch(scratch_size(ctypes.byref(convolution)))
         convolution.scratch = scratch.data_ptr()
         self._call(f"convolution_{direction}", input.dtype, convolution)
 
@@ -113,8 +116,51 @@ def _block(shape: torch.Size, side: int, **values: Any) -> Block:
     return Block(images, height, width, channels, side, **_pointers(**values))
 
 
+def _scratch(size: int) -> torch.Tensor:
+    return torch.empty(size, dtype=torch.float32, device="cpu")
+
+
 def _pointers(**values: Any) -> dict[str, Any]:
-    return {name: value.data_ptr() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+    return {name: _pointer(name, value) if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+
+
+def _pointer(name: str, tensor: torch.Tensor) -> int:
+    """Where the numbers of `tensor` are; what is in no memory of the CPU, or has gaps, would end the process in C."""
+    dense = tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
+    if tensor.device.type != "cpu" or not dense:
+        raise ValueError(
+            f"{name} must be a tensor on the CPU without gaps; it is on {tensor.device}, {tensor.stride()}"
+        )
+    return tensor.data_ptr()
+
+
+def takes(images: torch.Tensor) -> bool:
+    """Whether the functions read such images: (n, channels, height, width), on the CPU, channels last in memory."""
+    return (
+        type(images) is torch.Tensor  # others may have no memory
+        and images.dim() == 4
+        and images.device.type == "cpu"
+        and images.dtype in TYPES
+        and images.is_contiguous(memory_format=torch.channels_last)
+    )
+
+
+def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """For the gradient of an autograd function. torch's `once_differentiable` leaves second derivatives out silently.
+
+    Raises:
+        NotImplementedError: the gradient is to be differentiated (`create_graph`).
+    """
+
+    @functools.wraps(backward)
+    def once(ctx: Any, *gradients: torch.Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise NotImplementedError(
+                "layers of cifar_mlflow have no second derivative; use torch's, of the same names"
+            )
+        return backward(ctx, *gradients)
+
+    return once
 
 
 def available() -> Kernels | None:
@@ -151,7 +197,7 @@ def describe(device: torch.device) -> str:
     kernels = available() if device.type == "cpu" else None
     if kernels is None:
         return "torch"
-    return f"compiled for {kernels.level}{'_bf16' if kernels.convolves_bfloat16 else ''}"
+    return f"compiled for {kernels.level}{'_bf16' if kernels.convolves_bfloat16 else ''} by {kernels.compiler}"
 
 
 def _level() -> str:

@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from cifar_mlflow.learning import kernels
-from cifar_mlflow.learning.kernels import Kernels
+from cifar_mlflow.learning.kernels import Kernels, differentiable_once
+from cifar_mlflow.learning.pooling import MaxPool2d
+
+FLOAT: Any = {"dtype": torch.float32, "device": "cpu"}
 
 
 class Sequential(nn.Sequential):
@@ -52,13 +54,10 @@ class _Block:
     def takes(self, inputs: torch.Tensor) -> bool:
         """Whether the compiled functions can do these images (n, channels, height, width)."""
         return (
-            inputs.dim() == 4
-            and inputs.device.type == "cpu"
-            and inputs.dtype in kernels.TYPES
+            kernels.takes(inputs)
             and inputs.shape[1] % kernels.LANES == 0
             and inputs.shape[1] == self.normalization.num_features
             and inputs.numel() > inputs.shape[1]  # torch refuses to normalize a single pixel
-            and inputs.is_contiguous(memory_format=torch.channels_last)
             and not (self.pools and (inputs.shape[2] % 2 or inputs.shape[3] % 2))
         )
 
@@ -68,13 +67,13 @@ class _Block:
             case nn.PReLU(weight=weight):
                 slope = weight
             case nn.LeakyReLU(negative_slope=number):
-                slope = torch.tensor([number])
+                slope = torch.tensor([number], **FLOAT)
             case nn.ReLU():
-                slope = torch.zeros(1)
+                slope = torch.zeros(1, **FLOAT)
             case _:
-                slope = torch.ones(1)
+                slope = torch.ones(1, **FLOAT)
         # A channel is dropped as a whole; torch draws as much for one pixel of it as for all.
-        kept = nn.functional.dropout2d(torch.ones((*inputs.shape[:2], 1, 1)), self.dropout.p)
+        kept = nn.functional.dropout2d(torch.ones((*inputs.shape[:2], 1, 1), **FLOAT), self.dropout.p)
         normalization = self.normalization
         normalization.num_batches_tracked.add_(1)  # type: ignore[union-attr]
         outputs: torch.Tensor = _InOneGo.apply(
@@ -87,11 +86,9 @@ class _Block:
 def _block_of(layers: list[nn.Module]) -> _Block | None:
     """The first of these layers, if they can be done in one go."""
     activation = layers[0] if isinstance(layers[0], nn.PReLU | nn.LeakyReLU | nn.ReLU) else None
-    if isinstance(activation, nn.PReLU) and activation.num_parameters > 1:
-        return None
     match layers if activation is None else layers[1:]:
         case [nn.Dropout2d() as dropout, nn.BatchNorm2d(affine=True, track_running_stats=True) as normalization, *rest]:
-            if normalization.momentum is None or normalization.weight.dtype != torch.float32:
+            if normalization.momentum is None or normalization.bias is None:
                 return None
         case _:
             return None
@@ -100,7 +97,18 @@ def _block_of(layers: list[nn.Module]) -> _Block | None:
         case [nn.MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False), *_]:
             pools = True
     block = _Block(activation, dropout, normalization, pools)
-    return block if all(layer.training for layer in layers[: block.length]) else None
+    return block if all(map(_is_plain, layers[: block.length])) else None
+
+
+def _is_plain(layer: nn.Module) -> bool:
+    """Whether the layer trains, does what its name says, and has numbers that the compiled functions read."""
+    return (
+        layer.training
+        and type(layer) in KINDS
+        and not getattr(layer, "inplace", False)
+        and not (isinstance(layer, nn.PReLU) and layer.num_parameters > 1)
+        and all(parameter.dtype == torch.float32 for parameter in layer.parameters())
+    )
 
 
 class _InOneGo(torch.autograd.Function):
@@ -118,8 +126,8 @@ class _InOneGo(torch.autograd.Function):
     ) -> torch.Tensor:
         images, channels, height, width = inputs.shape
         shape = (images, channels, height // side, width // side)
-        outputs = torch.empty(shape, dtype=inputs.dtype, memory_format=torch.channels_last)
-        places = torch.empty(outputs.shape if side > 1 else 0, dtype=torch.uint8)
+        outputs = torch.empty(shape, dtype=inputs.dtype, device="cpu", memory_format=torch.channels_last)
+        places = torch.empty(outputs.shape if side > 1 else 0, dtype=torch.uint8, device="cpu")
         means, inverses = torch.empty_like(weight), torch.empty_like(weight)
         compiled.block(
             "forward", inputs, side,
@@ -133,10 +141,11 @@ class _InOneGo(torch.autograd.Function):
         return outputs
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         inputs, slope, weight, kept, means, inverses, places = ctx.saved_tensors
-        gradients = gradients.contiguous(memory_format=torch.channels_last)
+        # Of what was saved, hooks may have made copies in another order.
+        inputs, gradients = (each.contiguous(memory_format=torch.channels_last) for each in (inputs, gradients))
         input_gradients, slope_gradient = torch.empty_like(inputs), torch.empty_like(slope)
         weight_gradients, bias_gradients = torch.empty_like(weight), torch.empty_like(weight)
         ctx.compiled.block(
@@ -152,7 +161,7 @@ class PReLU(nn.PReLU):
     """torch's PReLU (He et al., 2015) with a single slope."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.device.type == "cpu":
+        if self.training and input.device.type == "cpu" and self.num_parameters == 1:
             activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
             return activated
         return super().forward(input)
@@ -167,7 +176,7 @@ class _FastPReLU(torch.autograd.Function):
         return nn.functional.leaky_relu(inputs, slope.item())
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         inputs, slope = ctx.saved_tensors
         # ELU's gradient with these constants is `gradient * min(inputs, 0)`, in one pass.
@@ -181,9 +190,14 @@ class Flatten(nn.Flatten):
     """torch's Flatten, whose gradient takes on the memory order of the images, which the layers before it need."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.requires_grad and input.is_contiguous(memory_format=torch.channels_last):
+        made = input.requires_grad and not input.is_leaf
+        if self.training and made and input.is_contiguous(memory_format=torch.channels_last):
             input.register_hook(_channels_last)  # type: ignore[no-untyped-call]
         return super().forward(input)
+
+
+# Not what is derived from them, which may do something else.
+KINDS = (nn.PReLU, PReLU, nn.LeakyReLU, nn.ReLU, nn.Dropout2d, nn.BatchNorm2d, nn.MaxPool2d, MaxPool2d)
 
 
 def _channels_last(gradient: torch.Tensor) -> torch.Tensor:

@@ -12,6 +12,7 @@ from cifar_mlflow.learning import user_network
 from cifar_mlflow.learning.convolution import Conv2d
 from cifar_mlflow.learning.fast_network import FastNetwork
 from cifar_mlflow.learning.layers import Flatten, PReLU, Sequential
+from cifar_mlflow.learning.pooling import MaxPool2d
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -70,7 +71,7 @@ def _report_cnn(config: TrainingConfig, classes: int, image_shape: tuple[int, in
         layers = [Conv2d(inputs, outputs, 3, padding=1), activation(), nn.Dropout2d(config.dropout)]
         if config.batch_norm:
             layers.append(nn.BatchNorm2d(outputs))
-        return [*layers, nn.MaxPool2d(2)] if pool else layers
+        return [*layers, MaxPool2d(2)] if pool else layers
 
     return Sequential(
         *convolution(channels, 16, pool=False),

@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.autograd.function import once_differentiable
 
 from cifar_mlflow.learning import kernels
-from cifar_mlflow.learning.kernels import Kernels
+from cifar_mlflow.learning.kernels import Kernels, differentiable_once
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -31,12 +30,9 @@ class MaxPool2d(nn.MaxPool2d):
         options = (self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices)
         return (
             options == (2, 2, 0, 1, False, False)
-            and input.dim() == 4
-            and input.device.type == "cpu"
-            and input.dtype in kernels.TYPES
+            and kernels.takes(input)
             and input.shape[1] % kernels.LANES == 0
             and min(input.shape[2:]) >= 2
-            and input.is_contiguous(memory_format=torch.channels_last)
         )
 
 
@@ -44,20 +40,21 @@ class _MaxPooling(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, inputs: torch.Tensor, compiled: Kernels) -> torch.Tensor:
         shape = (*inputs.shape[:2], inputs.shape[2] // 2, inputs.shape[3] // 2)
-        outputs = torch.empty(shape, dtype=inputs.dtype, memory_format=torch.channels_last)
-        places = torch.empty(shape, dtype=torch.uint8)
+        outputs = torch.empty(shape, dtype=inputs.dtype, device="cpu", memory_format=torch.channels_last)
+        places = torch.empty(shape, dtype=torch.uint8, device="cpu")
         compiled.pool("forward", inputs.shape, inputs.dtype, inputs=inputs, outputs=outputs, places=places)
         ctx.save_for_backward(places)
         ctx.shape, ctx.compiled = inputs.shape, compiled
         return outputs
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx: Any, gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
         (places,) = ctx.saved_tensors
         gradients = gradients.contiguous(memory_format=torch.channels_last)
-        input_gradients = torch.empty(ctx.shape, dtype=gradients.dtype, memory_format=torch.channels_last)
+        dtype = gradients.dtype
+        input_gradients = torch.empty(ctx.shape, dtype=dtype, device="cpu", memory_format=torch.channels_last)
         ctx.compiled.pool(
-            "backward", ctx.shape, gradients.dtype, gradients=gradients, places=places, input_gradients=input_gradients
+            "backward", ctx.shape, dtype, gradients=gradients, places=places, input_gradients=input_gradients
         )
         return input_gradients, None
