@@ -127,7 +127,7 @@ def _pointers(**values: Any) -> dict[str, Any]:
 def _pointer(name: str, tensor: torch.Tensor) -> int:
     """Where the numbers of `tensor` are; what is in no memory of the CPU, or has gaps, would end the process in C."""
     dense = tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last)
-    if tensor.device.type != "cpu" or not dense:
+    if not (tensor.is_cpu and dense):
         raise ValueError(
             f"{name} must be a tensor on the CPU without gaps; it is on {tensor.device}, {tensor.stride()}"
         )
@@ -139,7 +139,7 @@ def takes(images: torch.Tensor) -> bool:
     return (
         type(images) is torch.Tensor  # others may have no memory
         and images.dim() == 4
-        and images.device.type == "cpu"
+        and images.is_cpu
         and images.dtype in TYPES
         and images.is_contiguous(memory_format=torch.channels_last)
     )

@@ -161,7 +161,8 @@ class PReLU(nn.PReLU):
     """torch's PReLU (He et al., 2015) with a single slope."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        if self.training and input.device.type == "cpu" and self.num_parameters == 1:
+        ours = type(input) is torch.Tensor and input.is_cpu and self.num_parameters == 1
+        if self.training and ours:
             activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
             return activated
         return super().forward(input)

@@ -236,7 +236,7 @@ class TestKernels:
             text=True,
             check=True,
         )
-        assert answer.stdout == "compiled for generic\n"
+        assert answer.stdout.startswith("compiled for generic by ")
 
     @pytest.mark.parametrize("damage", [b"", b"no library"])
     def test_that_cannot_be_loaded_leave_torchs(self, damage, tmp_path, monkeypatch):
