@@ -24,10 +24,11 @@ def test_nothing_is_looked_through_when_the_process_ends():
     assert printed("garbage.collect_rarely(); Cycle()") == []
 
 
-def test_what_is_loaded_is_set_apart_once():
-    script = "gc.disable(); Cycle(); garbage.set_apart_what_is_loaded(); print(gc.collect() > 0)\n"
-    assert printed(script)[0] == "False"
-    assert printed(f"{script}Cycle(); garbage.set_apart_what_is_loaded(); gc.collect()")[:2] == ["False", "found"]
+def test_what_is_loaded_is_set_apart_once_and_its_garbage_never():
+    script = "gc.disable(); Cycle(); garbage.set_apart_what_is_loaded(); print(gc.get_freeze_count() > 1000)"
+    assert printed(script)[:2] == ["found", "True"]
+    later = "Cycle(); garbage.set_apart_what_is_loaded(); print('later'); gc.collect()"
+    assert printed(f"{script}; {later}") == ["found", "True", "later", "found"]
 
 
 def test_a_training_looks_through_nothing_that_is_imported():

@@ -86,10 +86,23 @@ class _Block:
 def _block_of(layers: list[nn.Module]) -> _Block | None:
     """The first of these layers, if they can be done in one go."""
     activation = layers[0] if isinstance(layers[0], nn.PReLU | nn.LeakyReLU | nn.ReLU) else None
+    match activation:
+        case None | nn.LeakyReLU(inplace=False) | nn.ReLU(inplace=False):
+            pass
+        case nn.PReLU(num_parameters=1, weight=torch.Tensor(dtype=torch.float32)):
+            pass
+        case _:
+            return None
     match layers if activation is None else layers[1:]:
-        case [nn.Dropout2d() as dropout, nn.BatchNorm2d(affine=True, track_running_stats=True) as normalization, *rest]:
-            if normalization.momentum is None or normalization.bias is None:
-                return None
+        case [
+            nn.Dropout2d(inplace=False) as dropout,
+            nn.BatchNorm2d(
+                affine=True, track_running_stats=True, momentum=float() | int(),
+                weight=torch.Tensor(dtype=torch.float32), bias=torch.Tensor(),
+            ) as normalization,
+            *rest,
+        ]:  # fmt: skip
+            pass
         case _:
             return None
     pools = False
@@ -97,18 +110,8 @@ def _block_of(layers: list[nn.Module]) -> _Block | None:
         case [nn.MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False), *_]:
             pools = True
     block = _Block(activation, dropout, normalization, pools)
-    return block if all(map(_is_plain, layers[: block.length])) else None
-
-
-def _is_plain(layer: nn.Module) -> bool:
-    """Whether the layer trains, does what its name says, and has numbers that the compiled functions read."""
-    return (
-        layer.training
-        and type(layer) in KINDS
-        and not getattr(layer, "inplace", False)
-        and not (isinstance(layer, nn.PReLU) and layer.num_parameters > 1)
-        and all(parameter.dtype == torch.float32 for parameter in layer.parameters())
-    )
+    # Not what is derived from them, which may do something else.
+    return block if all(each.training and type(each) in KINDS for each in layers[: block.length]) else None
 
 
 class _InOneGo(torch.autograd.Function):
@@ -197,7 +200,6 @@ class Flatten(nn.Flatten):
         return super().forward(input)
 
 
-# Not what is derived from them, which may do something else.
 KINDS = (nn.PReLU, PReLU, nn.LeakyReLU, nn.ReLU, nn.Dropout2d, nn.BatchNorm2d, nn.MaxPool2d, MaxPool2d)
 
 
