@@ -20,11 +20,8 @@ def collect_rarely() -> None:
 
 @functools.cache  # once: what later runs of a process leave behind must not stay
 def set_apart_what_is_loaded() -> None:
-    """Looks at what there is now for the last time, so that no training waits a tenth of a second for that.
-
-    Among the garbage are 150 MB of images: torchvision's import keeps the frame in which they are read.
-    """
-    gc.collect()
+    """Looks at what there is now for the last time, so that no training waits a tenth of a second for that."""
+    gc.collect()  # garbage would stay for ever
     gc.freeze()
 
 

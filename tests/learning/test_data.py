@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from torchvision.datasets import CIFAR10
 
 from cifar_mlflow.config import resolve
 from cifar_mlflow.errors import ConfigurationError, DataError
@@ -94,14 +95,11 @@ def fake_cifar10(batch):
 @pytest.fixture
 def files(monkeypatch):
     """The files of a tiny CIFAR-10, which are the official ones for this test."""
-    from torchvision.datasets import CIFAR10
-
     found = fake_cifar10(batch=20)
     monkeypatch.setattr(cifar10, "IMAGES_IN_A_FILE", 20)
     official = {name: hashlib.md5(content).hexdigest() for name, content in found.items()}
-    for part in ("train_list", "test_list"):
-        monkeypatch.setattr(CIFAR10, part, [[name, official[name]] for name, _ in getattr(CIFAR10, part)])
-    monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": official["batches.meta"]})
+    for part in ("BATCHES", "META"):
+        monkeypatch.setattr(cifar10, part, {name: official[name] for name in getattr(cifar10, part)})
     return found
 
 
@@ -155,6 +153,11 @@ class TestCifar10:
         write(work, files)
         with pytest.raises(DataError, match="data_batch_2 is missing"):
             load("cifar10", data_dir=str(work))
+
+    def test_is_what_torchvision_takes_it_for(self):
+        assert [[name, md5] for name, md5 in cifar10.BATCHES.items()] == CIFAR10.train_list + CIFAR10.test_list
+        meta = {"filename": "batches.meta", "key": "label_names", "md5": cifar10.META["batches.meta"]}
+        assert meta == CIFAR10.meta
 
     def test_is_found_by_the_environment_variable(self, files, work, monkeypatch):
         write_folder(work, files)
