@@ -22,7 +22,14 @@ QUICK_SPEC = Path(__file__).parents[3] / "experiments" / "quick.yaml"
 def tree(process) -> list[psutil.Process]:
     """The process and its workers."""
     parent = psutil.Process(process.pid)
-    return [parent, *(child for child in parent.children(recursive=True) if "spawn_main" in " ".join(child.cmdline()))]
+    return [parent, *filter(is_worker, parent.children(recursive=True))]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # it has ended meanwhile
+        return False
 
 
 def wait_for(condition, process=None, seconds=180):
