@@ -149,15 +149,13 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     """For the gradient of an autograd function. torch's `once_differentiable` leaves second derivatives out silently.
 
     Raises:
-        NotImplementedError: the gradient is to be differentiated (`create_graph`).
+        RuntimeError: the gradient is to be differentiated (`create_graph`).
     """
 
     @functools.wraps(backward)
     def once(ctx: Any, *gradients: torch.Tensor) -> Any:
         if torch.is_grad_enabled():
-            raise NotImplementedError(
-                "layers of cifar_mlflow have no second derivative; use torch's, of the same names"
-            )
+            raise RuntimeError("layers of cifar_mlflow have no second derivative; use torch's, of the same names")
         return backward(ctx, *gradients)
 
     return once
