@@ -37,7 +37,7 @@ lint: $(VENV)/.installed
 	ruff format --check .
 	mypy
 
-$(VENV)/.installed: pyproject.toml setup.py $(wildcard cifar_mlflow/learning/*.c cifar_mlflow/learning/*.inc)
+$(VENV)/.installed: pyproject.toml setup.py $(wildcard cifar_mlflow/learning/compiled/csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --editable '.[test]'
 	touch $@

@@ -6,9 +6,9 @@ from setuptools import Extension, setup
 
 # Without a C compiler with OpenMP the package installs all the same, and trains by torch's own functions.
 kernels = Extension(
-    "cifar_mlflow.learning._kernels",
-    sources=["cifar_mlflow/learning/kernels.c"],
-    depends=sorted(glob.glob("cifar_mlflow/learning/*.inc")),
+    "cifar_mlflow.learning.compiled._kernels",
+    sources=["cifar_mlflow/learning/compiled/csrc/kernels.c"],
+    depends=sorted(glob.glob("cifar_mlflow/learning/compiled/csrc/*.inc")),
     libraries=["m"],
     extra_compile_args=["-O3", "-fopenmp", "-Wno-psabi"],
     extra_link_args=["-fopenmp"],

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 import yaml
 
-from cifar_mlflow.config import resolve
-from cifar_mlflow.learning import hardware, kernels
-from cifar_mlflow.learning.data import Dataset, Images
+from cifar_mlflow.config.training import resolve
+from cifar_mlflow.learning import hardware
+from cifar_mlflow.learning.compiled import bindings
+from cifar_mlflow.learning.data.datasets import Dataset, Images
 from cifar_mlflow.learning.training import Training
 
 FAST94 = Path(__file__).resolve().parent.parent / "experiments" / "fast94.yaml"
@@ -51,20 +52,20 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
-    if kernels.available() is None:
-        sys.exit(kernels.fault() or "the package was installed without a C compiler, so there is nothing to compare")
+    if bindings.available() is None:
+        sys.exit(bindings.fault() or "the package was installed without a C compiler, so there is nothing to compare")
     device = torch.device("cpu")
     where = f"{hardware.describe(device)}; {datetime.date.today()}"
     precisions = ("float32", "bfloat16") if hardware.has_fast_bfloat16(device) else ("float32",)
     for network, precision in itertools.product(NETWORKS, precisions):
         torchs, ours = [], []
         for _ in range(rounds):
-            with mock.patch.object(kernels, "available", return_value=None):
+            with mock.patch.object(bindings, "available", return_value=None):
                 torchs.append(milliseconds(network, precision))
             ours.append(milliseconds(network, precision))
         ratios = [slow / fast for slow, fast in zip(torchs, ours, strict=True)]
         print(
-            f"{network}, {precision}: n = {rounds}, torch {spread(torchs)} ms a step, {kernels.describe(device)} "
+            f"{network}, {precision}: n = {rounds}, torch {spread(torchs)} ms a step, {bindings.describe(device)} "
             f"{spread(ours)} ms, torch / compiled {spread(ratios)}; {where}",
             flush=True,
         )

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from cifar_mlflow.sweep_config import load_spec
+from cifar_mlflow.config.sweep import load_spec
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEC = ROOT / "experiments" / "quick.yaml"

@@ -71,12 +71,12 @@ def training_alone(directory: str) -> float:
 
 def train_part(part: int) -> float:
     """Seconds in which one process trains its part of the trials, its imports and a first training not counted."""
-    from cifar_mlflow.config import resolve
-    from cifar_mlflow.learning import data
+    from cifar_mlflow.config.training import resolve
+    from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training
 
     configs = [resolve({**BASE, "threads": 1, **values}) for values in TRIALS[part::WORKERS]]
-    dataset = data.load(configs[0])
+    dataset = datasets.load(configs[0])
     list(Training(configs[0], dataset).epochs())
     begun = time.perf_counter()
     for config in configs:
@@ -124,15 +124,15 @@ def optimize(uri: str) -> float:
     import optuna
     from optuna_integration.mlflow import MLflowCallback
 
-    from cifar_mlflow.config import resolve
-    from cifar_mlflow.learning import data
+    from cifar_mlflow.config.training import resolve
+    from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training
 
     warnings.simplefilter("ignore")
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("warm up")
     base = resolve({**BASE, "threads": 1})
-    dataset = data.load(base)
+    dataset = datasets.load(base)
     list(Training(base, dataset).epochs())
     callback = MLflowCallback(tracking_uri=uri, metric_name="val_accuracy")
 

@@ -33,14 +33,14 @@ def accuracies(preset: str, seed: int) -> None:
     """Prints the seconds so far and the test accuracy after each epoch, as JSON, until it is what is wanted."""
     import time
 
-    from cifar_mlflow.config import resolve
-    from cifar_mlflow.learning import data
+    from cifar_mlflow.config.training import resolve
+    from cifar_mlflow.config.yaml_files import read_yaml
+    from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training
-    from cifar_mlflow.yaml_files import read_yaml
 
     values = {**read_yaml(ROOT / "experiments" / preset), "validation_size": 0, "seed": seed}
     config = resolve(values)
-    session = Training(config, data.load(config))
+    session = Training(config, datasets.load(config))
     begun = time.perf_counter()
     for result in session.epochs():
         print(json.dumps([time.perf_counter() - begun, result.held_out_accuracy]), flush=True)

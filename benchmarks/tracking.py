@@ -57,7 +57,7 @@ def tracked(epochs: int, images: int) -> dict[str, Any]:
     """As `untracked`, recorded as `train` does, with the costs of each epoch."""
     from cifar_mlflow.jobs.train import record_training
     from cifar_mlflow.tracking import store as tracking_store
-    from cifar_mlflow.tracking.outbox import SpooledRecorder
+    from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 
     config, dataset = training(epochs, images)
     store = tracking_store.connect()
@@ -79,13 +79,13 @@ def tracked(epochs: int, images: int) -> dict[str, Any]:
 
 
 def training(epochs: int, images: int) -> Any:
-    from cifar_mlflow.config import resolve
-    from cifar_mlflow.learning import data
+    from cifar_mlflow.config.training import resolve
+    from cifar_mlflow.learning.data import datasets
 
     config = resolve({"epochs": epochs, "scheduler": "none"})
-    dataset = data.load(config)
+    dataset = datasets.load(config)
     # Trained on all but the validation images, the epoch would be a tenth short of the 50,000 of CIFAR-10.
-    everything = data.load(config.model_copy(update={"validation_size": 0}))
+    everything = datasets.load(config.model_copy(update={"validation_size": 0}))
     return config, replace(dataset, train=everything.train.first(images))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from support import TINY_TRAINING, Outcome, run_here, standing_in, tiny_arrays
 
-from cifar_mlflow.tracking import smoke, smoke_process
+from cifar_mlflow.tracking.registry import smoke, smoke_process
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
 
@@ -155,7 +155,7 @@ def asked(monkeypatch) -> Counter:
     """Counts what the store is asked, by the name of the method."""
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    from cifar_mlflow.tracking.patience import PatientClient
+    from cifar_mlflow.tracking.retry import PatientClient
 
     counts: Counter = Counter()
     plain, together = PatientClient.__getattr__, SqlAlchemyStore.get_metric_history_bulk

@@ -26,7 +26,7 @@ PRELOADED = [
     "mlflow.store.tracking.sqlalchemy_store",
     "cifar_mlflow.jobs.promote",
     "cifar_mlflow.jobs.resume",
-    "cifar_mlflow.learning.checkpoint",
+    "cifar_mlflow.learning.checkpoint_files",
     "cifar_mlflow.learning.export",
     "cifar_mlflow.learning.training",
     "cifar_mlflow.jobs.rollback",
@@ -106,7 +106,7 @@ def _run(
 
 def _smoke_here() -> None:
     """The smoke gate's script within this process: it is tested as a process elsewhere."""
-    from cifar_mlflow.tracking import smoke, smoke_process
+    from cifar_mlflow.tracking.registry import smoke, smoke_process
 
     def here(uri: str, tracking_uri: str) -> smoke.SmokeResult:
         result = Path(f"smoke-{os.getpid()}.json")
@@ -117,9 +117,9 @@ def _smoke_here() -> None:
 
 
 def _kill_before(number: int) -> None:
-    from cifar_mlflow.tracking import patience
+    from cifar_mlflow.tracking import retry
 
-    original, count = patience.patiently, 0
+    original, count = retry.patiently, 0
 
     def counted(call: Any) -> Any:
         patient = original(call)
@@ -135,12 +135,12 @@ def _kill_before(number: int) -> None:
 
         return write
 
-    patience.patiently = counted
+    retry.patiently = counted
 
 
 def checkpoint_each_step() -> None:
     """Instead of every ten minutes."""
-    from cifar_mlflow.jobs import checkpoints
+    from cifar_mlflow.jobs.training import checkpoints
     from cifar_mlflow.learning import training
 
     checkpoints.MINUTES, training.STEPS_BETWEEN_CHECKS = 0.0, 1
@@ -148,10 +148,10 @@ def checkpoint_each_step() -> None:
 
 def kill_at_checkpoint(number: int, moment: str) -> None:
     """With a checkpoint each step: kills at the nth when it is `half` written, `written`, or has been `renamed`."""
-    from cifar_mlflow.learning import checkpoint
+    from cifar_mlflow.learning import checkpoint_files
 
     checkpoint_each_step()
-    original, count = checkpoint._write_whole, 0
+    original, count = checkpoint_files._write_whole, 0
 
     def watched(path: Path, parts: list[Any]) -> None:
         nonlocal count
@@ -164,4 +164,4 @@ def kill_at_checkpoint(number: int, moment: str) -> None:
         if count == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    checkpoint._write_whole = watched
+    checkpoint_files._write_whole = watched

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import TINY_TRAINING, run_here, tiny_arrays
 
-from cifar_mlflow.config import TrainingConfig, resolve
+from cifar_mlflow.config.sweep import load_spec, parse_spec
+from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import CifarMlflowError
-from cifar_mlflow.learning import data, images
-from cifar_mlflow.sweep_config import load_spec, parse_spec
-from cifar_mlflow.tracking import spool, spool_look
-from cifar_mlflow.tracking.spool import Spool
-from cifar_mlflow.yaml_files import read_yaml
+from cifar_mlflow.learning.data import datasets, image_files
+from cifar_mlflow.tracking.outbox import log as spool
+from cifar_mlflow.tracking.outbox import state
+from cifar_mlflow.tracking.outbox.log import Spool
 
 QUICK, THOROUGH = 200, 4000  # of each of the six: 24,000 in all
 SETTINGS = settings(deadline=20_000, suppress_health_check=list(HealthCheck), database=None)
@@ -199,8 +200,8 @@ HOSTILE_NPZ = st.lists(
 def test_npz_files(work, content):
     (work / "x.npz").write_bytes(content)
     with only_our_errors():
-        data.load(TrainingConfig(dataset=str(work / "x.npz")))
-    assert list(images.read(work / "x.npz", (8, 8, 3)))
+        datasets.load(TrainingConfig(dataset=str(work / "x.npz")))
+    assert list(image_files.read(work / "x.npz", (8, 8, 3)))
 
 
 def painted(form):
@@ -209,14 +210,14 @@ def painted(form):
     return file.getvalue()
 
 
-PICTURES = [painted(form) for form in images.FORMATS]
+PICTURES = [painted(form) for form in image_files.FORMATS]
 
 
-@fuzz(content=damaged(PICTURES), suffix=st.sampled_from(images.SUFFIXES))
+@fuzz(content=damaged(PICTURES), suffix=st.sampled_from(image_files.SUFFIXES))
 def test_image_files(work, content, suffix):
     (work / f"x{suffix}").write_bytes(content)
-    (entry,) = images.read(work / f"x{suffix}", (8, 8, 3))
-    assert isinstance(entry, images.Skipped) or entry.pixels.shape == (8, 8, 3)
+    (entry,) = image_files.read(work / f"x{suffix}", (8, 8, 3))
+    assert isinstance(entry, image_files.Skipped) or entry.pixels.shape == (8, 8, 3)
     (work / f"x{suffix}").unlink()
 
 
@@ -262,8 +263,8 @@ def write_spool(directory, log, delivered, run_id):
 def test_spools(work, log, delivered, run_id):
     shutil.rmtree(work / "spool", ignore_errors=True)
     write_spool(work / "spool" / "one", log, delivered, run_id)
-    look = spool_look.look(work / "spool" / "one")
-    assert spool_look.remains(work / "spool") in ([], [work / "spool" / "one"])
+    look = state.look(work / "spool" / "one")
+    assert state.remains(work / "spool") in ([], [work / "spool" / "one"])
     with only_our_errors():
         opened = Spool(work / "spool" / "one")
         # What a look tells is what is then there, and nothing of what was written is lost or made up.

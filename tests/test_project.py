@@ -11,40 +11,25 @@ import yaml
 from mlflow.projects import utils as project_utils
 from mlflow.utils.environment import _PythonEnv
 
-from cifar_mlflow.config import TrainingConfig
-from cifar_mlflow.words import as_option
+from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.text import as_option
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cifar_mlflow"
 WINGS = ("learning", "tracking", "tuning", "analysis")
 # What a part may import of the package, besides itself.
-BASE = {
-    "config",
-    "consistency",
-    "errors",
-    "garbage",
-    "records",
-    "space",
-    "state",
-    "sweep_config",
-    "words",
-    "yaml_files",
-}
+BASE = {"config", "directories", "errors", "garbage", "records", "text"}
 ALLOWED = {
     **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | set(WINGS),
     "cli": BASE | {"jobs"},
     "__main__": {"cli"},
-    "config": {"consistency", "errors", "words"},
-    "consistency": {"config", "words"},
-    "space": {"config", "errors", "words"},
-    "state": {"errors"},
-    "sweep_config": {"config", "errors", "space", "words", "yaml_files"},
+    "config": {"errors", "text"},
+    "directories": {"errors"},
     "errors": set(),
     "garbage": set(),
     "records": set(),
-    "words": set(),
-    "yaml_files": {"errors"},
+    "text": set(),
     "__init__": set(),
 }
 NOT_IN_WING = {"learning": {"mlflow", "optuna"}, "analysis": {"mlflow", "optuna", "torch"}, "tracking": {"torch"},

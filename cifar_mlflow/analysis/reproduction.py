@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cifar_mlflow.analysis import wording
+from cifar_mlflow.analysis.comparison import wording
 
 Series = Mapping[int, float]
 AT_THE_END = 0

@@ -13,7 +13,7 @@ from cifar_mlflow import __version__
 from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
 from cifar_mlflow.garbage import collect_rarely
-from cifar_mlflow.words import fault, redact, shown
+from cifar_mlflow.text import fault, redact, shown
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],

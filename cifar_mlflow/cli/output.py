@@ -23,7 +23,7 @@ def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
         ConfigurationError: the file cannot be written.
     """
     if path is None:
-        from cifar_mlflow.jobs.progress import result
+        from cifar_mlflow.jobs.training.progress import result
 
         yield result
         return

@@ -59,8 +59,8 @@ def promote(
     MODEL is a run id, models:/m-... or models:/NAME/VERSION. Without a champion the first model needs no comparison; a
     tie lets a new model in, unless --require better is given. Exit code 7: refused.
     """
-    from cifar_mlflow.jobs.examination import Bars
     from cifar_mlflow.jobs.promote import promote as job
+    from cifar_mlflow.jobs.promotion.gates import Bars
 
     bars = Bars(min_accuracy, min_class_recall, require, significance)
     verdict = job(

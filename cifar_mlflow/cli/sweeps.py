@@ -17,7 +17,7 @@ def sweep(spec: str) -> None:
 
     Each configuration is run with several seeds, under one parent run, which ends with the table and the report.
     """
-    from cifar_mlflow.sweep_config import load_spec
+    from cifar_mlflow.config.sweep import load_spec
 
     checked = load_spec(spec)
     from cifar_mlflow.jobs.compare import render

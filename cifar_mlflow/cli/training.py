@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from cifar_mlflow.config import TrainingConfig, resolve
+from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, TrackingError
-from cifar_mlflow.words import NAME_LIMIT, as_option, fault, shown
-from cifar_mlflow.yaml_files import read_yaml
+from cifar_mlflow.text import NAME_LIMIT, as_option, fault, shown
 
 
 def _config_options(command: Any) -> Any:

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from cifar_mlflow.analysis import comparison, formats, report
+from cifar_mlflow.analysis.comparison import formats, report, verdicts
+from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs.progress import warn
+from cifar_mlflow.jobs.training.progress import warn
 from cifar_mlflow.records import Predictions, RunRecord
-from cifar_mlflow.tracking import runs, selection
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import mark_job
-from cifar_mlflow.yaml_files import read_yaml
+from cifar_mlflow.tracking.reading import runs, selection
+from cifar_mlflow.tracking.writing.recorder import mark_job
 
 CURVE = {"final_val_accuracy": "val_accuracy", "best_val_accuracy": "val_accuracy"}
 # Single runs are paired image by image; beyond this many the pairs are too many to read.
@@ -33,7 +33,7 @@ def compare(
     with_test: bool = False,
     reported: str | Path | None = None,
     with_curves: bool = False,
-) -> comparison.Comparison:
+) -> verdicts.Comparison:
     """The comparison of the runs that `what` names (see `tracking.selection.select`).
 
     `difference` is the one worth finding, in the unit of `objective`. `reported` is a YAML file of published results.
@@ -55,7 +55,7 @@ def compare(
         )
     if not ours:
         raise ModelError("no training run is among them, so there is nothing to compare")
-    curves = (CURVE.get(objective, objective), comparison.REPLICATION_OBJECTIVE) if with_curves else ()
+    curves = (CURVE.get(objective, objective), verdicts.REPLICATION_OBJECTIVE) if with_curves else ()
     records = runs.to_records(store, ours, curves)
     # What was broken off and done again is no run that is missing.
     counted = {record.run_id for record in runs.without_superseded(records)}
@@ -63,15 +63,15 @@ def compare(
     options: dict[str, Any] = {
         "objective": objective, "difference": difference, "with_test": with_test, "reported": published,
     }  # fmt: skip
-    result = comparison.compare(records, **options)
+    result = verdicts.compare(records, **options)
     single = {row.runs[0].run_id for row in result.rows if len(row.runs) == 1}
     if 2 <= len(single) <= MOST_SINGLE_RUNS:
         paired = [_with_predictions(store, record) if record.run_id in single else record for record in records]
-        result = comparison.compare(paired, **options)
+        result = verdicts.compare(paired, **options)
     return result
 
 
-def render(result: comparison.Comparison, form: str, title: str) -> str:
+def render(result: verdicts.Comparison, form: str, title: str) -> str:
     """The comparison as text: table, csv, json, markdown or html (one self-contained page)."""
     if form == "html":
         return report.to_html(result, title)

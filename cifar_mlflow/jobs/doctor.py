@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cifar_mlflow.errors import CifarMlflowError, ModelError, TrackingError
-from cifar_mlflow.jobs import local_checks
-from cifar_mlflow.jobs.progress import bar
+from cifar_mlflow.jobs.health import machine
+from cifar_mlflow.jobs.training.progress import bar
 from cifar_mlflow.records import Finding
-from cifar_mlflow.tracking import history, inspection, integrity
+from cifar_mlflow.text import redact
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import mark_job
+from cifar_mlflow.tracking.reading import leftovers, models
 from cifar_mlflow.tracking.store import SQLITE, Store
-from cifar_mlflow.words import redact
+from cifar_mlflow.tracking.writing import digests
+from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
 @dataclass(frozen=True)
@@ -99,23 +100,23 @@ Check = tuple[str, str, Callable[[], Iterator[Finding]]]
 
 def _of_this_machine(store: Store | None) -> Iterator[Check]:
     """Spools come first: what they deliver belongs to runs and models that are looked at after."""
-    from cifar_mlflow.learning import cifar10
+    from cifar_mlflow.learning.data import cifar10
 
-    yield "spools", "nothing waits to be delivered", lambda: local_checks.spools(store)
-    yield "checkpoints", "none is left of a finished run", lambda: local_checks.checkpoints(store)
-    yield "leftovers", "no half-written file", lambda: local_checks.leftovers(store)
-    yield "room", "at least 1 GB where runs, checkpoints and data are written", lambda: local_checks.room(store)
-    yield "packages", "Python and all packages are of the versions asked for", lambda: local_checks.packages(store)
-    yield "functions", "those that were compiled can be used", lambda: local_checks.compiled_functions(store)
+    yield "spools", "nothing waits to be delivered", lambda: machine.spools(store)
+    yield "checkpoints", "none is left of a finished run", lambda: machine.checkpoints(store)
+    yield "leftovers", "no half-written file", lambda: machine.leftovers(store)
+    yield "room", "at least 1 GB where runs, checkpoints and data are written", lambda: machine.room(store)
+    yield "packages", "Python and all packages are of the versions asked for", lambda: machine.packages(store)
+    yield "functions", "those that were compiled can be used", lambda: machine.compiled_functions(store)
     yield "data", "nothing is wrong with CIFAR-10 here", cifar10.inspect
 
 
 def _of_the_store(store: Store) -> Iterator[Check]:
     if store.uri.startswith("http"):
-        yield "server", "its MLflow is of the version that is installed here", lambda: inspection.other_server(store)
-    yield "runs", "none is RUNNING without its process", lambda: inspection.left_running(store)
-    yield "models", "each was logged completely", lambda: inspection.incomplete_models(store)
-    yield "aliases", "each is where its record says", lambda: inspection.aliases(store)
+        yield "server", "its MLflow is of the version that is installed here", lambda: leftovers.other_server(store)
+    yield "runs", "none is RUNNING without its process", lambda: leftovers.left_running(store)
+    yield "models", "each was logged completely", lambda: leftovers.incomplete_models(store)
+    yield "aliases", "each is where its record says", lambda: leftovers.aliases(store)
     yield "files", "those of every model with an alias are as they were logged", lambda: _model_files(store)
 
 
@@ -150,18 +151,18 @@ def _missing_file() -> Path | None:
 
 def _model_files(store: Store) -> Iterator[Finding]:
     """Models that an alias names, and whose files are gone or are not those that were logged."""
-    from cifar_mlflow.jobs import examination
+    from cifar_mlflow.jobs.promotion import gates
 
-    for model in inspection.registered_models(store):
+    for model in leftovers.registered_models(store):
         for alias, version in sorted(model.aliases.items()):
             what = f"models:/{model.name}@{alias} (version {version})"
             try:
-                found = history.find_model(store, f"models:/{model.name}@{alias}")
-                if integrity.TAG not in found.tags:
+                found = models.find_model(store, f"models:/{model.name}@{alias}")
+                if digests.TAG not in found.tags:
                     continue
                 with tempfile.TemporaryDirectory() as directory:
-                    copy = examination.download(store, found, Path(directory))
-                    told = integrity.differences(copy, found.tags) or []
+                    copy = gates.download(store, found, Path(directory))
+                    told = digests.differences(copy, found.tags) or []
             except TrackingError:
                 raise
             except ModelError as error:

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_mlflow.analysis import classification, plots
+from cifar_mlflow.analysis import classification
+from cifar_mlflow.analysis.plots import png
 from cifar_mlflow.analysis.statistics import wilson_interval
-from cifar_mlflow.config import resolve
+from cifar_mlflow.config.training import resolve
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.jobs.progress import bar, warn
-from cifar_mlflow.tracking import history
+from cifar_mlflow.jobs.training.progress import bar, warn
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import Recorder, mark_job
+from cifar_mlflow.tracking.reading import models
+from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 
 if TYPE_CHECKING:
-    from cifar_mlflow.learning.data import Dataset
-    from cifar_mlflow.tracking.history import FoundModel
+    from cifar_mlflow.learning.data.datasets import Dataset
+    from cifar_mlflow.tracking.reading.models import FoundModel
     from cifar_mlflow.tracking.store import Store
 
 GALLERY_IMAGES = 24
@@ -72,7 +73,7 @@ def evaluate(
     """
     store = tracking_store.connect()
     mark_job(store)
-    found = history.find_model(store, model, weights)
+    found = models.find_model(store, model, weights)
     return evaluate_model(store, found, dataset=dataset, data_dir=data_dir, views=views)
 
 
@@ -80,13 +81,16 @@ def evaluate_model(
     store: Store, found: FoundModel, *, dataset: str | None = None, data_dir: str | None = None, views: int = 1
 ) -> EvaluateOutcome:
     """As `evaluate`, of a model that was found."""
-    predictor = history.load_model(found.uri, found.tags)
+    predictor = models.load_model(found.uri, found.tags)
 
-    from cifar_mlflow.learning import data, evaluation
+    from cifar_mlflow.learning import evaluation
+    from cifar_mlflow.learning.data import datasets
 
     where = {"data_dir": data_dir} if data_dir else {}
-    trained_on = data.load_recorded(resolve({**found.config.model_dump(), **where}), found.dataset_digest, found.run_id)
-    scored = trained_on if dataset is None else data.load(resolve({"dataset": dataset, **where}))
+    trained_on = datasets.load_recorded(
+        resolve({**found.config.model_dump(), **where}), found.dataset_digest, found.run_id
+    )
+    scored = trained_on if dataset is None else datasets.load(resolve({"dataset": dataset, **where}))
     _check_test_set(scored, trained_on)
     if views > 1 and found.config.augmentation == "none":
         warn(f"--views {views} shows mirrored images, and the model was trained without any (augmentation none)")
@@ -122,20 +126,20 @@ def evaluate_model(
     )
     run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
     _record(run, outcome, scored, prefix)
-    looked = int(history.tag(store, found.run_id, "test_evaluations") or 0) + 1
+    looked = int(models.tag(store, found.run_id, "test_evaluations") or 0) + 1
     run.set_tags({"test_evaluations": str(looked), f"{prefix}_digest": scored.test_digest})
     return outcome
 
 
 def _check_test_set(scored: Dataset, trained_on: Dataset) -> None:
-    from cifar_mlflow.learning import data
+    from cifar_mlflow.learning.data import datasets
 
     if (scored.classes, scored.image_shape) != (trained_on.classes, trained_on.image_shape):
         raise DataError(
             f"{scored.source} has images of {scored.image_shape} and classes {', '.join(scored.classes[:12])}; "
             f"the model takes {trained_on.image_shape} and {', '.join(trained_on.classes[:12])}"
         )
-    shared = data.overlap(scored.test, trained_on.train)
+    shared = datasets.overlap(scored.test, trained_on.train)
     if shared:
         raise DataError(
             f"{shared} of the {len(scored.test)} test images of {scored.source} were trained on; "
@@ -153,8 +157,8 @@ def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, prefix: st
     title = f"{run.run_name}: {scored.name} test, {score.accuracy:.2f}% of {score.images:,} images"
     run.log_files(
         {
-            f"{prefix}_confusion_matrix.png": plots.confusion_matrix(score.confusion, scored.classes, title),
-            f"{prefix}_mistakes.png": plots.gallery(
+            f"{prefix}_confusion_matrix.png": png.confusion_matrix(score.confusion, scored.classes, title),
+            f"{prefix}_mistakes.png": png.gallery(
                 scored.test.pixels.numpy()[worst],
                 list(names[labels[worst]]),
                 list(names[predicted[worst]]),

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from cifar_mlflow.tracking import registry
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.registry import Move
+from cifar_mlflow.tracking.registry import aliases as registry
+from cifar_mlflow.tracking.registry.aliases import Move
 
 
 @dataclass(frozen=True)

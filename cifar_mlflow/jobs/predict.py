@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.jobs.progress import bar
-from cifar_mlflow.learning import images as image_files
-from cifar_mlflow.learning.images import Picture, Skipped
-from cifar_mlflow.tracking import history
+from cifar_mlflow.jobs.training.progress import bar
+from cifar_mlflow.learning.data import image_files
+from cifar_mlflow.learning.data.image_files import Picture, Skipped
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import mark_job
+from cifar_mlflow.tracking.reading import models
+from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
     """The `top` most probable classes of each of `images`: files, directories and .npz files.
 
     An image that cannot be read is told as Skipped among the results. How images are made to fit the model stands in
-    `cifar_mlflow.learning.images`.
+    `cifar_mlflow.learning.data.image_files`.
 
     Raises:
         ConfigurationError: a path that does not exist, a directory without images, or a `top` beyond the classes.
@@ -60,16 +60,16 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
     files = image_files.find(images)
     store = tracking_store.connect()
     mark_job(store)
-    found = history.find_model(store, model, weights)
-    interface = history.model_interface(store, found.uri)
+    found = models.find_model(store, model, weights)
+    interface = models.model_interface(store, found.uri)
     if not 1 <= top <= len(interface.classes):
         raise ConfigurationError(f"--top: {top} is refused: the model has {len(interface.classes)} classes", "options")
-    predictor = history.load_model(found.uri, found.tags)
+    predictor = models.load_model(found.uri, found.tags)
     return Predictions(found.uri, interface.classes, top, _results(predictor, interface, files, top))
 
 
 def _results(
-    predictor: Callable[..., Any], interface: history.ModelInterface, files: list[Path], top: int
+    predictor: Callable[..., Any], interface: models.ModelInterface, files: list[Path], top: int
 ) -> Iterator[Prediction | Skipped]:
     from cifar_mlflow.learning.evaluation import BATCH
 

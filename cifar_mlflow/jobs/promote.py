@@ -13,17 +13,20 @@ from pathlib import Path
 from cifar_mlflow.analysis import gates as rules
 from cifar_mlflow.analysis.gates import Gate, Rivals
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs import examination, interruption
-from cifar_mlflow.jobs.examination import Bars
-from cifar_mlflow.jobs.progress import say
-from cifar_mlflow.tracking import history, provenance, registry, sweeps
+from cifar_mlflow.jobs.promotion import gates as examination
+from cifar_mlflow.jobs.promotion.gates import Bars
+from cifar_mlflow.jobs.training import signals
+from cifar_mlflow.jobs.training.progress import say
+from cifar_mlflow.text import NAME_LIMIT, REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.evaluations import Evaluation
-from cifar_mlflow.tracking.history import FoundModel
-from cifar_mlflow.tracking.lease import lease
-from cifar_mlflow.tracking.recorder import Recorder, mark_job
+from cifar_mlflow.tracking.reading import models, sweeps
+from cifar_mlflow.tracking.reading.evaluations import Evaluation
+from cifar_mlflow.tracking.reading.models import FoundModel
+from cifar_mlflow.tracking.registry import aliases
+from cifar_mlflow.tracking.registry.lease import lease
 from cifar_mlflow.tracking.store import Store
-from cifar_mlflow.words import NAME_LIMIT, REASON_LIMIT, fault, shown
+from cifar_mlflow.tracking.writing import provenance
+from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 
 PROMOTED, REFUSED, ALREADY, DRY_RUN = "promoted", "refused", "already there", "dry run"
 
@@ -85,7 +88,7 @@ def promote(
     best_of: str | None = None,
     weights: str = "last",
     name: str | None = None,
-    alias: str = registry.CHAMPION,
+    alias: str = aliases.CHAMPION,
     bars: Bars | None = None,
     force: str | None = None,
     dry_run: bool = False,
@@ -106,7 +109,7 @@ def promote(
     _check(model, best_of, name, alias, bars, force)
     store = tracking_store.connect()
     mark_job(store)
-    found = history.find_model(store, model or sweeps.winner(store, str(best_of)), weights)
+    found = models.find_model(store, model or sweeps.winner(store, str(best_of)), weights)
     name = name or Path(found.config.dataset).stem
     promotion = _Promotion(store, found, name, alias, bars, force, dry_run, data_dir)
     return promotion.run()
@@ -164,21 +167,21 @@ class _Promotion:
                 if self._conclude(verdict):
                     return verdict
                 # Another promotion came first: what counts is the champion of this moment.
-                champion = registry.holder(self.store, self.name, self.alias)
+                champion = aliases.holder(self.store, self.name, self.alias)
                 say(f"the {self.alias} has changed meanwhile: comparing with version {champion}")
 
     def _register(self) -> tuple[str | None, str | None]:
         """The version of the model, registered if it is not yet, and the version that holds the alias."""
         if self.dry_run:
-            if not registry.exists(self.store, self.name):
+            if not aliases.exists(self.store, self.name):
                 return None, None
-            version = registry.version_of(self.store, self.name, self.found.uri)
-            return version, registry.holder(self.store, self.name, self.alias)
-        registry.ensure(self.store, self.name)
-        with interruption.held_back(), lease(self.store, self.name, self._waiting):
-            version = registry.register(self.store, self.name, self.found.uri, self.found.run_id)
-            registry.repair(self.store, self.name, self.alias)
-            return version, registry.holder(self.store, self.name, self.alias)
+            version = aliases.version_of(self.store, self.name, self.found.uri)
+            return version, aliases.holder(self.store, self.name, self.alias)
+        aliases.ensure(self.store, self.name)
+        with signals.held_back(), lease(self.store, self.name, self._waiting):
+            version = aliases.register(self.store, self.name, self.found.uri, self.found.run_id)
+            aliases.repair(self.store, self.name, self.alias)
+            return version, aliases.holder(self.store, self.name, self.alias)
 
     def _judge(
         self,
@@ -239,15 +242,15 @@ class _Promotion:
     def _conclude(self, verdict: Verdict) -> bool:
         """Writes the verdict and moves the alias, unless the alias has moved since the comparison: then False."""
         version = str(verdict.version)
-        with interruption.held_back(), lease(self.store, self.name, self._waiting) as turn:
-            registry.repair(self.store, self.name, self.alias)
-            if registry.holder(self.store, self.name, self.alias) != verdict.champion:
+        with signals.held_back(), lease(self.store, self.name, self._waiting) as turn:
+            aliases.repair(self.store, self.name, self.alias)
+            if aliases.holder(self.store, self.name, self.alias) != verdict.champion:
                 return False
             if verdict.status != ALREADY:
                 self._record(verdict)
             if verdict.status == PROMOTED:
                 turn.check()
-                registry.move(
+                aliases.move(
                     self.store,
                     self.name,
                     self.alias,
@@ -267,26 +270,26 @@ class _Promotion:
         reasons = "; ".join(f"{gate.name}: {gate.observed}" for gate in verdict.gates if gate.passed is False)
         if verdict.status == REFUSED and self._was_promoted(str(verdict.version)):
             # What it was promoted by stays told; that it was refused since is added.
-            registry.tag_version(self.store, self.name, str(verdict.version), {"rejected": reasons})
+            aliases.tag_version(self.store, self.name, str(verdict.version), {"rejected": reasons})
             return
         tags = {"verdict": verdict.status}
         tags |= {"test_accuracy": f"{verdict.test_accuracy:.2f}"} if verdict.test_accuracy is not None else {}
         tags |= {"rejected": reasons} if verdict.status == REFUSED else {}
         tags |= {"forced": str(verdict.forced)} if verdict.forced else {}
         gone = () if verdict.status == REFUSED else ("rejected",)
-        registry.describe_version(
+        aliases.describe_version(
             self.store, self.name, str(verdict.version), _description(verdict, self.found, path), tags, gone
         )
 
     def _was_promoted(self, version: str) -> bool:
-        record = registry.moves(self.store, self.name)
+        record = aliases.moves(self.store, self.name)
         return any((move.action, move.version) == ("promote", version) for move in record)
 
     def _evaluation(self, found: FoundModel) -> Evaluation:
         return examination.evaluation_of(self.store, found, self.data_dir, say)
 
     def _champion_evaluation(self, version: str) -> Evaluation:
-        return self._evaluation(history.find_model(self.store, f"models:/{self.name}/{version}"))
+        return self._evaluation(models.find_model(self.store, f"models:/{self.name}/{version}"))
 
     @property
     def _waiting(self) -> Callable[[], None]:

@@ -10,20 +10,21 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.analysis import reproduction
-from cifar_mlflow.config import TrainingConfig, resolve
+from cifar_mlflow.config.training import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
-from cifar_mlflow.jobs import train_record
-from cifar_mlflow.jobs.progress import say, warn
 from cifar_mlflow.jobs.train import check_paths, train_watched
-from cifar_mlflow.tracking import originals, provenance
+from cifar_mlflow.jobs.training import record
+from cifar_mlflow.jobs.training.progress import say, warn
+from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.originals import Original
-from cifar_mlflow.tracking.outbox import SpooledRecorder
-from cifar_mlflow.tracking.recorder import Recorder
-from cifar_mlflow.words import as_option
+from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
+from cifar_mlflow.tracking.reading import recorded_training
+from cifar_mlflow.tracking.reading.recorded_training import Original
+from cifar_mlflow.tracking.writing import provenance
+from cifar_mlflow.tracking.writing.recorder import Recorder
 
 if TYPE_CHECKING:
-    from cifar_mlflow.learning.data import Dataset
+    from cifar_mlflow.learning.data.datasets import Dataset
 
 TOLERANCE = 0.001
 # What must come out again: images_per_second is the machine's affair, test_* and the like are other commands'.
@@ -115,23 +116,23 @@ def reproduce(
     """
     changes = changes or {}
     store = tracking_store.connect()
-    original = originals.find_original(store, what)
+    original = recorded_training.find_original(store, what)
     check_paths(data_dir=str(changes.get("data_dir", "auto")))
-    before = originals.curves(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
+    before = recorded_training.curves(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
     reached = len(before.get("lr", {}))
     if not reached:
         raise ModelError(f"the run {original.run_id} ({original.status}) has no epoch to compare with")
     if reached < original.config.epochs:
         say(f"the original, {original.status}, has {reached} of {original.config.epochs} epochs; those are compared")
-    from cifar_mlflow.learning import data
+    from cifar_mlflow.learning.data import datasets
 
     config = _as_used(original, changes)
-    dataset = data.load_recorded(config, original.tags["dataset_digest"], original.run_id)
+    dataset = datasets.load_recorded(config, original.tags["dataset_digest"], original.run_id)
     differences = _differences(original, config)
     for difference in differences:
         say(str(difference))
     run = _train_again(store, original, config, dataset)
-    again = originals.curves(store, run.run_id, tuple(before))
+    again = recorded_training.curves(store, run.run_id, tuple(before))
     comparison = reproduction.compare(before, again, tolerance)
     outcome = ReproduceOutcome(run.run_id, run.run_name, run.url, original.run_id, tuple(differences), comparison)
     run.log_files({"reproduction.json": json.dumps(outcome.document(), indent=2, allow_nan=False).encode()})
@@ -145,7 +146,7 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     Raises:
         ModelError: there is no such run, or it trained nothing.
     """
-    original = originals.find_original(tracking_store.connect(), what)
+    original = recorded_training.find_original(tracking_store.connect(), what)
     config = resolve({**original.config.model_dump(), **_used(original), **(changes or {})})
     words = ["cifar-mlflow", "train"]
     for name, value in config:
@@ -201,7 +202,7 @@ def _differences(original: Original, config: TrainingConfig) -> list[Difference]
     device = hardware.choose_device(config)
     here = {
         **provenance.tags(),
-        **train_record.hardware_tags(device, hardware.choose_precision(config, device)),
+        **record.hardware_tags(device, hardware.choose_precision(config, device)),
         **({} if config.threads == "auto" else {"threads_used": str(config.threads)}),
     }
     there, ours = _commit(original), provenance.commit_and_state()

@@ -6,16 +6,18 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from cifar_mlflow.config import TrainingConfig, resolve
+from cifar_mlflow.config.training import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs.checkpoints import Earlier, Keeper, position
-from cifar_mlflow.jobs.progress import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
-from cifar_mlflow.tracking import processes, provenance, resumption
+from cifar_mlflow.jobs.training.checkpoints import Earlier, Keeper, position
+from cifar_mlflow.jobs.training.progress import say, warn
+from cifar_mlflow.text import as_option
+from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import mark_job
-from cifar_mlflow.tracking.resumption import BrokenOff
-from cifar_mlflow.words import as_option
+from cifar_mlflow.tracking.reading import resumable
+from cifar_mlflow.tracking.reading.resumable import BrokenOff
+from cifar_mlflow.tracking.writing import provenance
+from cifar_mlflow.tracking.writing.recorder import mark_job
 
 # What may change the last bits of the numbers, by the tag that tells it.
 COMPARED_TAGS = {
@@ -48,16 +50,16 @@ def resume(
     keeper = Keeper()
     store = tracking_store.connect()
     mark_job(store)
-    count, refused = resumption.deliver_waiting(store, run_id)
+    count, refused = resumable.deliver_waiting(store, run_id)
     if count:
         say(f"{count} writes of the run had waited on disk; they are delivered")
     for reason in refused:
         warn(f"the store refuses for good: {reason}")
-    run = resumption.find(store, run_id)
+    run = resumable.find(store, run_id)
     with keeper:
         keeper.open(run.offline_id if keeper.has(run.offline_id) else run.run_id)
         # Another process may have ended the run before this one had it for itself.
-        run = resumption.find(store, run_id)
+        run = resumable.find(store, run_id)
         if run.status == "FINISHED":
             keeper.discard()  # they may have outlived a process that was killed at its very end
             if count and not refused:
@@ -65,17 +67,17 @@ def resume(
             raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
         _check_given(run, given or {}, experiment, run_name)
         saved = _last_checkpoint(keeper, run)
-        from cifar_mlflow.learning import data
+        from cifar_mlflow.learning.data import datasets
 
         check_paths(data_dir=run.config.data_dir, dataset=run.config.dataset)
-        dataset = data.load_recorded(run.config, run.tags["dataset_digest"], run.run_id)
+        dataset = datasets.load_recorded(run.config, run.tags["dataset_digest"], run.run_id)
         _check_device(run, saved)
         differences = _differences(run)
         for difference in differences:
             warn(f"{difference}; the numbers may come out otherwise than in one go")
         say(f"resuming the run {run_id} ({run.name}) " + (f"after {position(saved)}" if saved else "from epoch 1"))
         tags = {"kind": "single", **({"resume_differences": "; ".join(differences)} if differences else {})}
-        start = functools.partial(resumption.take_up, store, run, tags)
+        start = functools.partial(resumable.take_up, store, run, tags)
         earlier = Earlier(run.recorded, saved)
         return train_watched(store, run.config, dataset, start, keeper=keeper, earlier=earlier)
 
@@ -143,10 +145,11 @@ def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:
 
 def _differences(run: BrokenOff) -> list[str]:
     """What is another here than it was when the run was last at work."""
-    from cifar_mlflow.learning import hardware, kernels
+    from cifar_mlflow.learning import hardware
+    from cifar_mlflow.learning.compiled import bindings
 
     device = hardware.choose_device(run.config)
-    here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": kernels.describe(device)}
+    here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": bindings.describe(device)}
     return [
         f"{what}: the run had {run.tags[tag]}, here is {here[tag]}"
         for tag, what in COMPARED_TAGS.items()

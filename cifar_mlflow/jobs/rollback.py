@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cifar_mlflow.errors import ConfigurationError, PromotionRefused
-from cifar_mlflow.jobs import interruption
-from cifar_mlflow.jobs.progress import say
-from cifar_mlflow.tracking import registry
+from cifar_mlflow.jobs.training import signals
+from cifar_mlflow.jobs.training.progress import say
+from cifar_mlflow.text import REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.lease import lease
-from cifar_mlflow.tracking.recorder import mark_job
-from cifar_mlflow.words import REASON_LIMIT, fault, shown
+from cifar_mlflow.tracking.registry import aliases
+from cifar_mlflow.tracking.registry.lease import lease
+from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class RollbackOutcome:
     before: str | None
 
 
-def rollback(name: str, *, alias: str = registry.CHAMPION, reason: str = "") -> RollbackOutcome:
+def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> RollbackOutcome:
     """Moves the alias back to the version that held it before; as often as there is one.
 
     Raises:
@@ -37,16 +37,16 @@ def rollback(name: str, *, alias: str = registry.CHAMPION, reason: str = "") -> 
         raise ConfigurationError(f"--reason: {shown(reason)} is refused: {told}", "options")
     store = tracking_store.connect()
     mark_job(store)
-    registry.find(store, name)
+    aliases.find(store, name)
     with (
-        interruption.held_back(),
+        signals.held_back(),
         lease(store, name, lambda: say(f"waiting for another promotion of {name} to end")) as turn,
     ):
-        record = registry.repair(store, name, alias)
-        present, earlier = registry.holder(store, name, alias), registry.before(store, name, record)
+        record = aliases.repair(store, name, alias)
+        present, earlier = aliases.holder(store, name, alias), aliases.before(store, name, record)
         if earlier is None:
             now = f"version {present} is the first {alias}" if present else f"no version has ever been {alias}"
             raise PromotionRefused(f"there is nothing to roll {name} back to: {now}")
         turn.check()
-        registry.move(store, name, alias, "rollback", earlier, reason=reason)
+        aliases.move(store, name, alias, "rollback", earlier, reason=reason)
     return RollbackOutcome(name, alias, earlier, present)

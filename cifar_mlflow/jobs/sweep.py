@@ -10,24 +10,27 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cifar_mlflow.analysis.comparison import Comparison
-from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.analysis.comparison.verdicts import Comparison
+from cifar_mlflow.config.sweep import SweepConfig, changes, load_spec
+from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.directories import state_directory, writable
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError, TrainingError
-from cifar_mlflow.jobs import sweep_estimate, sweep_report, sync
-from cifar_mlflow.jobs.progress import say, warn
-from cifar_mlflow.jobs.sweep_plan import Outcome, Plan, PlannedRun
-from cifar_mlflow.jobs.sweep_progress import SweepProgress, describe
-from cifar_mlflow.jobs.sweep_report import Winner
-from cifar_mlflow.jobs.trial import EpochReport, TrialRun, forget_dataset, load_dataset, prepare, run_trial
+from cifar_mlflow.jobs import sync
+from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
+from cifar_mlflow.jobs.sweeping import report as sweep_report
+from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan, PlannedRun
+from cifar_mlflow.jobs.sweeping.progress import SweepProgress, describe
+from cifar_mlflow.jobs.sweeping.report import Winner
+from cifar_mlflow.jobs.sweeping.trial import EpochReport, TrialRun, forget_dataset, load_dataset, prepare, run_trial
+from cifar_mlflow.jobs.training.progress import say, warn
 from cifar_mlflow.records import RunRecord
-from cifar_mlflow.state import state_directory, writable
-from cifar_mlflow.sweep_config import SweepConfig, changes, load_spec
+from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking import sweeps, views
+from cifar_mlflow.tracking.reading import sweeps
 from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.writing import ui_views
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
-from cifar_mlflow.words import as_option
 
 PATIENCE = 60.0  # seconds for a tracking store that went away to come back, at the end of a sweep
 
@@ -158,9 +161,9 @@ class _Sweep:
         estimate = sweep_estimate.estimate(spec, len(plan.outcomes), pruned, more)
         forget_dataset()
         say(estimate.text)
-        from cifar_mlflow.learning import kernels
+        from cifar_mlflow.learning.compiled import bindings
 
-        for text in (*filter(None, [kernels.fault()]), *sweep_estimate.warnings(spec)):
+        for text in (*filter(None, [bindings.fault()]), *sweep_estimate.warnings(spec)):
             warn(text)
         if not estimate.left:
             return not more
@@ -241,10 +244,10 @@ class _Sweep:
     def _publish_views(self) -> str:
         """Saves the views of the sweep in MLflow's UI; returns what opens the leaderboard."""
         experiment_id, spec = self._parent.experiment_id, self._spec
-        saved = views.publish_views(
+        saved = ui_views.publish_views(
             self._store, experiment_id, list(spec.space), sweep=spec.name, trains_on_all=spec.is_replication
         )
-        link = views.view_url(self._store, experiment_id, next(iter(saved.values())))
+        link = ui_views.view_url(self._store, experiment_id, next(iter(saved.values())))
         return link if self._parent.url else f"mlflow ui, then {link}"
 
     def _publish(self, plan: Plan, study: TuningStudy, complete: bool) -> SweepOutcome:

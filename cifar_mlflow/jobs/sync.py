@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.jobs.progress import say
-from cifar_mlflow.state import spool_directory
-from cifar_mlflow.tracking import delivery, spool, spool_look
+from cifar_mlflow.jobs.training.progress import say
+from cifar_mlflow.text import redact
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.recorder import mark_job
-from cifar_mlflow.tracking.spool import Spool
+from cifar_mlflow.tracking.outbox import delivery, log, state
+from cifar_mlflow.tracking.outbox.log import Spool
 from cifar_mlflow.tracking.store import Store
-from cifar_mlflow.words import redact
+from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
 @dataclass
@@ -46,19 +46,19 @@ def sync() -> SyncOutcome:
 def deliver(store: Store, which: Callable[[dict[str, str]], bool]) -> SyncOutcome:
     """Delivers the spools of those runs whose first tags `which` accepts."""
     outcome = SyncOutcome()
-    for directory in spool.spools(spool_directory()):
-        if which(spool.first_record(directory).get("tags", {})):
+    for directory in log.spools(spool_directory()):
+        if which(log.first_record(directory).get("tags", {})):
             deliver_one(store, directory, outcome)
     return outcome
 
 
 def deliver_one(store: Store, directory: Path, outcome: SyncOutcome) -> None:
     """Delivers one spool, and adds what became of it to `outcome`."""
-    name = str(spool.first_record(directory).get("name", directory.name))
+    name = str(log.first_record(directory).get("name", directory.name))
     try:
         opened = Spool(directory)
     except TrackingError as error:
-        if not spool_look.is_busy(directory):
+        if not state.is_busy(directory):
             outcome.waiting[name] = str(error)
         else:
             outcome.busy.append(name)
@@ -80,7 +80,7 @@ def deliver_one(store: Store, directory: Path, outcome: SyncOutcome) -> None:
 
 def hint() -> None:
     """One line on standard error if earlier processes have left spools; only the directory is looked at."""
-    if count := len(spool_look.abandoned(spool_directory())):
+    if count := len(state.abandoned(spool_directory())):
         runs, wait = ("run", "waits") if count == 1 else ("runs", "wait")
         say(f"{count} {runs} of earlier processes {wait} to be delivered or closed: cifar-mlflow doctor")
 

@@ -10,21 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cifar_mlflow.config import TrainingConfig
-from cifar_mlflow.consistency import without_effect
+from cifar_mlflow.config.rules import without_effect
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.garbage import set_apart_what_is_loaded
-from cifar_mlflow.jobs import interruption, sync, train_record
-from cifar_mlflow.jobs.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
-from cifar_mlflow.jobs.progress import TrainingProgress, say, warn
+from cifar_mlflow.jobs import sync
+from cifar_mlflow.jobs.training import record, signals
+from cifar_mlflow.jobs.training.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
+from cifar_mlflow.jobs.training.progress import TrainingProgress, say, warn
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking import views
-from cifar_mlflow.tracking.outbox import PATIENCE, SpooledRecorder
+from cifar_mlflow.tracking.outbox.spooled_recorder import PATIENCE, SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
 from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.writing import ui_views
 
 if TYPE_CHECKING:
-    from cifar_mlflow.learning.data import Dataset
+    from cifar_mlflow.learning.data.datasets import Dataset
     from cifar_mlflow.learning.training import EpochResult
 
 PATIENCE_AFTER_FAILURE = 5.0  # seconds without progress for which an interrupted run waits for the store
@@ -80,13 +81,16 @@ def train(
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
 
     # torch is imported only now, so that a fault found above is told at once.
-    from cifar_mlflow.learning import data, hardware, kernels, networks
+    from cifar_mlflow.learning import hardware
+    from cifar_mlflow.learning.compiled import bindings
+    from cifar_mlflow.learning.data import datasets
+    from cifar_mlflow.learning.networks import build
 
-    if fault := kernels.fault():
+    if fault := bindings.fault():
         warn(fault)
     hardware.choose_device(config)
-    dataset = data.load(config)
-    networks.build(config, len(dataset.classes), dataset.image_shape)  # a fault is told before a run is made
+    dataset = datasets.load(config)
+    build.build(config, len(dataset.classes), dataset.image_shape)  # a fault is told before a run is made
     experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
     # The user's own network may have no such activation.
     network = config.network.partition(":")[2][:50] or config.activation
@@ -107,13 +111,13 @@ def train_watched(
     earlier: Earlier = NOTHING,
 ) -> TrainOutcome:
     """As `record_training`, with a bar on the terminal; gives the experiment of the run its views."""
-    held_out = train_record.held_out_name(config)
+    held_out = record.held_out_name(config)
     with TrainingProgress(config.epochs, len(dataset.train), held_out, earlier.images_done) as progress:
         outcome = record_training(config, dataset, start, progress, keeper=keeper, earlier=earlier)
     if store and not outcome.waiting:
         # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
         with suppress(TrackingError):
-            views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
+            ui_views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
     return outcome
 
 
@@ -136,35 +140,35 @@ def record_training(
     from cifar_mlflow.learning.training import Training
 
     set_apart_what_is_loaded()
-    history = train_record.History(train_record.held_out_name(config))
+    history = record.History(record.held_out_name(config))
     run = None
     try:
         # A signal that came while the run is being made would leave it RUNNING for ever.
-        with interruption.held_back():
+        with signals.held_back():
             run = start()
         listener.recording(run)
         keeper.open(run.run_id)
-        train_record.log_start(run, config, dataset, earlier.recorded)
+        record.log_start(run, config, dataset, earlier.recorded)
         session = Training(config, dataset, on_step=listener.step, on_check=keeper.save_if_due)
         earlier.restore(session, history)
         keeper.follow(session, dataset, history)
-        run.set_tags(train_record.hardware_tags(session.device, session.precision))
+        run.set_tags(record.hardware_tags(session.device, session.precision))
         for result in history.results:
-            train_record.log_epoch(run, config, result, earlier.recorded)
+            record.log_epoch(run, config, result, earlier.recorded)
         for result in session.epochs():
             history.results.append(result)
-            train_record.log_epoch(run, config, result, earlier.recorded)
+            record.log_epoch(run, config, result, earlier.recorded)
             if history.best[0] == result.epoch and not config.trains_on_all:
                 history.best_weights = session.weights()
             keeper.save()
             listener.epoch(result)
-        train_record.log_results(run, config, dataset, session, history, earlier.recorded, log_models)
+        record.log_results(run, config, dataset, session, history, earlier.recorded, log_models)
         run.finish("FINISHED")
     except BaseException as error:
         # The error is what the user must hear of, even if the store cannot be told any more.
         with suppress(Exception):
             if run is not None:
-                train_record.log_failure(run, config, dataset, history, error)
+                record.log_failure(run, config, dataset, history, error)
         if run is not None and (waiting := run.close(min(patience, PATIENCE_AFTER_FAILURE))):
             say(f"{waiting} writes wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them")
         keeper.give_up(error)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from cifar_mlflow.learning.augmentation import padded_by
-from cifar_mlflow.learning.data import Images
+from cifar_mlflow.learning.data.augmentation import padded_by
+from cifar_mlflow.learning.data.datasets import Images
 
 BATCH = 100  # on two cores as fast as more, which would only take more memory
 VIEWS = (1, 2, 6)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
-from cifar_mlflow.learning.networks import Preprocessing
+from cifar_mlflow.learning.networks.build import Preprocessing
 
 
 class Classifier(nn.Module):

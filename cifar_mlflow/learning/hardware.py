@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

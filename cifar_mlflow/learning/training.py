@@ -13,14 +13,15 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, Diverged, TrainingError
-from cifar_mlflow.learning import hardware, networks
-from cifar_mlflow.learning.augmentation import Augmentation
-from cifar_mlflow.learning.data import Dataset
+from cifar_mlflow.learning import hardware
+from cifar_mlflow.learning.data.augmentation import Augmentation
+from cifar_mlflow.learning.data.datasets import Dataset
 from cifar_mlflow.learning.evaluation import loss_and_accuracy
-from cifar_mlflow.learning.fast_network import WHITENED_IMAGES, FastNetwork
-from cifar_mlflow.learning.optimization import Schedule, build_optimizer
+from cifar_mlflow.learning.networks import build
+from cifar_mlflow.learning.networks.fast import WHITENED_IMAGES, FastNetwork
+from cifar_mlflow.learning.optimizers.build import Schedule, build_optimizer
 
 STEPS_BETWEEN_CHECKS = 100  # of loss and clock: often enough to stop early, seldom enough not to wait for a GPU
 
@@ -92,8 +93,8 @@ class Training:
         self._train = data.train.to(self.device)
         self._held_out = (data.test if config.trains_on_all else data.validation).to(self.device)
         statistics = data.channel_statistics() if config.normalize else ((0.0,), (1.0,))
-        self.preprocessing = networks.Preprocessing(*statistics).to(self.device)
-        network = networks.build(config, len(data.classes), data.image_shape)
+        self.preprocessing = build.Preprocessing(*statistics).to(self.device)
+        network = build.build(config, len(data.classes), data.image_shape)
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, FastNetwork):
             network.whiten(self.preprocessing(self._train.pixels[:WHITENED_IMAGES]))

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.garbage import without_collection
-from cifar_mlflow.tracking.patience import PatientClient
-from cifar_mlflow.words import redact as redact
+from cifar_mlflow.text import redact as redact
+from cifar_mlflow.tracking.retry import PatientClient
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from cifar_mlflow.errors import CifarMlflowError, Interrupted
-from cifar_mlflow.words import redact
+from cifar_mlflow.text import redact
 
 Tell = Callable[[Any], bool]
 Task = Callable[[Any, Tell], Any]

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_mlflow.space import Parameter, ordered
-from cifar_mlflow.sweep_config import OBJECTIVES, SweepConfig
-from cifar_mlflow.words import as_option
+from cifar_mlflow.config.search_space import Parameter, ordered
+from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
+from cifar_mlflow.text import as_option
 
 if TYPE_CHECKING:
     import optuna

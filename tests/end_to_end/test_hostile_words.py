@@ -17,7 +17,7 @@ import pytest
 import yaml
 from support import TINY_TRAINING, move_store
 
-from cifar_mlflow.learning import cifar10
+from cifar_mlflow.learning.data import cifar10
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "cifar_mlflow"

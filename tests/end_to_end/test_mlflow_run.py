@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from cifar_mlflow.config import TrainingConfig
+from cifar_mlflow.config.training import TrainingConfig
 
 ROOT = Path(__file__).parent.parent.parent
 EPOCH_METRICS = {"val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second"}

@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from servers import BIN, free_port, running
 
-from cifar_mlflow.config import resolve
+from cifar_mlflow.config.training import resolve
 from cifar_mlflow.jobs.train import train
 
 LOAD_AND_PREDICT = """
@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
     finally:
         os.chdir(before[0])
         os.environ.pop("MLFLOW_TRACKING_URI", None)
-    from cifar_mlflow.learning.data import load
+    from cifar_mlflow.learning.data.datasets import load
 
     images = load(resolve({"dataset": "digits"})).validation.pixels[:4].numpy()
     return directory, last, images, predictions["probabilities"][:4]

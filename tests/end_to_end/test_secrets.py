@@ -95,18 +95,18 @@ LONG = [pytest.param(mode, marks=pytest.mark.long) for mode in ("refuse", "500",
 @pytest.mark.parametrize("mode", ["401", *LONG])
 def test_nothing_of_it_is_left_by_a_server_that_fails_in_the_middle(told, server, monkeypatch, work, tiny, mode):
     from cifar_mlflow.jobs import train
-    from cifar_mlflow.tracking import outbox
+    from cifar_mlflow.tracking.outbox import spooled_recorder
 
     monkeypatch.setattr(train, "PATIENCE", 1.0)
     with proxy_before(server[0]) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", with_secret(proxy.address))
-        real = outbox.SpooledRecorder.log_metrics
+        real = spooled_recorder.SpooledRecorder.log_metrics
 
         def switched(self, *arguments, **options):
             proxy.switch(mode)
             real(self, *arguments, **options)
 
-        monkeypatch.setattr(outbox.SpooledRecorder, "log_metrics", switched)
+        monkeypatch.setattr(spooled_recorder.SpooledRecorder, "log_metrics", switched)
         assert told("train", "--dataset", tiny, *TINY_TRAINING).code == 4
         assert (work / "state" / "spool").exists()
         assert told("sync").code == 4

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from cifar_mlflow.config import TrainingConfig, resolve
+from cifar_mlflow.config.sweep import load_spec
+from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.jobs.compare import read_reported
-from cifar_mlflow.sweep_config import load_spec
-from cifar_mlflow.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "experiments").rglob("*.yaml"))

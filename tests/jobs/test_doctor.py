@@ -15,9 +15,12 @@ import mlflow
 import pytest
 from support import TINY_TRAINING, move_store
 
-from cifar_mlflow.learning import kernels
-from cifar_mlflow.tracking import inspection, lease, processes, registry, spool
+from cifar_mlflow.learning.compiled import bindings
+from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking.outbox import log as spool
+from cifar_mlflow.tracking.reading import leftovers
+from cifar_mlflow.tracking.registry import aliases, lease
 
 NOT_IN_ORDER = 9
 NO_PROCESS = 2**22 + 1  # more than Linux has
@@ -100,14 +103,14 @@ def wrecks(work, finished, make_run, client, tiny):
         .model_id
     )
     store = tracking_store.connect()
-    registry.ensure(store, "tiny")
+    aliases.ensure(store, "tiny")
     (last, best) = [f"models:/{output.model_id}" for output in finished.outputs.model_outputs]
     for uri in (last, best):
-        version = registry.register(store, "tiny", uri, finished.info.run_id)
-        registry.move(store, "tiny", "champion", "promote", version)
-    move = json.loads(client().get_registered_model("tiny").tags[f"{registry.PREFIX}000002"])
+        version = aliases.register(store, "tiny", uri, finished.info.run_id)
+        aliases.move(store, "tiny", "champion", "promote", version)
+    move = json.loads(client().get_registered_model("tiny").tags[f"{aliases.PREFIX}000002"])
     begun = {**move, "number": 3, "version": "1", "before": "2", "state": "intended"}
-    client().set_registered_model_tag("tiny", f"{registry.PREFIX}000003", json.dumps(begun))
+    client().set_registered_model_tag("tiny", f"{aliases.PREFIX}000003", json.dumps(begun))
     ticket = {"number": 1, "expires": time.time() + 60, **dead("job")}
     client().set_registered_model_tag("tiny", f"{lease.PREFIX}forged", json.dumps(ticket))
 
@@ -244,9 +247,9 @@ def test_an_older_store_is_told_with_the_command(doctor, work):
 
 def test_changed_and_missing_files_of_an_aliased_model(finished, doctor, client, work):
     store = tracking_store.connect()
-    registry.ensure(store, "tiny")
+    aliases.ensure(store, "tiny")
     uri = f"models:/{finished.outputs.model_outputs[0].model_id}"
-    registry.move(store, "tiny", "champion", "promote", registry.register(store, "tiny", uri, finished.info.run_id))
+    aliases.move(store, "tiny", "champion", "promote", aliases.register(store, "tiny", uri, finished.info.run_id))
     assert doctor()[0] == 0
     place = Path(client().get_logged_model(uri.removeprefix("models:/")).artifact_location)
     (place / "conda.yaml").write_text("something else")
@@ -259,10 +262,10 @@ def test_changed_and_missing_files_of_an_aliased_model(finished, doctor, client,
 
 def test_an_alias_that_somebody_moved(finished, doctor, client):
     store = tracking_store.connect()
-    registry.ensure(store, "tiny")
+    aliases.ensure(store, "tiny")
     for output in finished.outputs.model_outputs:
-        version = registry.register(store, "tiny", f"models:/{output.model_id}", finished.info.run_id)
-        registry.move(store, "tiny", "champion", "promote", version)
+        version = aliases.register(store, "tiny", f"models:/{output.model_id}", finished.info.run_id)
+        aliases.move(store, "tiny", "champion", "promote", version)
     client().set_registered_model_alias("tiny", "champion", "1")
     code, findings = doctor()
     assert code == NOT_IN_ORDER
@@ -296,23 +299,23 @@ def test_data_that_are_not_the_official_ones(doctor, work, monkeypatch):
 
 
 def test_packages_of_another_version(doctor, monkeypatch):
-    from cifar_mlflow.jobs import local_checks
+    from cifar_mlflow.jobs.health import machine
 
-    real = local_checks.metadata.version
-    monkeypatch.setattr(local_checks.metadata, "version", lambda name: "1.26.4" if name == "numpy" else real(name))
+    real = machine.metadata.version
+    monkeypatch.setattr(machine.metadata, "version", lambda name: "1.26.4" if name == "numpy" else real(name))
     code, findings = doctor()
     assert (code, told(findings, "numpy 1.26.4 is installed")["remedy"]) == (NOT_IN_ORDER, "pip install 'numpy<3,>=2'")
 
 
 def test_compiled_functions_that_cannot_be_used(doctor, monkeypatch):
-    monkeypatch.setattr(kernels, "fault", lambda: "the library is damaged")
+    monkeypatch.setattr(bindings, "fault", lambda: "the library is damaged")
     code, findings = doctor()
     assert (code, told(findings, "the library is damaged")["severity"]) == (NOT_IN_ORDER, "warning")
 
 
 def test_an_installation_without_a_compiler_is_in_order(doctor, monkeypatch):
-    monkeypatch.setattr(kernels, "fault", lambda: None)
-    monkeypatch.setattr(kernels, "library_path", lambda: None)
+    monkeypatch.setattr(bindings, "fault", lambda: None)
+    monkeypatch.setattr(bindings, "library_path", lambda: None)
     code, findings = doctor()
     assert (code, told(findings, "installed without a C compiler")["severity"]) == (0, "note")
 
@@ -337,25 +340,25 @@ def test_a_server_of_another_version(version, told_of):
     with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         store = tracking_store.Store(None, f"http://127.0.0.1:{server.server_port}", None)
-        findings = list(inspection.other_server(store))
+        findings = list(leftovers.other_server(store))
     assert [finding.severity for finding in findings] == ["note"] * told_of
     assert not told_of or f"runs MLflow 2.9.1, and here is {mlflow.__version__}" in findings[0].text
 
 
 def test_little_room(doctor, monkeypatch, work):
-    from cifar_mlflow.jobs import local_checks
+    from cifar_mlflow.jobs.health import machine
 
     (work / "mlruns").mkdir()
     (work / "mlruns" / "large").write_bytes(bytes(3_000_000))
     usage = shutil.disk_usage(work)
-    monkeypatch.setattr(local_checks.shutil, "disk_usage", lambda path: usage._replace(free=10**8))
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage._replace(free=10**8))
     code, findings = doctor()
     assert code == NOT_IN_ORDER
     assert f"{work}/mlruns (3.0 MB)" in told(findings, "has 100.0 MB of room left")["text"]
 
 
 def test_a_record_that_nobody_understands_stops_no_other_check(finished, doctor, client):
-    client().create_registered_model("strange", tags={f"{registry.PREFIX}000001": "no JSON"})
+    client().create_registered_model("strange", tags={f"{aliases.PREFIX}000001": "no JSON"})
     code, findings = doctor()
     assert code == NOT_IN_ORDER
     assert told(about(findings, "aliases"), "cannot be understood")

@@ -25,11 +25,11 @@ BLOCKED = 0.25  # seconds: 1% of an epoch of CIFAR-10 on two cores
 def slow_and_measured():
     """In the training's process: an epoch takes a moment, and what each write has cost is noted."""
     from cifar_mlflow.jobs import train
-    from cifar_mlflow.tracking import courier, outbox
+    from cifar_mlflow.tracking.outbox import spooled_recorder, worker
 
-    courier.TIMEOUT = 1
-    train.PATIENCE = outbox.PATIENCE = 2.0
-    log_metrics = outbox.SpooledRecorder.log_metrics
+    worker.TIMEOUT = 1
+    train.PATIENCE = spooled_recorder.PATIENCE = 2.0
+    log_metrics = spooled_recorder.SpooledRecorder.log_metrics
     costs = []
 
     def measured(self, *arguments, **options):
@@ -39,7 +39,7 @@ def slow_and_measured():
         Path("costs.json").write_text(json.dumps(costs))
         time.sleep(0.1)
 
-    outbox.SpooledRecorder.log_metrics = measured
+    spooled_recorder.SpooledRecorder.log_metrics = measured
 
 
 @pytest.fixture(scope="module")

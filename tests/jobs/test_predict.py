@@ -68,7 +68,7 @@ def test_a_dataset_file_answers_for_its_test_images(predicted, recorded, tiny):
 
 
 def test_cifar10_images_get_the_recorded_answers(cifar, client, runs, work, cifar10_directory):
-    from cifar_mlflow.learning import cifar10
+    from cifar_mlflow.learning.data import cifar10
 
     x_train, y_train, x_test, y_test, classes, _ = cifar10.read(str(cifar10_directory))
     x_test, y_test = x_test[:700], y_test[:700]

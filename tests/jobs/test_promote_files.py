@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_mlflow.tracking import integrity
+from cifar_mlflow.tracking.writing import digests as integrity
 
 pytestmark = pytest.mark.usefixtures("smoke_here")
 

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from servers import mlflow_server, postgresql
 from support import TINY_TRAINING, move_store
 
-from cifar_mlflow.tracking import lease, registry
+from cifar_mlflow.tracking.registry import aliases, lease
 
 HIGHEST = 60  # more writes than any of these commands make
 
@@ -26,7 +26,7 @@ def alias(client, name="champion"):
 def moves(client):
     """Action and version of every move of an alias, each of which must be done."""
     tags = client.get_registered_model("tiny").tags
-    record = [json.loads(value) for key, value in sorted(tags.items()) if key.startswith(registry.PREFIX)]
+    record = [json.loads(value) for key, value in sorted(tags.items()) if key.startswith(aliases.PREFIX)]
     assert {move["state"] for move in record} <= {"done"}
     return [(move["action"], move["version"]) for move in record]
 

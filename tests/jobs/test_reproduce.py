@@ -150,7 +150,7 @@ def test_code_versions_and_hardware_that_differ_are_said(cifar, client, run_id):
 
 
 def test_code_that_nobody_can_know_may_differ(cifar, client, run_id, monkeypatch):
-    from cifar_mlflow.tracking import provenance
+    from cifar_mlflow.tracking.writing import provenance
 
     monkeypatch.setattr(provenance, "commit_and_state", lambda: ("0123456789abcdef", True))
     client().set_tag(run_id, "git_commit", "0123456789abcdef")
@@ -204,7 +204,7 @@ def test_a_registered_model_stands_for_its_run(cifar, client, trained, run_id, a
 
 
 def test_a_run_that_was_cut_off_is_compared_as_far_as_it_went(cifar, runs, client, tiny_training, monkeypatch):
-    from cifar_mlflow.jobs.progress import TrainingProgress
+    from cifar_mlflow.jobs.training.progress import TrainingProgress
 
     def stop_after_the_second(self, result):
         if result.epoch == 2:

@@ -13,7 +13,7 @@ from mlflow.projects import utils as project_utils
 from support import DIVERGING, TINY_TRAINING, move_store, run_here, standing_in, tiny_arrays
 
 from cifar_mlflow.errors import Interrupted
-from cifar_mlflow.jobs.progress import TrainingProgress
+from cifar_mlflow.jobs.training.progress import TrainingProgress
 
 ROOT = Path(__file__).parents[2]
 
@@ -197,7 +197,7 @@ class TestWhatIsRefused:
         other = cifar("train", "--dataset", "mine.npz", *TINY_TRAINING, "--epochs", 2, "--batch-norm", "false")
         assert other.code == 0
         client().set_terminated(run_id, "KILLED")
-        from cifar_mlflow.learning.checkpoint import Checkpoints
+        from cifar_mlflow.learning.checkpoint_files import Checkpoints
 
         files = Checkpoints(directory)
         saved, _ = files.read()
@@ -206,7 +206,7 @@ class TestWhatIsRefused:
         assert "dataset digest: it has other, the run " in outcome.stderr
 
     def test_checkpoints_of_another_run(self, refused, directory):
-        from cifar_mlflow.learning.checkpoint import Checkpoints
+        from cifar_mlflow.learning.checkpoint_files import Checkpoints
 
         files = Checkpoints(directory)
         saved, _ = files.read()
@@ -214,7 +214,7 @@ class TestWhatIsRefused:
         refused(6, f"{directory} holds checkpoints of another run, {'0' * 32}")
 
     def test_another_device(self, refused, directory):
-        from cifar_mlflow.learning.checkpoint import Checkpoints
+        from cifar_mlflow.learning.checkpoint_files import Checkpoints
 
         files = Checkpoints(directory)
         saved, _ = files.read()

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from support import TINY_TRAINING
 
-from cifar_mlflow.tracking import history
+from cifar_mlflow.tracking.reading import models as history
 
 # Random in all ways, so that a state that was lost would be seen.
 OPTIONS = (*TINY_TRAINING, "--epochs", 4, "--augmentation", "flip_crop", "--dropout", 0.2, "--scheduler", "one_cycle")

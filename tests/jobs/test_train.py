@@ -11,8 +11,8 @@ import pytest
 import yaml
 from support import DIVERGING
 
-from cifar_mlflow.config import TrainingConfig, resolve
-from cifar_mlflow.tracking import integrity
+from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.tracking.writing import digests
 
 EPOCH_METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
 
@@ -150,7 +150,7 @@ def test_a_last_epoch_that_was_the_best_gives_two_models_alike_but_in_name(cifar
         saved = mlflow.models.Model.load(directory)
         assert saved.model_id == model.model_id
         assert (saved.metadata["name"], saved.metadata["weights"]) == (model.name, weights)
-        assert not integrity.differences(Path(directory), model.tags)
+        assert not digests.differences(Path(directory), model.tags)
         loaded = mlflow.pyfunc.load_model(directory)
         answers[weights] = loaded.predict(loaded.input_example)
     assert np.array_equal(answers["last"], answers["best"])
@@ -283,7 +283,7 @@ class TestUnderMlflowRun:
 
 
 def test_a_signal_while_the_run_is_being_made_leaves_none_running(cifar, tiny_training, monkeypatch, runs):
-    from cifar_mlflow.tracking.recorder import Recorder
+    from cifar_mlflow.tracking.writing.recorder import Recorder
 
     start = Recorder.start
 

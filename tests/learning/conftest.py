@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cifar_mlflow.learning import kernels
+from cifar_mlflow.learning.compiled import bindings
 
 CAPABILITIES = {"generic": "DEFAULT", "avx2": "AVX2", "avx512": "AVX512"}
 
@@ -28,15 +28,15 @@ def save(work):
 def level(request, monkeypatch):
     """The compiled functions for each kind of processor up to this one, and torch's."""
     if request.param == "torch":
-        monkeypatch.setattr(kernels, "available", lambda: None)
+        monkeypatch.setattr(bindings, "available", lambda: None)
         return request.param
-    if kernels.available() is None:
+    if bindings.available() is None:
         pytest.skip("the package was installed without a C compiler")
-    here = kernels.available().level
+    here = bindings.available().level
     if list(CAPABILITIES).index(request.param) > list(CAPABILITIES).index(here):
         pytest.skip(f"this processor has no {request.param}")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: CAPABILITIES[request.param])
-    library = kernels.Kernels(kernels.library_path())
+    library = bindings.Kernels(bindings.library_path())
     assert library.level == request.param
-    monkeypatch.setattr(kernels, "available", lambda: library)
+    monkeypatch.setattr(bindings, "available", lambda: library)
     return request.param

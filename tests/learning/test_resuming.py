@@ -6,9 +6,10 @@ import io
 import pytest
 import torch
 
-from cifar_mlflow.config import resolve
+from cifar_mlflow.config.training import resolve
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.learning import data, training
+from cifar_mlflow.learning import training
+from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.training import Training
 
 EPOCHS = 3
@@ -22,7 +23,7 @@ def prepare(tiny, monkeypatch):
     def make(on_check=None, **values):
         settings = {"dataset": str(tiny), "epochs": EPOCHS, "batch_size": 8, "precision": "float32", **values}
         config = resolve(settings)
-        return Training(config, data.load(config), on_check=on_check)
+        return Training(config, datasets.load(config), on_check=on_check)
 
     return make
 

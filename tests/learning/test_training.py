@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_mlflow.config import resolve
+from cifar_mlflow.config.training import resolve
 from cifar_mlflow.errors import ConfigurationError, TrainingError
-from cifar_mlflow.learning import data, evaluation, export, hardware
+from cifar_mlflow.learning import evaluation, export, hardware
+from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.training import Training, _batch_bounds
 
 
@@ -23,7 +24,7 @@ def prepare(tiny):
     def make(on_step=None, dataset=None, **values):
         settings = {"dataset": str(tiny), "epochs": 2, "batch_size": 8, "precision": "float32", **values}
         config = resolve(settings)
-        return Training(config, dataset or data.load(config), on_step=on_step)
+        return Training(config, dataset or datasets.load(config), on_step=on_step)
 
     return make
 
@@ -243,7 +244,7 @@ def test_weights_are_a_copy(prepare):
 
 def test_predict_joins_its_batches_and_tells_of_them(monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", 4)
-    images = data.Images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.zeros(10, dtype=torch.int64))
+    images = datasets.Images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.zeros(10, dtype=torch.int64))
     told = []
     answers = evaluation.predict(lambda pixels: pixels.flatten(1), images, told.append)
     assert answers.flatten().tolist() == list(np.arange(10))

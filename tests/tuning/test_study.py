@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar_mlflow.sweep_config import parse_spec
+from cifar_mlflow.config.sweep import parse_spec
 from cifar_mlflow.tuning.study import TuningStudy
 
 RANGES = {

@@ -1,0 +1,1 @@
+"""Which configurations the evidence tells apart, and how that is shown."""

@@ -1,0 +1,276 @@
+"""Runs grouped into configurations, and which of these the evidence tells apart.
+
+A configuration is every parameter but the seed and those that say only where a run took place. Its runs differ by seed
+alone, and their spread is what any difference between configurations is judged by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from cifar_mlflow.analysis import statistics
+from cifar_mlflow.analysis.comparison.configurations import (
+    Reported,
+    configuration_of,
+    group_by_configuration,
+    hashable,
+    matches,
+    parse_reported,
+    sorting_key,
+)
+from cifar_mlflow.analysis.comparison.single_models import ModelTest, compare_models
+from cifar_mlflow.analysis.statistics import MeanInterval
+from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.records import RunRecord
+
+REPLICATION_OBJECTIVE = "epoch_test_accuracy"
+PRUNED = "pruned"
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What may be said of a configuration; difference and p (after Holm's correction) are those with the best."""
+
+    kind: Literal["best", "not distinguishable", "worse", "one run", "nothing to compare with", "none"]
+    difference: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration: its runs (one a seed) and their objective."""
+
+    parameters: dict[str, object]
+    runs: tuple[RunRecord, ...]
+    values: tuple[float, ...]
+    """Objective of each run, in the order of runs."""
+    repeats: dict[int, tuple[RunRecord, ...]]
+    """Seed to the further runs with that seed, which are no new evidence and are not counted."""
+    summary: MeanInterval
+    minutes: float | None
+    verdict: Verdict
+    test: MeanInterval | None
+    """Test accuracy, if asked for and known."""
+    reported: tuple[float, ...] = ()
+    """Published accuracies of the same parameters."""
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Runs that are not compared, and why."""
+
+    reason: str
+    runs: tuple[RunRecord, ...]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Variation between seeds, and the seeds a configuration that it takes to find the wanted difference."""
+
+    sd: float
+    degrees: int
+    seeds_for_one_pair: int
+    pairs: int
+    """Pairs of repeated configurations in this comparison."""
+    seeds_for_all_pairs: int
+    """Seeds with which the difference is found after correction for that many pairs."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table, best configuration first (a replication: in the order of its parameters), and what goes with it."""
+
+    objective: str
+    difference: float
+    replication: bool
+    columns: tuple[str, ...]
+    """Parameters that differ between the rows, or from what was pruned."""
+    common: dict[str, object]
+    """Parameters that all rows share."""
+    rows: tuple[Row, ...]
+    apart: tuple[Apart, ...]
+    model_tests: tuple[ModelTest, ...]
+    spread: Spread | None
+    test_evaluations: int | None
+    """How often the runs given have consulted the test set; None unless test results are shown."""
+    unmatched: tuple[Reported, ...]
+    """Published results of which no run here has the parameters."""
+
+
+def compare(
+    runs: Sequence[RunRecord],
+    *,
+    objective: str = "final_val_accuracy",
+    difference: float = 0.5,
+    with_test: bool = False,
+    reported: Iterable[Mapping[str, object]] = (),
+) -> Comparison:
+    """Group runs into configurations and judge each against the best.
+
+    objective is a validation metric; larger is better unless its name says loss or error. difference, in its unit, is
+    the one worth finding. Each entry of reported maps parameters to values, and accuracy to the published values.
+    If no run has a validation split, the runs are a replication: epoch_test_accuracy is shown and nothing is judged.
+
+    Raises ConfigurationError if there are no runs, the objective is measured on the test set or no finished run has it,
+    difference is not positive, or an entry of reported has no accuracy.
+    """
+    if not runs:
+        raise ConfigurationError("no runs to compare", "comparison")
+    if not 0 < difference < math.inf:
+        raise ConfigurationError(f"difference must be a positive number, got {difference}", "comparison")
+    if objective.startswith(("test_", "epoch_test_")):
+        raise ConfigurationError(
+            f"{objective} is measured on the test set: choose by a validation metric", "comparison"
+        )
+    published = [parse_reported(entry) for entry in reported]
+
+    trained = [run for run in runs if run.kind != "sweep"]
+    replication = bool(trained) and all(_is_replication(run) for run in trained)
+    if replication:
+        objective = REPLICATION_OBJECTIVE
+    compared, apart = _set_apart(runs, objective, replication)
+    rows = [_row(group, objective, with_test, published) for group in group_by_configuration(compared)]
+    if replication:
+        rows.sort(key=lambda row: sorting_key(row.parameters))
+    else:
+        sign = 1 if lower_is_better(objective) else -1
+        rows.sort(key=lambda row: (sign * row.summary.mean, sorting_key(row.parameters)))
+        rows = _judge(rows, sign)
+
+    pruned = [run for group in apart if group.reason == PRUNED for run in group.runs]
+    columns, common = _columns([row.parameters for row in rows], [configuration_of(run) for run in pruned])
+    return Comparison(
+        objective=objective,
+        difference=difference,
+        replication=replication,
+        columns=columns,
+        common=common,
+        rows=tuple(rows),
+        apart=tuple(apart),
+        model_tests=() if replication else compare_models([row.runs[0] for row in rows if len(row.runs) == 1]),
+        spread=_spread(rows, difference),
+        test_evaluations=sum(_test_evaluations(run) for run in runs) if with_test or replication else None,
+        unmatched=tuple(entry for entry in published if not any(matches(entry, row.parameters) for row in rows)),
+    )
+
+
+def lower_is_better(objective: str) -> bool:
+    return "loss" in objective or "error" in objective
+
+
+def _is_replication(run: RunRecord) -> bool:
+    return run.parameters.get("validation_size") == 0
+
+
+def _set_apart(runs: Sequence[RunRecord], objective: str, replication: bool) -> tuple[list[RunRecord], list[Apart]]:
+    compared: list[RunRecord] = []
+    apart: defaultdict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        if run.kind == "sweep":
+            apart["parent of a sweep"].append(run)
+        elif run.tags.get("pruned") == "true":
+            apart[PRUNED].append(run)
+        elif run.status != "FINISHED":
+            apart[run.status].append(run)
+        elif _is_replication(run) and not replication:
+            apart["no validation split"].append(run)
+        elif not math.isfinite(run.metrics.get(objective, math.nan)):
+            apart[f"no {objective}"].append(run)
+        else:
+            compared.append(run)
+    if not compared and f"no {objective}" in apart:
+        names = sorted({name for run in apart[f"no {objective}"] for name in run.metrics})
+        raise ConfigurationError(
+            f"no finished run has the metric {objective}; they have: {', '.join(names) or 'none'}", "comparison"
+        )
+    return compared, [Apart(reason, tuple(group)) for reason, group in sorted(apart.items())]
+
+
+def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list[Reported]) -> Row:
+    by_seed: defaultdict[int, list[RunRecord]] = defaultdict(list)
+    # The first run with a seed counts: a rule that cannot pick the better of two.
+    for run in sorted(runs, key=lambda run: (run.start_time.timestamp() if run.start_time else math.inf, run.run_id)):
+        by_seed[run.seed].append(run)
+    counted = tuple(by_seed[seed][0] for seed in sorted(by_seed))
+    values = tuple(run.metrics[objective] for run in counted)
+    minutes = [run.minutes for run in counted if run.minutes is not None]
+    test = [
+        run.metrics["test_accuracy"] for run in counted if math.isfinite(run.metrics.get("test_accuracy", math.nan))
+    ]
+    parameters = configuration_of(counted[0])
+    return Row(
+        parameters=parameters,
+        runs=counted,
+        values=values,
+        repeats={seed: tuple(same[1:]) for seed, same in sorted(by_seed.items()) if len(same) > 1},
+        summary=statistics.mean_interval(values, bounds=statistics.bounds_of(objective)),
+        minutes=sum(minutes) / len(minutes) if minutes else None,
+        verdict=Verdict("none"),
+        test=statistics.mean_interval(test, bounds=statistics.PER_CENT) if with_test and test else None,
+        reported=tuple(value for entry in published if matches(entry, parameters) for value in entry.accuracy),
+    )
+
+
+def _judge(rows: list[Row], sign: int) -> list[Row]:
+    """Verdicts for rows sorted best first; only repeated configurations can be best, for one run may be luck."""
+    p_values = statistics.pairwise_welch([row.values for row in rows]) if rows else np.empty((0, 0))
+    repeated = [position for position, row in enumerate(rows) if row.summary.n > 1]
+
+    def verdict(position: int) -> Verdict:
+        if rows[position].summary.n == 1:
+            return Verdict("one run")
+        if len(repeated) == 1:
+            return Verdict("nothing to compare with")
+        best = repeated[0]
+        if position == best:
+            return Verdict("best")
+        gap = sign * (rows[position].summary.mean - rows[best].summary.mean)
+        p = float(p_values[position, best])
+        return Verdict("worse" if p < ALPHA else "not distinguishable", gap, p)
+
+    return [replace(row, verdict=verdict(position)) for position, row in enumerate(rows)]
+
+
+def _columns(
+    rows: list[dict[str, object]], pruned: list[dict[str, object]]
+) -> tuple[tuple[str, ...], dict[str, object]]:
+    """Names of the parameters that differ, and the values of the others, if there are rows.
+
+    What was pruned counts too: that a parameter has one value left in the rows is what the sweep has found.
+    """
+    if not rows:
+        return (), {}
+    missing = object()
+    everything = [*rows, *pruned]
+    names = dict.fromkeys(name for parameters in everything for name in parameters)
+    differ = tuple(
+        name for name in names if len({hashable(parameters.get(name, missing)) for parameters in everything}) > 1
+    )
+    return differ, {name: rows[0][name] for name in names if name not in differ}
+
+
+def _spread(rows: list[Row], difference: float) -> Spread | None:
+    pooled = statistics.pooled_sd([row.values for row in rows]) if rows else None
+    if pooled is None:
+        return None
+    sd, degrees = pooled
+    pairs = math.comb(sum(row.summary.n > 1 for row in rows), 2)
+    return Spread(
+        sd=sd,
+        degrees=degrees,
+        seeds_for_one_pair=statistics.seeds_needed(sd, difference, alpha=ALPHA),
+        pairs=pairs,
+        seeds_for_all_pairs=statistics.seeds_needed(sd, difference, alpha=ALPHA / max(1, pairs)),
+    )
+
+
+def _test_evaluations(run: RunRecord) -> int:
+    tag = run.tags.get("test_evaluations", "0")
+    return int(tag) if tag.isdecimal() else 0

@@ -1,0 +1,1 @@
+"""What users configure: a training, a sweep, and the files that describe them."""

@@ -1,0 +1,221 @@
+"""What is not in order on this machine; each function yields what it finds. Without a store, no server is asked."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import cifar_mlflow
+from cifar_mlflow.directories import STATE_VARIABLE, spool_directory, state_directory
+from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
+from cifar_mlflow.jobs import sync
+from cifar_mlflow.learning.data import cifar10
+from cifar_mlflow.records import Finding
+from cifar_mlflow.tracking import processes
+from cifar_mlflow.tracking.outbox import log
+from cifar_mlflow.tracking.outbox import state as spool_look
+from cifar_mlflow.tracking.reading import models
+from cifar_mlflow.tracking.reading.leftovers import FIX
+from cifar_mlflow.tracking.store import SQLITE, Store
+
+LITTLE_ROOM = 1e9  # bytes
+PROJECT = Path(cifar_mlflow.__file__).parent.parent / "pyproject.toml"
+
+
+def spools(store: Store | None) -> Iterator[Finding]:
+    """Writes that wait for the store, and what else is left in the directory of the spools."""
+    parent = spool_directory()
+    empty = [path for path in spool_look.remains(parent) if not spool_look.is_busy(path)]
+    for directory in log.spools(parent):
+        look = spool_look.look(directory)
+        if look.busy or directory in empty:
+            continue
+        since = f"{datetime.fromtimestamp(look.since, UTC):%Y-%m-%d %H:%M} UTC"
+        text = f"run {look.name} ({look.run_id or 'in no store yet'}): {look.waiting} writes wait since {since}"
+        if not look.waiting and not look.damaged:
+            text = f"run {look.name} ({look.run_id}): all its writes have arrived, and its spool is still there"
+        text += f", {megabytes(look.size)} in {directory}"
+        text += f"; {look.damaged} damaged records are lost, whatever is done" if look.damaged else ""
+        fix = None if store is None else partial(_deliver, store, directory)
+        yield Finding("warning", text, "cifar-mlflow sync", fix)
+    for directory in empty:
+        text = f"{directory}: a spool without any record, of a process that was killed as it began"
+        yield Finding("warning", text, FIX, partial(_remove_spool, directory))
+    for path in sorted(parent.glob("*.damaged")):
+        text = f"{path}: {path.stat().st_size} bytes of records that could not be read and are lost"
+        yield Finding("note", text, f"if they are of no use: rm {path}")
+
+
+def _deliver(store: Store, directory: Path) -> str:
+    outcome = sync.SyncOutcome()
+    if directory.exists():
+        sync.deliver_one(store, directory, outcome)
+    for reason in outcome.waiting.values():
+        raise TrackingError(reason)
+    if outcome.busy:
+        return "another process delivers it by now"
+    lost = [reason for reasons in outcome.refused.values() for reason in reasons]
+    return "delivered" + (f", but the store refuses for good: {'; '.join(lost)}" if lost else "")
+
+
+def _remove_spool(directory: Path) -> str:
+    if directory not in spool_look.remains(spool_directory()) or spool_look.is_busy(directory):
+        return "it is in use by now"
+    shutil.rmtree(directory)
+    return "removed"
+
+
+def checkpoints(store: Store | None) -> Iterator[Finding]:
+    """Checkpoints of runs that nobody trains: those that can be resumed, and those that are of no more use."""
+    for directory in sorted((state_directory() / "checkpoints").glob("*/")):
+        if store is None or not models.RUN_ID.fullmatch(directory.name) or _in_training(directory):
+            continue
+        what = f"{directory} ({megabytes(spool_look.size_of(directory))})"
+        try:
+            run = models.find_run(store, directory.name)
+        except ModelError:
+            yield Finding(
+                "note", f"{what} is of a run that this store does not know", f"if no other does: rm -r {directory}"
+            )
+            continue
+        if run.info.lifecycle_stage == "deleted":
+            yield Finding("note", f"{what} is of a run that was deleted", f"rm -r {directory}")
+        elif run.info.status == "FINISHED":
+            text = f"{what} is of a run that is finished ({run.info.run_name})"
+            yield Finding("warning", text, FIX, partial(_remove_checkpoints, directory))
+        elif not processes.is_elsewhere(run.data.tags) and not processes.is_alive(run.data.tags):
+            text = f"run {directory.name} ({run.info.run_name}) broke off, and can go on from its last checkpoint"
+            yield Finding("note", text, f"cifar-mlflow train --resume {directory.name}")
+
+
+def _in_training(directory: Path) -> bool:
+    return spool_look.is_locked(directory.with_name(f"{directory.name}.lock"))
+
+
+def _remove_checkpoints(directory: Path) -> str:
+    if _in_training(directory):
+        return "it is in use by now"
+    shutil.rmtree(directory)
+    directory.with_name(f"{directory.name}.lock").unlink(missing_ok=True)
+    return "removed"
+
+
+def leftovers(store: Store | None) -> Iterator[Finding]:
+    """Files that were being written when their process was killed."""
+    cache, saved = cifar10.cache_directory(), state_directory() / "checkpoints"
+    found = [path for path in saved.glob("*/.*.part") if not _in_training(path.parent)]
+    if not spool_look.is_locked(cache / f"{cifar10.ARCHIVE}.lock"):
+        found += cache.glob("*.partial")
+    found += [path for path in Path.cwd().glob(".*.part") if _writer_is_gone(path)]
+    for path in sorted(found):
+        text = f"{path.absolute()}: {megabytes(path.stat().st_size)} that a killed process had begun to write"
+        yield Finding("warning", text, FIX, partial(_remove_file, path))
+
+
+def _writer_is_gone(path: Path) -> bool:
+    """Whether the process is gone that was writing `.NAME.NUMBER.part`, as --output does."""
+    import psutil
+
+    number = re.fullmatch(r"\..+\.(\d{1,9})\.part", path.name)
+    return number is not None and not psutil.pid_exists(int(number[1]))
+
+
+def _remove_file(path: Path) -> str:
+    path.unlink(missing_ok=True)
+    return "removed"
+
+
+def room(store: Store | None) -> Iterator[Finding]:
+    """Directories that cannot be written, or with little room left on their disk."""
+    state = state_directory()
+    places = {f"the state directory (${STATE_VARIABLE})": state, "the cache": cifar10.cache_directory()}
+    if store is not None and store.uri.startswith(SQLITE):
+        places["the store"] = Path(store.uri.removeprefix(SQLITE).partition("?")[0]).parent
+    told: set[int] = set()
+    for what, path in places.items():
+        existing = next(each for each in (path, *path.parents) if each.exists())
+        if fault := _write_fault(existing):
+            remedy = f"give yourself the right to write to {existing}, or choose another directory"
+            yield Finding("error", f"{what}, {path}, cannot be written ({fault})", remedy)
+        free, disk = shutil.disk_usage(existing).free, existing.stat().st_dev
+        if free < LITTLE_ROOM and disk not in told:
+            told.add(disk)
+            largest = _largest([state / name for name in ("checkpoints", "spool", "sweeps")], *places.values())
+            text = f"{what}, {path}, has {megabytes(free)} of room left; the most is taken by {largest}"
+            yield Finding("warning", text, "make room there: at least 1 GB")
+
+
+def _write_fault(directory: Path) -> str | None:
+    try:
+        with tempfile.TemporaryFile(dir=directory):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _largest(parts: list[Path], *places: Path) -> str:
+    inside = [each for place in places if place.is_dir() for each in place.iterdir() if each not in parts]
+    ours = [each for each in inside if each.name in ("mlflow.db", "mlruns", "mlartifacts") or "cifar" in each.name]
+    sizes = {path: spool_look.size_of(path) for path in (*parts, *ours) if path.exists()}
+    largest = sorted(sizes, key=lambda path: -sizes[path])[:3]
+    return ", ".join(f"{path} ({megabytes(sizes[path])})" for path in largest) or "nothing of ours"
+
+
+def compiled_functions(store: Store | None) -> Iterator[Finding]:
+    """Those that come with the package: none were compiled, or they cannot be used, so that training takes longer."""
+    from cifar_mlflow.learning.compiled import bindings
+
+    again = "install the package again, where there is a C compiler with OpenMP, such as gcc"
+    if fault := bindings.fault():
+        yield Finding("warning", fault, again)
+    elif bindings.library_path() is None:
+        text = "the package was installed without a C compiler; torch's own functions train, which takes longer"
+        yield Finding("note", text, again)
+
+
+def packages(store: Store | None) -> Iterator[Finding]:
+    """Packages, and Python, of a version that this one was not made for."""
+    from packaging.requirements import Requirement
+    from packaging.specifiers import SpecifierSet
+
+    python, listed = _asked_for()
+    if not SpecifierSet(python).contains(platform.python_version(), prereleases=True):
+        text = f"this is Python {platform.python_version()}; asked for is {python}"
+        yield Finding("error", text, "make a new environment with that Python")
+    for requirement in map(Requirement, listed):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        name, wanted = requirement.name, f"{requirement.name}{requirement.specifier}"
+        try:
+            version = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield Finding("error", f"{name} is not installed; asked for is {wanted}", f"pip install '{wanted}'")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            yield Finding("error", f"{name} {version} is installed; asked for is {wanted}", f"pip install '{wanted}'")
+
+
+def _asked_for() -> tuple[str, list[str]]:
+    """The versions of Python and the packages that are asked for: by the checkout, or by what was installed."""
+    if PROJECT.is_file():
+        project = tomllib.loads(PROJECT.read_text(encoding="utf-8")).get("project", {})
+        if project.get("name") == "cifar-mlflow":
+            return project["requires-python"], project["dependencies"]
+    try:
+        installed = metadata.metadata("cifar-mlflow")
+        return str(installed["Requires-Python"] or ""), metadata.requires("cifar-mlflow") or []
+    except metadata.PackageNotFoundError:
+        raise ConfigurationError("neither pyproject.toml nor an installed cifar-mlflow says what it needs") from None
+
+
+def megabytes(size: int) -> str:
+    """1.5 MB; 0.0 MB is less than 50 kB."""
+    return f"{size / 1e6:,.1f} MB"

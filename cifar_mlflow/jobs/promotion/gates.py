@@ -1,0 +1,137 @@
+"""Carrying out the gates of a promotion: what is looked at, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from cifar_mlflow.analysis import classification, gates
+from cifar_mlflow.analysis.gates import Gate
+from cifar_mlflow.errors import ModelError
+from cifar_mlflow.jobs.evaluate import evaluate_model
+from cifar_mlflow.tracking.reading import evaluations
+from cifar_mlflow.tracking.reading.evaluations import Evaluation
+from cifar_mlflow.tracking.reading.models import FoundModel
+from cifar_mlflow.tracking.registry import smoke
+from cifar_mlflow.tracking.writing import digests
+
+if TYPE_CHECKING:
+    from cifar_mlflow.tracking.store import Store
+
+SAFETY = ("integrity", "smoke")  # the gates before which a model is not loaded here
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What is asked of a model. Accuracy and recall are per cent, None where there is no bar.
+
+    `require` is better or not-worse (than the champion), `significance` the level of McNemar's test.
+    """
+
+    min_accuracy: float | None = None
+    min_class_recall: float | None = None
+    require: str = "not-worse"
+    significance: float = 0.05
+
+
+def of_the_files(found: FoundModel, uri: str, directory: Path, store: Store) -> list[Gate]:
+    """The gates on the record and on the files, which lie in `directory`; `uri` is what a stranger would load.
+
+    Files that are not those that were logged are not loaded, here or in any process.
+    """
+    described = _described(directory)
+    result = [_recorded(found, described), _integrity(found, directory)]
+    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6
+    suspicion = "the files are not those that were logged" if not result[-1].passed else smoke.code_asked_for(directory)
+    if suspicion:
+        return [*result, Gate("smoke", gates.SMOKE, f"not loaded: {suspicion}", False)]
+    try:
+        expected = digests.read_example_answer(directory)
+    except (OSError, ValueError) as error:
+        return [*result, Gate("smoke", gates.SMOKE, f"no recorded answer to compare with ({error})", False)]
+    ran = smoke.run(uri, store.uri)
+    if ran.probabilities is None:
+        return [*result, Gate("smoke", gates.SMOKE, f"a fresh process could not use it: {ran.fault}", False)]
+    return [*result, gates.smoke(expected, ran.probabilities, ran.seconds, size)]
+
+
+def of_the_test_set(
+    found: FoundModel, directory: Path, evaluation: Evaluation | None, champion: Evaluation | None, bars: Bars
+) -> list[Gate]:
+    """The gates on the answers to the test set; `champion` is its evaluation, if there is one to compare with."""
+    required = "the test set that the champion was evaluated on" if champion else "its own test set"
+    if evaluation is None:
+        nothing = "not evaluated: the model is not safe to load"
+        return [Gate("evaluation", required, nothing, False)]
+    score = classification.score(evaluation.labels, evaluation.probabilities)
+    same = champion is None or champion.test_digest == evaluation.test_digest
+    other = "" if same or champion is None else f", but the champion on that with the digest {champion.test_digest[:8]}"
+    observed = f"{score.images:,} images with the digest {evaluation.test_digest[:8]}{other}"
+    classes = _described(directory).get("metadata", {}).get("classes") or [str(n) for n in range(len(score.recall))]
+    return [
+        Gate("evaluation", required, observed, same),
+        gates.accuracy(score.accuracy, bars.min_accuracy),
+        gates.class_recall(score.recall, classes, bars.min_class_recall),
+    ]
+
+
+def evaluation_of(store: Store, found: FoundModel, data_dir: str | None, say: Callable[[str], object]) -> Evaluation:
+    """The recorded evaluation of the model; if there is none, it is evaluated now, which is recorded and counted.
+
+    Raises:
+        DataError: its test set is not here.
+    """
+    recorded = evaluations.read(store, found)
+    if recorded is not None:
+        return recorded
+    say(f"{found.run_name} ({found.weights} weights) has not been evaluated yet: evaluating")
+    outcome = evaluate_model(store, found, data_dir=data_dir)
+    return Evaluation(outcome.test_digest, outcome.labels, outcome.probabilities)
+
+
+def _recorded(found: FoundModel, described: dict[str, Any]) -> Gate:
+    required = "a finished run with configuration and dataset digest; a model with signature and input example"
+    faults = [] if found.run_status == "FINISHED" else [f"the run is {found.run_status}"]
+    faults += [] if described.get("signature") else ["the model has no signature"]
+    faults += [] if described.get("saved_input_example_info") else ["the model has no input example"]
+    observed = f"{found.run_name}, data {found.dataset_digest[:8]}, {found.weights} weights"
+    return Gate("record", required, ", ".join(faults) or observed, not faults)
+
+
+def _integrity(found: FoundModel, directory: Path) -> Gate:
+    required = "every file as it was logged, by its SHA-256"
+    differences = digests.differences(directory, found.tags)
+    if differences is None:
+        return Gate("integrity", required, "no digests were recorded when it was logged", False)
+    count = sum(1 for path in directory.rglob("*") if path.is_file() and path.name not in digests.WRITTEN_ON_LOADING)
+    return Gate("integrity", required, ", ".join(differences) or f"{count} files, all unchanged", not differences)
+
+
+def _described(directory: Path) -> dict[str, Any]:
+    try:
+        described = yaml.safe_load((directory / "MLmodel").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return described if isinstance(described, dict) else {}
+
+
+def download(store: Store, found: FoundModel, directory: Path) -> Path:
+    """A copy of the model's files.
+
+    Raises:
+        ModelError: they are not there.
+    """
+    import mlflow.artifacts
+
+    try:
+        copy = Path(mlflow.artifacts.download_artifacts(found.uri, dst_path=str(directory), tracking_uri=store.uri))
+    except Exception as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"the files of {found.uri} cannot be fetched: {first}") from error
+    if not (copy / "MLmodel").is_file():  # MLflow copies what it finds, be it nothing
+        raise ModelError(f"the files of {found.uri} are gone: there is no MLmodel file where it was logged")
+    return copy

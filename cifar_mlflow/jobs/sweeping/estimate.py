@@ -1,0 +1,97 @@
+"""How large a sweep is and how long it will take, said before it starts."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from dataclasses import dataclass
+
+from cifar_mlflow.config import search_space as spaces
+from cifar_mlflow.config.rules import without_effect
+from cifar_mlflow.config.sweep import SweepConfig
+from cifar_mlflow.jobs.sweeping.trial import load_dataset
+from cifar_mlflow.jobs.training.progress import duration
+
+SAMPLE_IMAGES = 1024  # trained on twice to measure the speed: the first time warms up
+SECONDS_TO_START = 10.0  # for torch and MLflow to be imported in each worker
+SECONDS_BESIDE_TRAINING = 0.5  # of a run: its figures, its predictions and what it writes
+SECONDS_FOR_MODELS = 1.0  # to export and log the last and the best
+COMBINATIONS_LOOKED_AT = 500
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """`left` runs to train by `workers`, of about `epochs` each; `text` says it to the user."""
+
+    left: int
+    workers: int
+    epochs: int
+    text: str
+
+
+def estimate(spec: SweepConfig, done: int, pruned: int, more: bool) -> Estimate:
+    """The size of the sweep, of which `done` runs need no training, `pruned` of them since they were pruned.
+
+    `more` says whether there is anything to train. The speed of the base configuration is measured.
+    """
+    configurations = spec.configurations
+    runs = configurations * spec.repeats
+    allowed = spec.budget.runs or runs
+    # With a configuration's first seed, its others were pruned as well.
+    left = min(runs - pruned * (spec.repeats - 1), allowed) - done
+    left = max(1, left) if more and done < allowed else 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    most = max(1, cores // spec.threads)
+    wanted = most if spec.workers == "auto" else spec.workers
+    workers = max(1, min(wanted, most, left))
+    epochs = _mean_epochs(spec)
+    text = f"sweep {spec.name}: {_count(configurations, 'configuration')} x {_count(spec.repeats, 'seed')}"
+    text += f" = {_count(runs, 'run')}" + (f", {done} done before" if done else "")
+    if not left:
+        return Estimate(0, workers, epochs, f"{text}: nothing is left to train")
+    seconds = _seconds_a_run(spec, epochs) * left / workers + SECONDS_TO_START
+    text += f"; {left} to train by {_count(workers, 'worker')} with {_count(spec.threads, 'thread')} each: "
+    text += f"about {duration(seconds)}"
+    if spec.budget.minutes is not None:
+        text += f", at most {spec.budget.minutes:g} min and what is then running"
+    if spec.workers != "auto" and spec.workers > most:
+        text += f" ({spec.workers} workers were asked for; there are {_count(cores, 'core')})"
+    return Estimate(left, workers, epochs, text)
+
+
+def warnings(spec: SweepConfig) -> list[str]:
+    """What has no effect in any of the combinations."""
+    probes = {name: list(itertools.islice(entry.probes(), 100)) for name, entry in spec.space.items()}
+    combinations = itertools.islice(spaces.combinations(spec.space, probes), COMBINATIONS_LOOKED_AT)
+    found = [without_effect(spec.configuration(values, 0)) for values in combinations]
+    return [text for text in found[0] if all(text in texts for texts in found)]
+
+
+def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
+    import torch
+
+    from cifar_mlflow.learning.data.datasets import Images
+    from cifar_mlflow.learning.training import Training
+
+    config = spec.base_config
+    dataset = load_dataset(config)
+    images = len(dataset.train)
+    few = Images(dataset.train.pixels[:SAMPLE_IMAGES], dataset.train.labels[:SAMPLE_IMAGES])
+    sample = dataclasses.replace(dataset, train=few, validation=few, test=few)
+    before = torch.get_num_threads()
+    measured = config.model_copy(update={"threads": spec.threads, "epochs": 2, "validation_size": "auto"})
+    *_, result = Training(measured, sample).epochs()
+    torch.set_num_threads(before)
+    beside = SECONDS_BESIDE_TRAINING + (SECONDS_FOR_MODELS if spec.log_models else 0)
+    return epochs * images / result.images_per_second + beside
+
+
+def _mean_epochs(spec: SweepConfig) -> int:
+    entry = spec.space.get("epochs")
+    values = list(entry.probes()) if entry else [spec.base_config.epochs]
+    return round(sum(map(int, values)) / len(values))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,176 @@
+"""A sweep's runs: which are done, which are in progress, which come next. One run a configuration and seed."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cifar_mlflow.config.sweep import SweepConfig
+from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.records import RunRecord
+from cifar_mlflow.tuning.study import Suggestion, TuningStudy
+
+ATTEMPTS = 2  # a run whose worker was killed is tried once more
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run that has to be trained. `fingerprint` names its configuration, seed and data."""
+
+    trial: Suggestion
+    config: TrainingConfig
+    fingerprint: str
+    prunable: bool
+
+
+@dataclass
+class Outcome:
+    """How a run ended: FINISHED with the objective's value, FAILED or PRUNED; and a reason."""
+
+    status: str
+    value: float | None = None
+    reason: str = ""
+
+
+@dataclass
+class _Trial:
+    suggestion: Suggestion
+    told: bool
+    configs: deque[TrainingConfig] = field(default_factory=deque)
+    outcomes: list[Outcome] = field(default_factory=list)
+    expected: int = 0
+
+
+class Plan:
+    """Hands out runs, takes their outcomes, and tells the study of each trial that is complete.
+
+    `outcomes` is by fingerprint; `known` are those that were there from an earlier start, with their trial's values.
+
+    No run is handed out twice: one whose fingerprint has an outcome already, from an earlier start or another trial,
+    takes that outcome.
+    """
+
+    def __init__(
+        self,
+        spec: SweepConfig,
+        study: TuningStudy,
+        fingerprint: Callable[[TrainingConfig], str],
+        known: Iterable[RunRecord],
+    ) -> None:
+        self._spec, self._study, self._fingerprint = spec, study, fingerprint
+        self.outcomes = {record.tags["run_fingerprint"]: self._outcome(record) for record in known if _is_done(record)}
+        self._trials: list[_Trial] = []
+        self._queue: deque[PlannedRun] = deque()
+        self._in_progress: dict[str, list[_Trial]] = {}
+        self._attempts: dict[str, int] = {}
+        self._before = len(self.outcomes)
+        self.known: list[tuple[dict[str, Any], Outcome]] = []
+        # Where repeats were added, or a run was lost, an ended trial lacks runs.
+        for suggestion in study.told():
+            self._open(suggestion, told=True)
+
+    @property
+    def handed_out(self) -> int:
+        """The number of runs that have an outcome or were handed out."""
+        return self._before + len(self._attempts)
+
+    def has_next(self) -> bool:
+        """Whether there is a run to train now; once the runs in progress have ended, there may be more."""
+        while not self._queue:
+            suggestion = self._study.suggest()
+            if suggestion is None:
+                return False
+            self._open(suggestion, told=False)
+        return True
+
+    def next(self) -> PlannedRun | None:
+        """The next run to train, if there is one now."""
+        if not self.has_next():
+            return None
+        planned = self._queue.popleft()
+        self._attempts[planned.fingerprint] = self._attempts.get(planned.fingerprint, 0) + 1
+        return planned
+
+    def finish(self, planned: PlannedRun, outcome: Outcome) -> None:
+        """Takes the outcome of a run that was handed out."""
+        self.outcomes[planned.fingerprint] = outcome
+        for trial in self._in_progress.pop(planned.fingerprint):
+            self._take(trial, outcome)
+
+    def recorded(self, planned: PlannedRun, records: Iterable[RunRecord]) -> Outcome | None:
+        """The outcome of a run that was handed out, if the `records` have it."""
+        found = (each for each in records if _is_done(each) and each.tags["run_fingerprint"] == planned.fingerprint)
+        return next(map(self._outcome, found), None)
+
+    def lost(self, planned: PlannedRun) -> bool:
+        """Takes note that the worker of a run was killed; whether the run will be handed out again."""
+        if self._attempts[planned.fingerprint] >= ATTEMPTS:
+            return False
+        self._queue.appendleft(planned)
+        return True
+
+    def report(self, planned: PlannedRun, epoch: int, value: float) -> bool:
+        """Takes the objective after an epoch; whether the run shall go on. What was trained to its end is a result."""
+        if not planned.prunable or epoch == planned.config.epochs:
+            return True
+        return self._study.report(planned.trial.number, epoch, value)
+
+    def _open(self, suggestion: Suggestion, told: bool) -> None:
+        configs = [self._spec.configuration(suggestion.values, seed) for seed in self._spec.seeds]
+        trial = _Trial(suggestion, told, deque(configs), expected=len(configs))
+        self._trials.append(trial)
+        self._advance(trial)
+
+    def _advance(self, trial: _Trial) -> None:
+        """Queues the trial's runs: all at once, or, if its first may be pruned, the others once that has finished."""
+        first_decides = self._spec.pruner != "none"
+        while trial.configs and not (first_decides and len(trial.configs) < trial.expected and not trial.outcomes):
+            config = trial.configs.popleft()
+            fingerprint = self._fingerprint(config)
+            if fingerprint in self.outcomes:
+                self.known.append((trial.suggestion.values, self.outcomes[fingerprint]))
+                self._take(trial, self.outcomes[fingerprint])
+            elif fingerprint in self._in_progress:
+                self._in_progress[fingerprint].append(trial)
+            else:
+                self._in_progress[fingerprint] = [trial]
+                prunable = first_decides and len(trial.configs) == trial.expected - 1 and not trial.told
+                self._queue.append(PlannedRun(trial.suggestion, config, fingerprint, prunable))
+
+    def _take(self, trial: _Trial, outcome: Outcome) -> None:
+        trial.outcomes.append(outcome)
+        if outcome.status == "PRUNED":
+            trial.configs.clear()
+            self._study.tell(trial.suggestion.number, None, pruned=True)
+            return
+        if len(trial.outcomes) == trial.expected:
+            values = [each.value for each in trial.outcomes if each.value is not None]
+            # A configuration that fails with some seed is no candidate, however well the others went.
+            mean = sum(values) / len(values) if len(values) == trial.expected else math.nan
+            if not trial.told:
+                self._study.tell(trial.suggestion.number, mean if math.isfinite(mean) else None)
+        elif trial.configs:
+            self._advance(trial)
+
+    def _outcome(self, record: RunRecord) -> Outcome:
+        if record.tags.get("pruned") == "true":
+            return Outcome("PRUNED")
+        if record.status == "FAILED":
+            return Outcome("FAILED", reason=record.tags.get("failure", ""))
+        return Outcome("FINISHED", record.metrics[objective_metric(self._spec)])
+
+
+def objective_metric(spec: SweepConfig) -> str:
+    """The metric in which a run's objective is recorded."""
+    return "epoch_test_accuracy" if spec.is_replication else spec.objective
+
+
+def _is_done(record: RunRecord) -> bool:
+    """Whether repeating the run would give the same again: it finished, was pruned, or its training failed."""
+    if "run_fingerprint" not in record.tags:
+        return False
+    failed_in_training = record.status == "FAILED" and record.tags.get("failure_type") in ("Diverged", "TrainingError")
+    return record.status == "FINISHED" or failed_in_training or record.tags.get("pruned") == "true"

@@ -1,0 +1,93 @@
+"""What a person watches during a sweep: two bars on a terminal, a line a run elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from cifar_mlflow.analysis import statistics
+from cifar_mlflow.analysis.comparison import wording
+from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
+from cifar_mlflow.jobs.sweeping.plan import Outcome
+from cifar_mlflow.jobs.training.progress import duration, say
+from cifar_mlflow.text import as_option
+
+
+class SweepProgress:
+    """Bars for runs and epochs, the best configuration so far, and the time left."""
+
+    def __init__(self, spec: SweepConfig, runs: int, epochs: int) -> None:
+        """`runs` are to be trained, of about `epochs` each."""
+        self._spec, self._runs, self._ended = spec, runs, 0
+        self._started = time.monotonic()
+        self._values: dict[str, list[float]] = defaultdict(list)
+        shown: dict[str, Any] = {"disable": not sys.stderr.isatty(), "leave": False, "dynamic_ncols": True}
+        self._run_bar = tqdm(total=runs, desc="runs", unit="run", position=0, **shown)
+        self._epoch_bar = tqdm(total=runs * epochs, desc="epochs", unit="epoch", position=1, **shown)
+
+    def __enter__(self) -> SweepProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._epoch_bar.close()
+        self._run_bar.close()
+
+    def known(self, values: Mapping[str, Any], value: float | None) -> None:
+        """A run that was done before, which counts for the best."""
+        if value is not None:
+            self._values[describe(values)].append(value)
+
+    def epoch(self) -> None:
+        self._epoch_bar.update()
+
+    def run(self, values: Mapping[str, Any], what: str, outcome: Outcome) -> None:
+        """A run has ended; `what` names it."""
+        self._ended += 1
+        if outcome.status == "PRUNED":  # and with it the configuration's other seeds
+            self._runs -= self._spec.repeats - 1
+            self._run_bar.total = self._runs
+        self.known(values, outcome.value)
+        if outcome.value is not None:
+            result = wording.number(outcome.value, self._spec.objective)
+        else:
+            result = outcome.status.lower() + (f": {outcome.reason}" if outcome.reason else "")
+        seconds = (self._runs - self._ended) * (time.monotonic() - self._started) / self._ended
+        left = f", {duration(seconds)} left" if seconds > 0 else ""
+        best = self._best()
+        say(
+            f"run {self._ended:>{len(str(self._runs))}}/{self._runs}  {what}: {result}"
+            f"{'; best so far: ' + best if best else ''}{left}"
+        )
+        self._run_bar.update()
+        self._run_bar.set_postfix_str(best)
+
+    def _best(self) -> str:
+        """The best configuration by its mean, among the repeated ones if there are any: a single run may be luck."""
+        if self._spec.is_replication or not self._values:
+            return ""
+        sign = 1 if OBJECTIVES[self._spec.objective][1] else -1
+        repeated = {name: values for name, values in self._values.items() if len(values) > 1}
+        name, values = max((repeated or self._values).items(), key=lambda item: sign * sum(item[1]) / len(item[1]))
+        return f"{name}: {interval(values, self._spec.objective)}"
+
+
+def interval(values: list[float], objective: str) -> str:
+    """92.31 (91.90 to 92.72, n=3), or what a single run allows to say."""
+    summary = statistics.mean_interval(values, bounds=statistics.bounds_of(objective))
+    mean = wording.number(summary.mean, objective)
+    if summary.low is None:
+        return f"{mean} (n=1, no interval)"
+    bounds = f"{wording.number(summary.low, objective)} to {wording.number(summary.high, objective)}"
+    return f"{mean} ({bounds}, n={summary.n})"
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {as_option(value)}" for name, value in values.items()) or "the base configuration"

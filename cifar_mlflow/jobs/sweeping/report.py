@@ -1,0 +1,79 @@
+"""What a sweep leaves behind at its parent run: table, figures, report, and a winner if there can be one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from cifar_mlflow.analysis.comparison import formats, report, verdicts, wording
+from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
+from cifar_mlflow.analysis.plots import sweeps as overlays
+from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
+from cifar_mlflow.jobs.sweeping.plan import objective_metric
+from cifar_mlflow.records import RunRecord
+from cifar_mlflow.tracking.reading import runs, sweeps
+from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.writing.recorder import Recorder
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The configuration on top, by the parameters that vary; `text` says with which certainty."""
+
+    row: Row
+    text: str
+
+    @property
+    def run_id(self) -> str:
+        """Its run with the first seed: not the best of its seeds, which would be chosen by luck."""
+        return self.row.runs[0].run_id
+
+
+def read_children(
+    store: Store, spec: SweepConfig, experiment_id: str, sweep_id: str, *, with_curves: bool = False
+) -> list[RunRecord]:
+    """The sweep's runs as records, each of them once; `with_curves` with the values by epoch of its objective."""
+    metric = "epoch_test_accuracy" if spec.is_replication else OBJECTIVES[spec.objective][0]
+    found = sweeps.children(store, experiment_id, sweep_id)
+    return runs.without_superseded(runs.to_records(store, found, [metric] if with_curves else []))
+
+
+def publish(
+    parent: Recorder, spec: SweepConfig, records: list[RunRecord], importances: dict[str, float]
+) -> tuple[Comparison, Winner | None]:
+    """Compares the runs, writes what came of it to the parent, and returns it."""
+    compared = verdicts.compare(records, objective=_objective(spec))
+    title = f"Sweep {spec.name}"
+    files = {
+        "results.csv": formats.to_csv(compared).encode(),
+        "results.json": formats.to_json(compared).encode(),
+        "report.html": report.to_html(compared, title).encode(),
+        "curves.png": overlays.curves(compared, title),
+    }
+    if importances:
+        files["importances.json"] = json.dumps(importances, indent=2).encode()
+        files["importances.png"] = overlays.importances(importances, f"{title}: what {spec.objective} depends on")
+    parent.log_files(files)
+    winner = _winner(compared)
+    verdict = f"Winner: {winner.text}." if winner else "A replication on the test set: a table, and no winner."
+    chosen = {sweeps.WINNER_TAG: winner.run_id} if winner else {}
+    parent.set_tags({"mlflow.note.content": f"Sweep of {', '.join(spec.space)}. {verdict}"[:5000], **chosen})
+    return compared, winner
+
+
+def _objective(spec: SweepConfig) -> str:
+    # A replication's objective is found by the comparison itself, which refuses test metrics by name.
+    return spec.objective if spec.is_replication else objective_metric(spec)
+
+
+def _winner(compared: Comparison) -> Winner | None:
+    if compared.replication or not compared.rows:
+        return None
+    row = next((row for row in compared.rows if row.verdict.kind == "best"), compared.rows[0])
+    mean = wording.number(row.summary.mean, compared.objective)
+    text = f"{wording.label(row, compared.columns)}: {compared.objective} {mean}"
+    if row.summary.n == 1:
+        return Winner(row, f"{text} (one run: no interval, so nothing is known of its luck)")
+    equal = sum(other.verdict.kind == "not distinguishable" for other in compared.rows)
+    rivals = f"; {equal} other{'s' if equal > 1 else ''} cannot be told apart from it" if equal else ""
+    return Winner(row, f"{text} (95% interval {wording.interval(row, compared.objective)}, n={row.summary.n}){rivals}")

@@ -1,0 +1,1 @@
+"""What train, resume and reproduce share."""

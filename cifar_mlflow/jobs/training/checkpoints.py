@@ -1,0 +1,185 @@
+"""The checkpoints of a run while this process trains it: when, what, where, and how to go on from the last."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from cifar_mlflow import directories
+from cifar_mlflow.errors import Diverged, TrackingError
+from cifar_mlflow.jobs.training.progress import say
+from cifar_mlflow.tracking.reading.resumable import Recorded
+
+if TYPE_CHECKING:
+    from cifar_mlflow.jobs.training.record import History
+    from cifar_mlflow.learning.data.datasets import Dataset
+    from cifar_mlflow.learning.training import Training
+
+MINUTES = 10.0  # at least, between two checkpoints within an epoch; each epoch ends with one
+PART = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """Where a run is taken up: what the store holds, and the content of the last checkpoint, None if there is none.
+
+    A run that begins has neither.
+    """
+
+    recorded: Recorded = field(default_factory=Recorded)
+    saved: Mapping[str, Any] | None = None
+
+    @property
+    def images_done(self) -> int:
+        return self.saved["training"]["images_done"] if self.saved else 0
+
+    def restore(self, session: Training, history: History) -> None:
+        """Takes `session` and `history`, which are new, to where the checkpoint was written."""
+        if self.saved:
+            from cifar_mlflow.learning.training import EpochResult
+
+            session.restore(self.saved["training"])
+            history.results = [EpochResult(**values) for values in self.saved["results"]]
+            history.best_weights = self.saved["best"]
+
+
+NOTHING = Earlier()
+
+
+class NoKeeper:
+    """Keeps no checkpoints, for a training that is repeated from its beginning if it breaks off."""
+
+    def open(self, run_id: str) -> None:
+        """Takes the run for this process alone, if that is not done already."""
+
+    def follow(self, session: Training, dataset: Dataset, history: History) -> None:
+        """Says what a checkpoint is to be made of."""
+
+    def save(self) -> None:
+        """Writes a checkpoint; to be called between two steps or two epochs."""
+
+    def save_if_due(self) -> None:
+        """As `save`, if the last one is old."""
+
+    def give_up(self, error: BaseException) -> None:
+        """The training broke off by `error`."""
+
+    def discard(self) -> None:
+        """Removes all checkpoints of the run."""
+
+
+NO_CHECKPOINTS = NoKeeper()
+
+
+class Keeper(NoKeeper):
+    """Keeps the checkpoints of one run, in the state directory; as a context, gives the run free at its end."""
+
+    def __init__(self) -> None:
+        """Raises ConfigurationError if the state directory cannot be written."""
+        self._parent = directories.writable(PART)
+        self._run_id = self._reached = ""
+        self._lock: Any = None
+        self._followed: tuple[Training, Dataset, History] | None = None
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._lock is not None:
+            if not self.directory.exists():  # nothing is left of the run for which it could be locked
+                Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
+
+    def open(self, run_id: str) -> None:
+        """As in the base.
+
+        Raises:
+            TrackingError: another process of this machine has it.
+        """
+        if self._lock is not None:
+            return
+        from filelock import FileLock, Timeout
+
+        lock = FileLock(self._parent / f"{run_id}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise TrackingError(f"the run {run_id} is being trained by another process here; wait for it") from None
+        from cifar_mlflow.learning.checkpoint_files import Checkpoints
+
+        self._lock, self._run_id = lock, run_id
+        self._files = Checkpoints(self.directory)
+        self._last_time = time.monotonic()
+
+    def has(self, run_id: str) -> bool:
+        """Whether there are checkpoints of that run."""
+        return bool(run_id) and (self._parent / run_id).is_dir()
+
+    @property
+    def directory(self) -> Path:
+        """Where the checkpoints of the opened run are, if there are any."""
+        return self._parent / self._run_id
+
+    def read(self) -> tuple[dict[str, Any] | None, list[str]]:
+        """The last checkpoint's content, None if there is none, and what is wrong with newer ones.
+
+        Raises:
+            ModelError: there are some, and none is whole.
+        """
+        saved, faults = self._files.read()
+        if saved:
+            self._reached = position(saved)
+        return saved, faults
+
+    def follow(self, session: Training, dataset: Dataset, history: History) -> None:
+        self._followed = session, dataset, history
+
+    def save_if_due(self) -> None:
+        if time.monotonic() - self._last_time >= 60 * MINUTES:
+            self.save()
+
+    def save(self) -> None:
+        """As in the base.
+
+        Raises:
+            TrainingError: it cannot be written; the one before is intact.
+        """
+        assert self._followed is not None
+        session, dataset, history = self._followed
+        content = {
+            "run_id": self._run_id,
+            "config": session.config.model_dump(mode="json"),
+            "dataset_digest": dataset.digest,
+            "training": session.state(),
+            "results": [asdict(result) for result in history.results],
+            "best": history.best_weights,
+        }
+        self._files.write(content)
+        self._last_time = time.monotonic()
+        self._reached = position(content)
+
+    def give_up(self, error: BaseException) -> None:
+        """Says how to go on; what diverged would do so again, so nothing of it is kept."""
+        if isinstance(error, Diverged):
+            self.discard()
+        elif self._followed is not None:
+            last = self._files.last
+            say(f"saved     {self._reached} in {last}" if last else "saved     nothing yet; it will begin with epoch 1")
+            say(f"resume    cifar-mlflow train --resume {self._run_id}")
+
+    def discard(self) -> None:
+        self._files.remove()
+
+
+def position(saved: Mapping[str, Any]) -> str:
+    """How far a checkpoint is: epoch 3 of 30, or epoch 3 of 30 and 400 steps of the next."""
+    training = saved["training"]
+    steps = training.get("in_progress", {}).get("steps")
+    reached = f"epoch {training['epochs']} of {saved['config']['epochs']}"
+    return f"{reached} and {steps} steps of the next" if steps else reached

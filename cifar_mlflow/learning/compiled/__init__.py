@@ -1,0 +1,1 @@
+"""Layers whose arithmetic is compiled C code, for processors."""

@@ -1,0 +1,1 @@
+"""Datasets, their augmentation, and images from files."""

@@ -1,0 +1,276 @@
+"""Datasets as resident uint8 tensors: CIFAR-10, scikit-learn's digits, or the user's own .npz file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.errors import ConfigurationError, DataError
+from cifar_mlflow.learning.data import cifar10
+
+DIGITS_TEST_SHARE = 5  # every fifth image of a class, about 360 of 1,797
+AUTO_VALIDATION_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images: `pixels` uint8 (n, height, width, channels), `labels` int64 (n)."""
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def first(self, count: int) -> Images:
+        return Images(self.pixels[:count], self.labels[:count])
+
+    def to(self, device: torch.device) -> Images:
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One dataset, split. `validation` is empty if the run trains on all training images.
+
+    `digest` (32 hex digits) covers every byte, the class names and the split; `test_digest` the test images and
+    their labels alone. `validation_indices` are positions in the original training set.
+    """
+
+    name: str
+    source: str
+    classes: tuple[str, ...]
+    train: Images
+    validation: Images
+    validation_indices: np.ndarray
+    test: Images
+    digest: str
+    test_digest: str
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)"""
+        height, width, channels = self.train.pixels.shape[1:]
+        return height, width, channels
+
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of each channel over the training images, in units of 0 to 1."""
+        values = torch.arange(256, dtype=torch.float64) / 255
+        means, deviations = [], []
+        for channel in self.train.pixels.unbind(-1):
+            share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+            mean = float((share * values).sum())
+            means.append(mean)
+            deviations.append(max(float((share * (values - mean) ** 2).sum().sqrt()), 1e-8))
+        return tuple(means), tuple(deviations)
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: tuple[str, ...]
+    source: str
+
+
+def load(config: TrainingConfig) -> Dataset:
+    """The dataset that `config` names, split by its `split_seed`.
+
+    Raises:
+        DataError: missing, damaged or of the wrong shape; the message names the file.
+        ConfigurationError: the validation split does not fit the dataset.
+    """
+    if config.dataset == "cifar10":
+        arrays = _Arrays(*cifar10.read(config.data_dir))
+    elif config.dataset == "digits":
+        arrays = _read_digits()
+    else:
+        arrays = _read_npz(Path(config.dataset).expanduser())
+    held_out = _validation_count(config, len(arrays.y_train))
+    validation = stratified_indices(arrays.y_train, held_out, config.split_seed)
+    train = np.setdiff1d(np.arange(len(arrays.y_train)), validation)
+    return Dataset(
+        name=Path(config.dataset).stem,
+        source=arrays.source,
+        classes=arrays.classes,
+        train=_images(arrays.x_train[train], arrays.y_train[train]),
+        validation=_images(arrays.x_train[validation], arrays.y_train[validation]),
+        validation_indices=validation,
+        test=_images(arrays.x_test, arrays.y_test),
+        digest=_digest(
+            arrays.x_train, arrays.y_train, arrays.x_test, arrays.y_test, validation, np.array(arrays.classes)
+        ),
+        test_digest=_digest(arrays.x_test, arrays.y_test),
+    )
+
+
+def load_recorded(config: TrainingConfig, digest: str, run_id: str) -> Dataset:
+    """As `load`, if these are the data with the `digest` that the run recorded.
+
+    Raises:
+        DataError: they are others.
+    """
+    dataset = load(config)
+    if dataset.digest != digest:
+        remedy = "give the original by --data-dir" if config.dataset == "cifar10" else "put the original back"
+        raise DataError(
+            f"{dataset.source} is not the data that the run {run_id} trained on (digest {dataset.digest}, recorded "
+            f"{digest}); {remedy}"
+        )
+    return dataset
+
+
+def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """`count` sorted indices drawn at random, each class in proportion to its size (largest remainder)."""
+    rng = np.random.default_rng(seed)
+    classes, sizes = np.unique(labels, return_counts=True)
+    exact = count * sizes / len(labels)
+    shares = np.floor(exact).astype(int)
+    largest_remainder = np.argsort(shares - exact, kind="stable")[: count - shares.sum()]
+    shares[largest_remainder] += 1
+    drawn = [
+        rng.permutation(np.flatnonzero(labels == label))[:share] for label, share in zip(classes, shares, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn)).astype(np.int64)
+
+
+def overlap(test: Images, train: Images) -> int:
+    """How many of the `test` images are, byte for byte, among the `train` images."""
+    if test.pixels.shape[1:] != train.pixels.shape[1:]:
+        return 0
+    known = {row.tobytes() for row in train.pixels.numpy()}
+    return sum(row.tobytes() in known for row in test.pixels.numpy())
+
+
+def _validation_count(config: TrainingConfig, images: int) -> int:
+    count = round(images * AUTO_VALIDATION_SHARE) if config.validation_size == "auto" else config.validation_size
+    if images - count < 2:
+        raise ConfigurationError(
+            f"--validation-size: {count} leaves fewer than 2 of {images} images to train on; give at most {images - 2}"
+        )
+    return count
+
+
+def _images(pixels: np.ndarray, labels: np.ndarray) -> Images:
+    return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
+
+
+def _digest(*arrays: np.ndarray) -> str:
+    # MLflow keeps at most 36 characters of a dataset's digest.
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(f"{array.dtype.kind}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array.astype(np.int64) if array.dtype.kind == "i" else array).data)
+    return total.hexdigest()[:32]
+
+
+def _read_digits() -> _Arrays:
+    # The file that scikit-learn's load_digits reads: importing scikit-learn takes as long as importing MLflow.
+    rows = np.loadtxt(_package_directory("sklearn") / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    # 8 x 8 gray levels of 0 to 16 become 32 x 32 RGB, so that networks for CIFAR-10 take them as they are.
+    levels = np.round(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    pixels = np.repeat(levels.repeat(4, axis=1).repeat(4, axis=2)[..., None], 3, axis=3)
+    labels = rows[:, -1].astype(np.int64)
+    test = np.zeros(len(labels), dtype=bool)
+    for label in range(10):
+        test[np.flatnonzero(labels == label)[::DIGITS_TEST_SHARE]] = True
+    classes = tuple(map(str, range(10)))
+    return _Arrays(pixels[~test], labels[~test], pixels[test], labels[test], classes, "scikit-learn load_digits")
+
+
+def _package_directory(name: str) -> Path:
+    """Where a package is installed, which is not imported for that."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise DataError(f"the digits come with the package {name}, which is not installed here; install it with pip")
+    return Path(spec.submodule_search_locations[0])
+
+
+def _read_npz(path: Path) -> _Arrays:
+    needed = ("x_train", "y_train", "x_test", "y_test")
+    try:
+        if path.is_file() and not zipfile.is_zipfile(path):
+            raise DataError(f"{path}: this is no .npz file, or a part of one; write it with numpy.savez")
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in needed if name not in file.files]
+            if missing:
+                raise DataError(
+                    f"{path}: the arrays {', '.join(missing)} are missing (found: {', '.join(file.files) or 'none'}); "
+                    f"needed are {', '.join(needed)}"
+                )
+            arrays = {name: file[name] for name in (*needed, "classes") if name in file.files}
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file; --dataset takes cifar10, digits or an .npz file") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: this is not a readable .npz file without pickled objects ({error})") from None
+    except Exception as error:  # zipfile and zlib raise classes of their own, with no common base
+        raise DataError(f"{path}: this .npz file is damaged ({type(error).__name__}: {error})") from None
+    faults = _npz_faults(arrays)
+    if faults:
+        raise DataError(f"{path}: this dataset cannot be used:" + "".join(f"\n  - {fault}" for fault in faults))
+    names = arrays.get("classes")
+    classes = tuple(map(str, names)) if names is not None else tuple(map(str, range(int(arrays["y_train"].max()) + 1)))
+    labels = {name: arrays[name].astype(np.int64) for name in ("y_train", "y_test")}
+    result = _Arrays(arrays["x_train"], labels["y_train"], arrays["x_test"], labels["y_test"], classes, str(path))
+    shared = overlap(_images(result.x_test, result.y_test), _images(result.x_train, result.y_train))
+    if shared:
+        raise DataError(
+            f"{path}: {shared} of the {len(result.y_test)} test images are also training images, so a test accuracy "
+            "would flatter; take them out of x_test"
+        )
+    return result
+
+
+def _npz_faults(arrays: dict[str, Any]) -> list[str]:
+    """What is wrong with the arrays of an .npz file: what was found and what is needed."""
+    faults = []
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] not in (1, 3):
+            faults.append(
+                f"x_{part} is {x.dtype} of shape {x.shape}; needed is uint8 (images, height, width, channels) "
+                "with 1 or 3 channels"
+            )
+        elif min(x.shape[1:3]) < 4:
+            faults.append(f"x_{part} has images of {x.shape[1]} x {x.shape[2]} pixels; needed are at least 4 x 4")
+        if y.dtype.kind not in "iu" or y.ndim != 1:
+            faults.append(f"y_{part} is {y.dtype} of shape {y.shape}; needed are whole numbers of shape (images,)")
+        if x.ndim and y.ndim and len(x) != len(y):
+            faults.append(f"x_{part} has {len(x)} images and y_{part} {len(y)} labels; needed is one label an image")
+        if y.ndim and len(y) < 2:
+            faults.append(f"y_{part} has {len(y)} labels; needed are at least 2")
+    if faults:
+        return faults
+    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
+        faults.append(
+            f"the training images are {arrays['x_train'].shape[1:]} and the test images {arrays['x_test'].shape[1:]}; "
+            "needed is one shape (height, width, channels)"
+        )
+    names = arrays.get("classes")
+    if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names)):
+        faults.append(f"classes is {names.dtype} of shape {names.shape}; needed are distinct names of shape (classes,)")
+        return faults
+    count = len(names) if names is not None else int(arrays["y_train"].max()) + 1
+    for part in ("train", "test"):
+        lowest, highest = int(arrays[f"y_{part}"].min()), int(arrays[f"y_{part}"].max())
+        if lowest < 0 or highest >= count:
+            faults.append(f"y_{part} has labels from {lowest} to {highest}; needed are 0 to {count - 1}")
+    if not faults:
+        if count < 2:
+            faults.append("there is one class; needed are at least 2")
+        absent = sorted(set(range(min(count, 100_000))) - set(arrays["y_train"].tolist()))
+        if absent:
+            faults.append(f"no training image has label {absent[0]}; needed is every label from 0 to {count - 1}")
+    return faults

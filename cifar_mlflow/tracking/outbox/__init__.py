@@ -1,0 +1,1 @@
+"""What is written to the tracking store is kept on disk until it has arrived."""

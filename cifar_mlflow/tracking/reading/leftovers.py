@@ -1,0 +1,214 @@
+"""What processes that are gone, or other hands, have left in the store; each function yields what it finds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cifar_mlflow.directories import spool_directory
+from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.garbage import without_collection
+from cifar_mlflow.records import Finding
+from cifar_mlflow.tracking import processes
+from cifar_mlflow.tracking.outbox import log, state
+from cifar_mlflow.tracking.reading import runs, selection, sweeps
+from cifar_mlflow.tracking.registry import aliases as registry
+from cifar_mlflow.tracking.registry import lease
+from cifar_mlflow.tracking.store import Store, redact, translated_errors
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import RegisteredModel
+
+LONG = 24 * 3600.0  # seconds after which a run of another machine is worth a look
+SETTLED = 600.0  # seconds after which a run that `mlflow run` made must have said whose it is
+REASON = "the process that wrote it is gone (closed by cifar-mlflow doctor)"
+CLOSE = "python -c \"import mlflow; mlflow.MlflowClient().set_terminated('{}', 'KILLED')\""
+FIX = "cifar-mlflow doctor --fix"
+
+
+def other_server(store: Store) -> Iterator[Finding]:
+    """Whether the server's MLflow is of another version than is installed here."""
+    import mlflow
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    with translated_errors(store.uri):
+        answer = http_request(get_default_host_creds(store.uri), "/version", "GET")
+    theirs = answer.text.strip()[:40] if answer.status_code == 200 else "unknown"
+    if theirs.split(".")[:2] != mlflow.__version__.split(".")[:2]:
+        yield Finding(
+            "note",
+            f"{redact(store.uri)} runs MLflow {theirs}, and here is {mlflow.__version__}",
+            f"pip install mlflow=={theirs}, or the other way round on the server" if theirs != "unknown" else "",
+        )
+
+
+def left_running(store: Store) -> Iterator[Finding]:
+    """Runs that say RUNNING, and whose process is gone or cannot be known."""
+    kept = _spools_by_run()
+    names = {experiment_id: name for name, experiment_id in selection.experiments(store).items()}
+    for run in runs.search(store, names, "attributes.status = 'RUNNING'"):
+        yield from _left_running(store, run, names[run.info.experiment_id], kept.get(run.info.run_id))
+
+
+def _left_running(store: Store, run: Run, experiment: str, kept: state.Look | None) -> Iterator[Finding]:
+    run_id, tags = run.info.run_id, run.data.tags
+    age = time.time() - run.info.start_time / 1000
+    since = f"{datetime.fromtimestamp(run.info.start_time / 1000, UTC):%Y-%m-%d %H:%M} UTC"
+    what = (
+        f"run {run_id} ({run.info.run_name}, {tags.get('kind', 'no kind')}, in {experiment}) is RUNNING since {since}"
+    )
+    if "host" in tags and processes.is_elsewhere(tags):
+        if age > LONG:
+            where = f"process {tags.get('process_id')} on {tags['host']}"
+            yield Finding("note", f"{what}, by {where}", f"if that process is gone: {CLOSE.format(run_id)}")
+    elif kept is not None or "process_id" in tags:
+        alive = kept.busy if kept else processes.is_alive(tags)
+        if not alive:
+            number = tags.get("process_id")
+            whose = f"process {number} of this machine, which" if number else "a process of this machine that"
+            yield Finding("warning", f"{what}, by {whose} is gone", FIX, partial(_close, store, run_id))
+    elif _made_here(tags) and age > SETTLED and not _in_an_environment(run_id):
+        yield Finding(
+            "warning",
+            f"{what}; `mlflow run` made it, and its command never said where it runs",
+            f"if no process is at work on it: {CLOSE.format(run_id)}",
+        )
+
+
+def _made_here(tags: dict[str, str]) -> bool:
+    return "kind" in tags or any(name.startswith("mlflow.project.") for name in tags)
+
+
+def _in_an_environment(run_id: str) -> bool:
+    """Whether a process of this machine, as far as they can be looked into, was started for the run."""
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("MLFLOW_RUN_ID") == run_id:
+                return True
+        except (psutil.Error, OSError):
+            continue
+    return False
+
+
+def _close(store: Store, run_id: str) -> str:
+    with translated_errors(store.uri):
+        run = store.client.get_run(run_id)
+    if run.info.status != "RUNNING":
+        return f"it is {run.info.status} by now"
+    if run_id in _spools_by_run():
+        raise TrackingError("its last writes could not be delivered, so it is left as it is")
+    sweeps.close(store, run_id, REASON)
+    return "closed as KILLED"
+
+
+def _spools_by_run() -> dict[str, state.Look]:
+    found = {}
+    for directory in log.spools(spool_directory()):
+        if run_id := (look := state.look(directory)).run_id:
+            found[run_id] = look
+    return found
+
+
+def incomplete_models(store: Store) -> Iterator[Finding]:
+    """Models that were begun by a run that ended, or whose process is gone, and that never were logged completely."""
+    for model in _pending_models(store, list(selection.experiments(store).values())):
+        if "weights" in model.tags and _is_over(store, model):
+            yield Finding(
+                "warning",
+                f"model {model.model_id} ({model.name}) of run {model.source_run_id} was begun and never completed",
+                FIX,
+                partial(_give_up, store, model.model_id),
+            )
+
+
+def _pending_models(store: Store, experiment_ids: list[str]) -> list[LoggedModel]:
+    """MLflow cannot search by status, so all models are read, in large pages of which little is kept."""
+    found: list[LoggedModel] = []
+    token = None
+    with translated_errors(store.uri):
+        while experiment_ids:
+            with without_collection():
+                page = store.client.search_logged_models(experiment_ids, max_results=runs.PAGE, page_token=token)
+            found += [model for model in page if str(model.status) == "PENDING"]
+            token = page.token
+            if not token:
+                break
+    return found
+
+
+def _is_over(store: Store, model: LoggedModel) -> bool:
+    if not model.source_run_id:
+        return False
+    with translated_errors(store.uri):
+        run = store.client.get_run(model.source_run_id)
+    if run.info.status != "RUNNING":
+        # A sync may be at work on the models of a run that is over.
+        kept = _spools_by_run().get(run.info.run_id)
+        return kept is None or not kept.busy
+    return not processes.is_elsewhere(run.data.tags) and not processes.is_alive(run.data.tags)
+
+
+def _give_up(store: Store, model_id: str) -> str:
+    from mlflow.entities import LoggedModelStatus
+
+    with translated_errors(store.uri):
+        model = store.client.get_logged_model(model_id)
+        if str(model.status) != "PENDING":
+            return f"it is {model.status} by now"
+        if model.source_run_id in _spools_by_run():
+            raise TrackingError("the writes of its run could not be delivered, so it is left as it is")
+        store.client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+    return "marked as FAILED"
+
+
+def registered_models(store: Store) -> list[RegisteredModel]:
+    """All of them, in the order of their names."""
+    found: list[RegisteredModel] = []
+    token = None
+    with translated_errors(store.uri):
+        while True:
+            page = store.client.search_registered_models(page_token=token)
+            found += page
+            token = page.token
+            if not token:
+                return sorted(found, key=lambda model: model.name)
+
+
+def aliases(store: Store) -> Iterator[Finding]:
+    """Aliases that are not where their record says, and tickets of processes that died at a registered model."""
+    for model in registered_models(store):
+        name = model.name
+        if left := lease.left_behind(store, name):
+            yield Finding(
+                "warning",
+                f"registered model {name}: {', '.join(left)} left a ticket and is gone",
+                FIX,
+                partial(_clear, store, name),
+            )
+        for alias in sorted({move.alias for move in registry.moves(store, name)}):
+            if told := registry.faults(store, name, alias):
+                yield Finding(
+                    "warning",
+                    f"registered model {name}: {'; '.join(told)}",
+                    FIX,
+                    partial(_repair, store, name, alias),
+                )
+
+
+def _clear(store: Store, name: str) -> str:
+    lease.clear(store, name)
+    return "removed"
+
+
+def _repair(store: Store, name: str, alias: str) -> str:
+    with lease.lease(store, name):
+        registry.repair(store, name, alias)
+        version = registry.holder(store, name, alias)
+    return f"put right: {alias} is {f'version {version}' if version else 'no version'}, and the record says so"

@@ -1,0 +1,72 @@
+"""Running `smoke_process.py`: does the registered file work for those who do not have this package?"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from cifar_mlflow.text import redact
+
+PROCESS = Path(__file__).with_name("smoke_process.py")
+TIMEOUT = 300  # seconds; most of what it takes are the imports of torch and MLflow
+LOADER = "mlflow.pytorch"
+
+
+@dataclass(frozen=True)
+class SmokeResult:
+    """What the process came to: `probabilities` float32 (n, classes) for the example, or the `fault` that ended it."""
+
+    seconds: float = 0.0
+    probabilities: np.ndarray | None = None
+    fault: str = ""
+
+
+def code_asked_for(directory: Path) -> str | None:
+    """What in the MLmodel file would make MLflow run more than torch's own loader; None if there is nothing."""
+    try:
+        described = yaml.safe_load((directory / "MLmodel").read_text(encoding="utf-8"))
+        flavors = described["flavors"]
+        loader, code = flavors["python_function"]["loader_module"], flavors["python_function"].get("code")
+        more = sorted(set(flavors) - {"python_function", "pytorch"})
+        code = code or flavors["pytorch"].get("code")
+    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        return f"its MLmodel file cannot be read ({type(error).__name__}: {error})"
+    if loader != LOADER:
+        return f"its MLmodel file asks for the loader {loader!r} instead of {LOADER!r}"
+    return f"its MLmodel file asks for code of its own: {code or ', '.join(more)}" if code or more else None
+
+
+def run(uri: str, tracking_uri: str) -> SmokeResult:
+    """Loads `uri` and answers its example, in a fresh process."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_RUN_ID", "PYTHONPATH")}
+    with tempfile.TemporaryDirectory() as directory:
+        result = Path(directory) / "result.json"
+        try:
+            ended = subprocess.run(
+                [sys.executable, "-I", str(PROCESS), uri, str(result)],
+                env={**environment, "MLFLOW_TRACKING_URI": tracking_uri},
+                cwd=directory,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+            )
+        except subprocess.TimeoutExpired:
+            return SmokeResult(fault=f"did not answer within {TIMEOUT} s")
+        if not result.exists():
+            lines = [line.strip() for line in ended.stderr.splitlines() if line.strip()]
+            return SmokeResult(fault=redact(lines[-1] if lines else f"ended with exit code {ended.returncode}")[:500])
+        return read_result(result)
+
+
+def read_result(file: Path) -> SmokeResult:
+    """What the process has written."""
+    told = json.loads(file.read_text(encoding="utf-8"))
+    return SmokeResult(told["seconds"], np.array(told["probabilities"], dtype=np.float32))

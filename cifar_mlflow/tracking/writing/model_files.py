@@ -1,0 +1,95 @@
+"""A model as files in MLflow's pt2 format: saved without a store, and told later which logged model it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cifar_mlflow.tracking.writing import digests
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A model to log. `module` is a torch module that maps `example` (uint8 images) to class probabilities.
+
+    `weights` is last or best, `epoch` the one after which they were taken, `probabilities` float32 (n, classes) what
+    the training's own network answers to the example.
+    """
+
+    module: Any
+    name: str
+    weights: str
+    epoch: int
+    example: np.ndarray
+    probabilities: np.ndarray
+    classes: Sequence[str]
+    requirements: Sequence[str]
+
+
+def save(exported: ExportedModel, directory: Path) -> None:
+    """Writes the model with signature, example, and the answer to it; no pickle is among the files."""
+    import mlflow.pytorch
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    _, *image_shape = exported.example.shape
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype("uint8"), (-1, *image_shape))]),
+        outputs=Schema([TensorSpec(np.dtype("float32"), (-1, len(exported.classes)))]),
+    )
+    mlflow.pytorch.save_model(
+        exported.module,
+        directory,
+        signature=signature,
+        input_example=exported.example,
+        pip_requirements=list(exported.requirements),
+        metadata=_metadata(exported),
+        serialization_format="pt2",
+    )
+    digests.write_example_answer(directory, exported.probabilities)
+
+
+def save_copy(saved: Path, exported: ExportedModel, directory: Path) -> None:
+    """Writes the model as a copy of `saved`, which `save` has written of one with the same weights."""
+    from mlflow.models import Model
+
+    shutil.copytree(saved, directory, dirs_exist_ok=True)
+    model = Model.load(str(directory))
+    model.metadata = _metadata(exported)
+    model.save(str(directory / "MLmodel"))
+
+
+def _metadata(exported: ExportedModel) -> dict[str, Any]:
+    return {
+        "classes": list(exported.classes),
+        "name": exported.name,
+        "weights": exported.weights,
+        "epoch": str(exported.epoch),
+    }
+
+
+def about(directory: Path) -> dict[str, str]:
+    """The `name`, `weights` and `epoch` of a saved model."""
+    from mlflow.models import Model
+
+    described: dict[str, str] = Model.load(str(directory)).metadata
+    return described
+
+
+def assign(directory: Path, logged: LoggedModel) -> None:
+    """Writes into the saved model which logged model of which run it is."""
+    from mlflow.models import Model
+
+    model = Model.load(str(directory))
+    model.artifact_path = logged.artifact_location
+    model.model_uuid = model.model_id = logged.model_id
+    model.run_id = logged.source_run_id
+    model.save(str(directory / "MLmodel"))

@@ -1,0 +1,169 @@
+"""All that a job writes to its run."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.tracking import processes
+from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.writing import digests, model_files
+from cifar_mlflow.tracking.writing.model_files import ExportedModel
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+KEY_TAG = "mlflow.cifar_mlflow.key"  # of a logged model, by which one that was begun is found again
+
+
+class Recorder:
+    """Writes one run. Every method raises TrackingError if the store refuses."""
+
+    def __init__(self, store: Store, run_id: str, experiment_id: str, run_name: str) -> None:
+        self._store, self._client = store, store.client
+        self.run_id, self.experiment_id, self.run_name = run_id, experiment_id, run_name
+
+    @classmethod
+    def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Recorder:
+        """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
+        # From the first: a run that is broken off at once must tell whose it was.
+        tags = {**processes.process_tags(), **tags}
+        with translated_errors(store.uri):
+            if store.project_run_id:
+                run = store.client.get_run(store.project_run_id)
+                if run.info.status != "RUNNING":
+                    raise TrackingError(
+                        f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
+                    )
+            else:
+                run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
+                if not run.info.run_id:
+                    raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
+            recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
+            if store.project_run_id:
+                recorder.set_tags(tags)
+        return recorder
+
+    @property
+    def url(self) -> str | None:
+        return self._store.run_url(self.experiment_id, self.run_id)
+
+    def log_parameters(self, parameters: Mapping[str, str]) -> None:
+        """Logs what is missing: `mlflow run` has logged what was typed, and a parameter can be written only once."""
+        from mlflow.entities import Param
+
+        with translated_errors(self._store.uri):
+            logged = self._client.get_run(self.run_id).data.params
+            missing = [Param(name, value) for name, value in parameters.items() if name not in logged]
+            self._client.log_batch(self.run_id, params=missing)
+
+    def log_metrics(
+        self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None, timestamp: int | None = None
+    ) -> None:
+        """One write, at `timestamp` (milliseconds; now). The first metric is what MLflow's comparison preselects.
+
+        With the same timestamp, the same write may be repeated: MLflow keeps a point only once.
+        """
+        from mlflow.entities import Metric
+
+        at = int(time.time() * 1000) if timestamp is None else timestamp
+        entries = [Metric(name, value, at, step, model_id=model_id) for name, value in metrics.items()]
+        with translated_errors(self._store.uri):
+            self._client.log_batch(self.run_id, metrics=entries)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        with translated_errors(self._store.uri):
+            self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, int], context: str) -> None:
+        """The dataset as an input of the run. `digest` has at most 36 characters."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        dataset = Dataset(name, digest, "local", json.dumps({"uri": source}), profile=json.dumps(dict(profile)))
+        with translated_errors(self._store.uri):
+            self._client.log_inputs(
+                self.run_id, [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])]
+            )
+
+    def log_files(self, files: Mapping[str, bytes]) -> None:
+        """Artifacts of the run, by path."""
+        with tempfile.TemporaryDirectory() as directory:
+            write_files(Path(directory), files)
+            self.log_directory(Path(directory))
+
+    def log_directory(self, directory: Path) -> None:
+        """All files of the directory as artifacts of the run."""
+        with translated_errors(self._store.uri):
+            self._client.log_artifacts(self.run_id, str(directory))
+
+    def log_model(self, exported: ExportedModel, metrics: Mapping[str, float]) -> str:
+        """Logs the model with signature and example, and the metrics that tell its worth; returns its id, m-..."""
+        with tempfile.TemporaryDirectory() as directory:
+            model_files.save(exported, Path(directory) / "model")
+            return self.log_saved_model(Path(directory) / "model", metrics)
+
+    def log_saved_model(
+        self, directory: Path, metrics: Mapping[str, float], timestamp: int | None = None, key: str | None = None
+    ) -> str:
+        """Logs what `model_files.save` has saved; a model that was begun under the same `key` is completed instead."""
+        from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+
+        about = model_files.about(directory)
+        with translated_errors(self._store.uri):
+            logged = self._begun(key) or self._client.create_logged_model(
+                self.experiment_id,
+                name=about["name"],
+                source_run_id=self.run_id,
+                tags={"weights": about["weights"], "epoch": about["epoch"], **({KEY_TAG: key} if key else {})},
+                model_type="image-classifier",
+            )
+            try:
+                model_files.assign(directory, logged)
+                self._client.set_logged_model_tags(logged.model_id, digests.tags(directory))
+                self._client.log_model_artifacts(logged.model_id, str(directory))
+                self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+            except BaseException:
+                if not key:  # with a key, this is tried again
+                    self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
+                raise
+            outputs = self._client.get_run(self.run_id).outputs
+            # MLflow refuses an output that the run has already.
+            if logged.model_id not in {each.model_id for each in (outputs.model_outputs if outputs else [])}:
+                self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=int(about["epoch"]))])
+        if metrics:
+            self.log_metrics(metrics, model_id=logged.model_id, timestamp=timestamp)
+        return str(logged.model_id)
+
+    def _begun(self, key: str | None) -> LoggedModel | None:
+        """The model that was begun under `key`, if any: creating one is not repeatable."""
+        if key is None:
+            return None
+        condition = f"source_run_id = '{self.run_id}'"
+        found = self._client.search_logged_models([self.experiment_id], condition)
+        return next((model for model in found if model.tags.get(KEY_TAG) == key), None)
+
+    def finish(self, status: str, timestamp: int | None = None) -> None:
+        """Ends the run: FINISHED, FAILED or KILLED."""
+        with translated_errors(self._store.uri):
+            self._client.set_terminated(self.run_id, status, timestamp)
+
+
+def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Writes the contents to paths below the directory."""
+    for name, content in files.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def mark_job(store: Store) -> None:
+    """Marks the run that `mlflow run` has made for a command that trains nothing; its results belong elsewhere."""
+    if store.project_run_id:
+        Recorder.start(store, "", "", {"kind": "job"})

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cifar_mlflow.analysis.comparison import wording
+from cifar_mlflow.analysis.comparison.verdicts import Comparison, compare
+from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.records import Predictions, RunRecord
+
+MakeRun = Callable[..., RunRecord]
+
+
+def repeats(make_run: MakeRun, accuracies: list[float], **parameters: Any) -> list[RunRecord]:
+    parameters = {"activation": "relu", "validation_size": 5000, **parameters}
+    return [make_run(value, seed, parameters=parameters) for seed, value in enumerate(accuracies)]
+
+
+def kinds(comparison: Comparison) -> list[str]:
+    return [row.verdict.kind for row in comparison.rows]
+
+
+def said(comparison: Comparison) -> str:
+    return "\n".join(wording.notes(comparison))
+
+
+def test_configurations_are_all_parameters_but_seed_and_place(make_run: MakeRun) -> None:
+    runs = [
+        make_run(70 + seed, seed, parameters={"lr": lr, "epochs": 5, "seed": seed, "threads": seed, "device": device,
+                                              "data_dir": str(seed), "milestones": milestones})
+        for seed, device, milestones in [(0, "cpu", [1, 2]), (1, "cuda", (1, 2))]
+        for lr in (0.1, 0.01)
+    ]  # fmt: skip
+    comparison = compare(runs)
+    assert comparison.columns == ("lr",)
+    assert comparison.common == {"epochs": 5, "milestones": [1, 2]}
+    assert [row.summary.n for row in comparison.rows] == [2, 2]
+
+
+def test_a_parameter_that_only_some_runs_have_is_a_difference(make_run: MakeRun) -> None:
+    comparison = compare([make_run(parameters={"a": 1}), make_run(parameters={"a": 1, "b": None})])
+    assert comparison.columns == ("b",)
+    assert compare([make_run(parameters={"a": 1}), make_run(parameters={"a": True})]).columns == ("a",)
+
+
+def test_row_summarizes_its_runs(make_run: MakeRun) -> None:
+    runs = [make_run(70.0, 0, minutes=1.0), make_run(72.0, 1, minutes=3.0), make_run(71.0, 2, minutes=None)]
+    (row,) = compare(runs).rows
+    assert row.values == (70.0, 72.0, 71.0)
+    assert (row.summary.mean, row.minutes) == (71.0, 2.0)
+    assert (row.summary.low, row.summary.high) == pytest.approx((71 - 2.4841, 71 + 2.4841), abs=1e-3)
+
+
+def test_verdicts_against_the_best(make_run: MakeRun) -> None:
+    comparison = compare(
+        [
+            *repeats(make_run, [70.0, 70.2, 70.1], activation="relu"),
+            *repeats(make_run, [76.0, 76.4, 76.1], activation="prelu"),
+            *repeats(make_run, [75.8, 76.3, 76.0], activation="elu"),
+        ]
+    )
+    assert [row.parameters["activation"] for row in comparison.rows] == ["prelu", "elu", "relu"]
+    assert kinds(comparison) == ["best", "not distinguishable", "worse"]
+    worse = comparison.rows[2].verdict
+    assert worse.difference == pytest.approx(76.16667 - 70.1, abs=1e-4)
+    assert worse.p is not None
+    assert wording.verdict(worse, "final_val_accuracy") == f"worse by 6.07 (p{'<' if worse.p < 0.001 else '='}" + (
+        "0.001)" if worse.p < 0.001 else f"{worse.p:.3f})"
+    )
+    assert "all 3 pairs" in said(comparison)
+
+
+def test_a_loss_is_better_when_lower(make_run: MakeRun) -> None:
+    def run(loss: float, seed: int, activation: str) -> RunRecord:
+        return make_run(50.0, seed, metrics={"val_loss": loss}, parameters={"activation": activation})
+
+    low, high = [0.70, 0.71, 0.72], [0.90, 0.91, 0.92]
+    runs = [
+        run(loss, seed, name) for name, values in (("elu", high), ("relu", low)) for seed, loss in enumerate(values)
+    ]
+    comparison = compare(runs, objective="val_loss", difference=0.01)
+    assert [row.parameters["activation"] for row in comparison.rows] == ["relu", "elu"]
+    assert comparison.rows[1].verdict.difference == pytest.approx(0.2)
+    assert kinds(comparison) == ["best", "worse"]
+
+
+def test_one_run_is_said_and_never_best(make_run: MakeRun) -> None:
+    comparison = compare(
+        [
+            make_run(99.0, parameters={"activation": "silu", "validation_size": 5000}),
+            *repeats(make_run, [70.0, 70.2], activation="relu"),
+            *repeats(make_run, [71.0, 70.1], activation="elu"),
+        ]
+    )
+    assert kinds(comparison) == ["one run", "best", "not distinguishable"]
+    assert wording.verdict(comparison.rows[0].verdict, "final_val_accuracy") == "one run: no interval"
+    assert comparison.rows[0].summary.low is None
+    assert "no verdict for 1 configuration of 3" in said(comparison)
+    assert "single run stands above the best" in said(comparison)
+
+
+def test_nothing_is_best_without_a_second_repeated_configuration(make_run: MakeRun) -> None:
+    single = make_run(60.0, parameters={"activation": "silu", "validation_size": 5000})
+    comparison = compare([*repeats(make_run, [70.0, 70.2]), single])
+    assert kinds(comparison) == ["nothing to compare with", "one run"]
+    assert "No verdicts" in said(comparison)
+
+
+def test_replication_has_a_table_and_no_winner(make_run: MakeRun) -> None:
+    runs = [
+        make_run(None, seed, metrics={"epoch_test_accuracy": value + seed}, tags={"test_evaluations": "30"},
+                 parameters={"batch_size": size, "validation_size": 0})
+        for size, value in ((128, 77.0), (32, 70.0), (64, 10.0)) for seed in (0, 1)
+    ]  # fmt: skip
+    comparison = compare(runs)
+    assert comparison.replication
+    assert comparison.objective == "epoch_test_accuracy"
+    assert [row.parameters["batch_size"] for row in comparison.rows] == [32, 64, 128]
+    assert set(kinds(comparison)) == {"none"}
+    assert comparison.test_evaluations == 180
+    assert "replication" in said(comparison)
+    assert "worse" not in said(comparison)
+
+
+def test_replications_among_other_runs_are_set_apart(make_run: MakeRun) -> None:
+    other = make_run(None, parameters={"validation_size": 0}, metrics={"epoch_test_accuracy": 77.0})
+    comparison = compare([*repeats(make_run, [70.0, 70.2]), other])
+    assert [(apart.reason, apart.runs) for apart in comparison.apart] == [("no validation split", (other,))]
+    assert len(comparison.rows) == 1
+
+
+def test_runs_without_a_result_are_counted_apart(make_run: MakeRun) -> None:
+    apart = {
+        "FAILED": make_run(75.0, status="FAILED"),
+        "KILLED": make_run(75.0, status="KILLED"),
+        "RUNNING": make_run(75.0, status="RUNNING"),
+        "pruned": make_run(75.0, status="KILLED", tags={"pruned": "true"}),
+        "parent of a sweep": make_run(None, kind="sweep"),
+        "no final_val_accuracy": make_run(math.nan),
+    }
+    comparison = compare([*apart.values(), *repeats(make_run, [70.0, 70.2])])
+    assert {group.reason: group.runs for group in comparison.apart} == {name: (run,) for name, run in apart.items()}
+    assert [row.values for row in comparison.rows] == [(70.0, 70.2)]
+    for reason, run in apart.items():
+        assert f"Not compared, {reason}: 1 run ({run.name})." in said(comparison)
+
+
+def test_what_was_pruned_still_shows_which_parameters_were_tried(make_run: MakeRun) -> None:
+    runs = [make_run(75.0, parameters={"activation": name, "lr": 0.002}) for name in ("relu", "prelu")]
+    pruned = make_run(30.0, status="KILLED", tags={"pruned": "true"}, parameters={"activation": "relu", "lr": 0.05})
+    assert compare([*runs, pruned]).columns == ("activation", "lr")
+    assert compare(runs).columns == ("activation",)
+
+
+def test_the_same_seed_twice_counts_once(make_run: MakeRun) -> None:
+    first, again = make_run(70.0, 3), make_run(71.5, 3)
+    other = make_run(72.0, 4)
+    (row,) = (comparison := compare([again, other, first])).rows
+    assert row.summary.n == 2
+    assert row.runs == (first, other)
+    assert row.repeats == {3: (again,)}
+    assert "was run 2 times (the results differ by up to 1.50): counted once" in said(comparison)
+    identical = compare([first, make_run(70.0, 3)])
+    assert kinds(identical) == ["one run"]
+    assert "agree to the last digit" in said(identical)
+
+
+def predictions(correct: int, index: np.ndarray[Any, Any]) -> Predictions:
+    """The first `correct` images of the split are right."""
+    label = index % 10
+    return Predictions(index, label, np.where(index < correct, label, label + 1))
+
+
+def test_single_models_are_compared_on_the_images_they_share(make_run: MakeRun) -> None:
+    images = np.arange(1000)
+    better = make_run(80.0, parameters={"a": 1}, predictions=predictions(800, images))
+    # The same images in another order.
+    worse = make_run(76.0, parameters={"a": 2}, predictions=predictions(760, images[::-1]))
+    elsewhere = make_run(90.0, parameters={"a": 3}, predictions=predictions(900, images[:900]))
+    comparison = compare([worse, better, elsewhere])
+    (test,) = comparison.model_tests
+    assert (test.best, test.other, test.images) == (better, worse, 1000)
+    assert (test.best_accuracy, test.other_accuracy) == (80.0, 76.0)
+    assert (test.only_best, test.only_other) == (40, 0)
+    assert test.p == pytest.approx(2 * 0.5**40 - 0.5**40)
+    assert set(kinds(comparison)) == {"one run"}
+    assert "not configurations" in said(comparison)
+
+
+def test_models_p_values_allow_for_all_pairs(make_run: MakeRun) -> None:
+    images = np.arange(1000)
+    runs = [
+        make_run(80.0, parameters={"a": number}, predictions=predictions(800 - 6 * number, images))
+        for number in range(3)
+    ]
+    tests = compare(runs).model_tests
+    assert [test.only_best for test in tests] == [6, 12]
+    assert tests[0].p == pytest.approx(3 * 0.5**6)
+
+
+def test_repeated_configurations_are_not_compared_by_their_models(make_run: MakeRun) -> None:
+    images = np.arange(100)
+    runs = [
+        make_run(70.0 + seed, seed, parameters={"a": a}, predictions=predictions(70, images))
+        for a in (1, 2) for seed in (0, 1)
+    ]  # fmt: skip
+    assert compare(runs).model_tests == ()
+
+
+def test_seeds_for_the_wanted_difference(make_run: MakeRun) -> None:
+    runs = [run for a in range(4) for run in repeats(make_run, [75.29, 76.0, 76.71], activation=a)]
+    spread = compare(runs).spread
+    assert spread is not None
+    assert (spread.sd, spread.degrees, spread.pairs) == (pytest.approx(0.71), 8, 6)
+    assert spread.seeds_for_one_pair == 33
+    assert spread.seeds_for_all_pairs > 45
+    assert "takes 33 seeds a configuration for a single pair" in said(compare(runs))
+    assert "To tell 5 points" in said(compare(runs, difference=5))
+    assert "spread between seeds is unknown" in said(compare([make_run()]))
+
+
+def test_test_accuracy_only_when_asked_for(make_run: MakeRun) -> None:
+    runs = [
+        make_run(70.0 + seed, seed, metrics={"test_accuracy": 69.0 + seed}, tags={"test_evaluations": "2"})
+        for seed in (0, 1)
+    ]
+    runs.append(make_run(None, 5, status="FAILED", tags={"test_evaluations": "1"}))
+    silent = compare(runs)
+    assert silent.rows[0].test is None
+    assert silent.test_evaluations is None
+    shown = compare(runs, with_test=True)
+    assert shown.rows[0].test is not None
+    assert shown.rows[0].test.mean == 69.5
+    assert "consulted 5 times" in said(shown)
+
+
+def test_reported_results_stand_beside_ours(make_run: MakeRun) -> None:
+    runs = [make_run(parameters={"dropout": dropout, "optimizer": "adam"}) for dropout in (0.3, 0.35)]
+    comparison = compare(
+        runs,
+        reported=[
+            {"dropout": 0.30, "accuracy": [76.051]},
+            {"dropout": 0.3, "optimizer": "adam", "accuracy": 76.5},
+            {"dropout": 0.4, "accuracy": [75.681]},
+            {"gamma": 0.1, "accuracy": [76.642]},
+        ],
+    )
+    assert {row.parameters["dropout"]: row.reported for row in comparison.rows} == {0.3: (76.051, 76.5), 0.35: ()}
+    assert [entry.parameters for entry in comparison.unmatched] == [{"dropout": 0.4}, {"gamma": 0.1}]
+    assert "Reported, with no run here: dropout 0.4: 75.68." in said(comparison)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"objective": "test_accuracy"}, "test set"),
+        ({"objective": "epoch_test_accuracy"}, "test set"),
+        ({"objective": "final_val_acuracy"}, "they have: final_val_accuracy"),
+        ({"difference": 0}, "positive"),
+        ({"reported": [{"dropout": 0.3}]}, "accuracy"),
+        ({"reported": [{"dropout": 0.3, "accuracy": ["76"]}]}, "accuracy"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(make_run: MakeRun, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        compare([make_run()], **options)
+
+
+def test_no_runs_are_refused_but_failed_ones_are_listed(make_run: MakeRun) -> None:
+    with pytest.raises(ConfigurationError, match="no runs"):
+        compare([])
+    failed = compare([make_run(None, status="FAILED")])
+    assert failed.rows == ()
+    assert [group.reason for group in failed.apart] == ["FAILED"]
+
+
+def test_order_of_the_runs_does_not_matter(make_run: MakeRun) -> None:
+    runs = [run for a in range(5) for run in repeats(make_run, [70.0, 71.0, 72.0], activation=a)]
+    shuffled = [runs[place] for place in np.random.default_rng(0).permutation(len(runs))]
+    assert compare(runs).rows == compare(shuffled).rows
+
+
+def test_a_thousand_runs_take_well_under_a_second(make_run: MakeRun) -> None:
+    generator = np.random.default_rng(0)
+    runs = [
+        make_run(generator.normal(76, 0.7), seed, parameters={f"p{n}": n for n in range(20)} | {"a": a})
+        for a in range(500) for seed in (0, 1)
+    ]  # fmt: skip
+    start = time.process_time()
+    compare(runs)
+    assert time.process_time() - start < 0.8
+
+
+@pytest.mark.parametrize("spread", ["equal", "unequal", "coarse"])
+@pytest.mark.parametrize("configurations", [2, 5, 20])
+def test_equal_configurations_are_seldom_called_worse(make_run: MakeRun, configurations: int, spread: str) -> None:
+    """Family-wise error of the verdicts, also with spreads that differ tenfold and with accuracies of 200 images."""
+    generator = np.random.default_rng(configurations)
+    deviation = np.linspace(0.2, 2, configurations) if spread == "unequal" else np.full(configurations, 0.7)
+    wrong = 0
+    for _ in range(400):
+        results = generator.normal(76, deviation[:, None], (configurations, 5))
+        results = np.round(results * 2) / 2 if spread == "coarse" else results
+        runs = [run for a, values in enumerate(results) for run in repeats(make_run, values.tolist(), activation=a)]
+        wrong += "worse" in kinds(compare(runs))
+    assert wrong / 400 <= 0.07
+
+
+def test_a_difference_that_is_large_is_found(make_run: MakeRun) -> None:
+    """The error test alone would pass if nothing were ever called worse."""
+    generator = np.random.default_rng(1)
+    found = 0
+    for _ in range(100):
+        runs = [
+            run for a in range(5)
+            for run in repeats(make_run, generator.normal(76 - 3 * (a > 0), 0.7, 5).tolist(), activation=a)
+        ]  # fmt: skip
+        found += kinds(compare(runs)).count("worse") == 4
+    assert found >= 80

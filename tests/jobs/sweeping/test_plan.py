@@ -1,0 +1,65 @@
+"""Which runs of a sweep go on, and what becomes of them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from cifar_mlflow.config.sweep import load_spec, parse_spec
+from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan
+from cifar_mlflow.tuning.study import TuningStudy
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def plan(tmp_path):
+    values = {
+        "name": "halving",
+        "base": {"dataset": "digits", "epochs": 4},
+        "space": {"activation": ["relu", "prelu", "elu"]},
+        "pruner": "successive_halving",
+    }
+    spec = parse_spec(values, Path("/"))
+    study = TuningStudy(spec, tmp_path / "journal.log")
+    return Plan(spec, study, lambda config: config.run_fingerprint("data"), [])
+
+
+def test_a_run_that_others_outdo_is_ended_early_but_not_after_its_last_epoch(plan):
+    first = plan.next()
+    assert [plan.report(first, epoch, 90.0) for epoch in (1, 2, 3, 4)] == [True] * 4
+    plan.finish(first, Outcome("FINISHED", 90.0))
+    worse = plan.next()
+    assert not plan.report(worse, 1, 10.0)
+    plan.finish(worse, Outcome("PRUNED"))
+    # After four epochs is a decision as well; but there is nothing left to save, and a result to lose.
+    late = plan.next()
+    assert [plan.report(late, epoch, value) for epoch, value in ((1, 95.0), (4, 10.0))] == [True] * 2
+
+
+def test_halving_trains_a_quarter_of_the_grids_epochs_at_most_and_ends_with_the_best(tmp_path):
+    """The shipped sweep, on learning curves that are known: a quality of each configuration, and noise."""
+    spec = load_spec(ROOT / "experiments" / "halving.yaml")
+    study = TuningStudy(spec, tmp_path / "journal.log")
+    plan = Plan(spec, study, lambda config: config.run_fingerprint("data"), [])
+    chance = random.Random(0)
+    quality = {str(values): chance.gauss(0, 1) for values in spec.grid()}
+    epochs, running, finished = 0, [], {}
+    while True:
+        while len(running) < spec.workers and (planned := plan.next()):
+            running.append((planned, iter(range(1, planned.config.epochs + 1))))
+        if not running:
+            break
+        planned, coming = chance.choice(running)
+        epoch, name = next(coming), str(planned.trial.values)
+        epochs += 1
+        value = quality[name] + chance.gauss(0, 0.5 / epoch**0.5)
+        goes_on = plan.report(planned, epoch, value)
+        if not goes_on or epoch == planned.config.epochs:
+            running = [each for each in running if each[0] is not planned]
+            plan.finish(planned, Outcome("FINISHED", value) if goes_on else Outcome("PRUNED"))
+            finished |= {name: value} if goes_on else {}
+    assert epochs <= 0.25 * spec.configurations * spec.base_config.epochs
+    assert max(finished, key=finished.get) == max(quality, key=quality.get)

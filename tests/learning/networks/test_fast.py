@@ -1,0 +1,88 @@
+"""The network for short trainings: its parts, and that it learns."""
+
+import pytest
+import torch
+from torch import nn
+
+from cifar_mlflow.config.training import resolve
+from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.learning.data import datasets
+from cifar_mlflow.learning.networks import build
+from cifar_mlflow.learning.training import Training
+
+VALUES = {"network": "fast", "activation": "gelu", "widths": "8,16,16"}
+
+
+def network(shape=(32, 32, 3), classes=10, **values):
+    torch.manual_seed(0)
+    return build.build(resolve({**VALUES, **values}), classes, shape)
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 3), (28, 28, 1), (9, 9, 3), (20, 33, 1)])
+def test_takes_images_of_any_size_from_nine_pixels(shape):
+    height, width, channels = shape
+    assert network(shape, 5)(torch.zeros(2, channels, height, width)).shape == (2, 5)
+
+
+def test_smaller_images_are_refused_before_a_run_is_made(cifar, write_npz, runs):
+    outcome = cifar("train", "--dataset", write_npz(size=8), "--network", "fast")
+    assert outcome.code == 2
+    assert "--network: fast takes images of at least 9 x 9 pixels, not 8 x 8" in outcome.stderr
+    assert runs() == []
+
+
+def test_whitening_makes_the_outputs_uncorrelated_and_is_not_trained():
+    made = network()
+    images = torch.rand(200, 3, 32, 32) @ torch.rand(32, 32) / 8  # neighbours resemble each other
+    images -= images.mean((0, 2, 3), keepdim=True)
+    made.whiten(images)
+    outputs = nn.functional.conv2d(images, made.whitening.weight[:12]).permute(1, 0, 2, 3).flatten(1).double()
+    covariance = outputs @ outputs.T / outputs.shape[1]
+    scale = covariance.diagonal().sqrt()
+    assert (covariance / scale / scale[:, None] - torch.eye(12)).abs().max() < 0.05
+    assert made.whitening.weight[12:].equal(-made.whitening.weight[:12])
+    assert not made.whitening.weight.requires_grad
+    assert made.whitening.bias.requires_grad
+
+
+def test_convolutions_start_by_passing_on_what_they_get():
+    first = next(layer for layer in network().blocks if isinstance(layer, nn.Conv2d) and layer.in_channels == 16)
+    images = torch.rand(1, 16, 5, 5)
+    assert first(images)[:, :16].allclose(images)
+
+
+def test_only_the_bias_of_batch_normalization_is_trained():
+    norms = [layer for layer in network().blocks if isinstance(layer, nn.BatchNorm2d)]
+    assert len(norms) == 6
+    assert not any(layer.weight.requires_grad for layer in norms)
+    assert all(layer.bias.requires_grad for layer in norms)
+
+
+@pytest.mark.parametrize(("option", "value"), [("batch_norm", False)])
+def test_what_it_cannot_be_is_refused(option, value):
+    with pytest.raises(ConfigurationError, match="--batch-norm: --network fast cannot be without it"):
+        resolve({**VALUES, option: value})
+
+
+def test_it_learns(write_npz):
+    """Colours alone tell the tiny dataset's classes apart."""
+    path = write_npz(size=12)
+    config = resolve(
+        {
+            **VALUES,
+            "dataset": str(path),
+            "epochs": 20,
+            "batch_size": 16,
+            "optimizer": "muon",
+            "learning_rate": 0.09,
+            "momentum": 0.8,
+            "bias_rate": 10,
+            "weight_decay": 0.11,
+            "scheduler": "triangular",
+            "warmup": 0,
+            "normalize": True,
+        }
+    )
+    *_, last = Training(config, datasets.load(config)).epochs()
+    assert last.train_accuracy > 90
+    assert last.held_out_accuracy > 90
