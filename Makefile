@@ -7,7 +7,7 @@ BIN := $(abspath $(VENV))/bin
 # `mlflow run --env-manager local` takes the python that is first on PATH.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test test-long lint
+.PHONY: run test test-unit test-long lint
 
 # Trains the report's network on CIFAR-10: make run, or make run ARGS="-P epochs=1 -P activation=gelu".
 run: $(VENV)/.installed
@@ -23,6 +23,10 @@ run: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	python -m pytest -m "not long" -n 2 --dist loadfile $(ARGS)
+
+# The tests of the rooms, without jobs and whole commands: make test-unit VENV=.venv-3.13 PYTHON=python3.13.
+test-unit: $(VENV)/.installed
+	python -m pytest -m "not long" -n 2 --dist loadfile $(addprefix tests/,config learning tracking tuning analysis) $(ARGS)
 
 # The same tests many times over, and those that take minutes.
 test-long: $(VENV)/.installed
