@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.text import NAME_LIMIT, as_option, fault, shown

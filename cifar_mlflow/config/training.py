@@ -1,24 +1,17 @@
-"""What a training run is: every hyperparameter, its default, and what contradicts what.
-
-Values come from the defaults below, then from a YAML file, then from options; `resolve` checks them all
-together and reports every fault at once.
-"""
+"""What a training run is: every hyperparameter, its default and what it may be."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from cifar_mlflow import text as words
-from cifar_mlflow.config.rules import contradictions
-from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.text import as_option
+from cifar_mlflow.config.faults import expected
+from cifar_mlflow.text import PATH_LIMIT, as_option, fault
 
 BUILT_IN_NETWORKS = ("report_cnn", "fast")
 BUILT_IN_DATASETS = ("cifar10", "digits")
@@ -33,21 +26,20 @@ def _split_commas(value: object) -> object:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _known_network(value: object) -> object:
-    if isinstance(value, str) and (value in BUILT_IN_NETWORKS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value)):
-        return value
-    raise ValueError(f"must be {', '.join(BUILT_IN_NETWORKS)} or package.module:function")
-
-
-def _known_dataset(value: object) -> object:
-    if isinstance(value, str) and (value in BUILT_IN_DATASETS or value.endswith(".npz")):
-        return value
-    raise ValueError(f"must be {', '.join(BUILT_IN_DATASETS)} or a path that ends in .npz")
-
-
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
-Count = Annotated[int, Field(ge=0)]
+AutoOrPositive = Annotated[Literal["auto"] | PositiveInt, expected("auto or a whole number, 1 or more")]
+AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], expected("auto or a whole number, 0 or more")]
+Network = Annotated[
+    str,
+    Field(pattern=rf"^({'|'.join(BUILT_IN_NETWORKS)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"),
+    expected(f"{', '.join(BUILT_IN_NETWORKS)} or package.module:function"),
+]
+Dataset = Annotated[
+    str,
+    Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz)$"),
+    expected(f"{', '.join(BUILT_IN_DATASETS)} or a path that ends in .npz"),
+]
 
 
 class TrainingConfig(BaseModel):
@@ -55,12 +47,14 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    network: Annotated[str, BeforeValidator(_known_network)] = Field(
+    network: Network = Field(
         "report_cnn", description="report_cnn, fast, or package.module:function for a network of your own"
     )
-    widths: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_split_commas)] = Field(
-        (64, 256, 256), description="channels of the three blocks (fast), as in 32,64,128"
-    )
+    widths: Annotated[
+        tuple[PositiveInt, PositiveInt, PositiveInt],
+        BeforeValidator(_split_commas),
+        expected("three whole numbers, 1 or more, as in 32,64,128"),
+    ] = Field((64, 256, 256), description="channels of the three blocks (fast), as in 32,64,128")
     activation: Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"] = Field(
         "prelu", description="activation function"
     )
@@ -108,15 +102,12 @@ class TrainingConfig(BaseModel):
         True, description="score after each epoch; false: after the last, and never on test images"
     )
     seed: Seed = Field(0, description="seed of the weights, the order of the images, dropout and augmentation")
-    dataset: Annotated[str, BeforeValidator(_known_dataset)] = Field(
-        "cifar10", description="cifar10, digits, or the path of an .npz file"
-    )
+    dataset: Dataset = Field("cifar10", description="cifar10, digits, or the path of an .npz file")
     data_dir: str = Field(
         "auto",
-        min_length=1,
         description="directory that holds CIFAR-10; auto is $CIFAR_MLFLOW_DATA, else a download to the user's cache",
     )
-    validation_size: Literal["auto"] | Count = Field(
+    validation_size: AutoOrCount = Field(
         "auto", description="images held out of training; auto is 10%; 0 trains on all and scores on the test set"
     )
     split_seed: Seed = Field(0, description="seed of the train/validation split, which all repeats share")
@@ -124,22 +115,23 @@ class TrainingConfig(BaseModel):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="arithmetic of the training steps; auto is bfloat16 where the hardware has it"
     )
-    threads: Literal["auto"] | PositiveInt = Field("auto", description="processor threads; auto is torch's own choice")
+    threads: AutoOrPositive = Field("auto", description="processor threads; auto is torch's own choice")
 
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         """YAML reads `epochs: yes` as true, which would count as 1."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and (annotation in (int, float) or info.field_name in _AUTO_OR_NUMBER):
-            raise ValueError("must be a number")
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("a number")
         return value
 
     @field_validator("dataset", "data_dir")
     @classmethod
     def _is_a_path(cls, value: str) -> str:
-        if told := words.fault(value, words.PATH_LIMIT):
+        if told := fault(value, PATH_LIMIT):
             raise ValueError(f"a path, but {told}")
+        if not value:
+            raise ValueError("not be empty")
         return value
 
     @property
@@ -165,52 +157,12 @@ class TrainingConfig(BaseModel):
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
-def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
-    """A checked configuration: the defaults, overridden by `values`.
-
-    Raises:
-        ConfigurationError: with every unknown key, wrong value and contradiction, each named by its option.
-    """
-    faults: list[str] = []
-    refused: set[str] = set()
+def parsed(name: str, value: object) -> object:
+    """The value that the field `name` makes of `value`; `value` itself if it is refused."""
     try:
-        config = TrainingConfig.model_validate(dict(values))
-    except ValidationError as error:
-        for entry in error.errors(include_url=False):
-            name = str(entry["loc"][0]) if entry["loc"] else ""
-            if name not in refused:
-                refused.add(name)
-                faults.append(_describe(name, entry["type"], entry["msg"], values.get(name)))
-        # What remains is valid, so contradictions among it can be told in the same message.
-        remaining = {name: value for name, value in values.items() if name not in refused}
-        config = TrainingConfig.model_validate(remaining)
-    faults += [text for fields, text in contradictions(config) if not refused.intersection(fields)]
-    if faults:
-        raise ConfigurationError(faults, source)
-    return config
-
-
-_AUTO_OR_NUMBER = {"validation_size": 0, "threads": 1}  # option -> its least number
-
-
-def _describe(name: str, kind: str, message: str, value: object) -> str:
-    option = "--" + name.replace("_", "-")
-    given = words.shown(value) if isinstance(value, str) else repr(value)
-    if kind == "extra_forbidden":
-        options = [field.replace("_", "-") for field in TrainingConfig.model_fields]
-        return f"{option}: no such option{words.did_you_mean(option.removeprefix('--'), options, '--')}"
-    if name in _AUTO_OR_NUMBER:
-        return f"{option}: {given} is refused: must be auto or a whole number, {_AUTO_OR_NUMBER[name]} or more"
-    choices = [str(choice) for choice in get_args(TrainingConfig.model_fields[name].annotation)]
-    if kind == "literal_error":
-        text = ", ".join(choices)
-        return f"{option}: {given} is not one of {text}{words.did_you_mean(str(value), choices)}"
-    if kind == "string_too_short":
-        return f"{option}: {given} is refused: must not be empty"
-    if kind in ("value_error", "missing"):
-        message = message.removeprefix("Value error, ")
-    message = message.removeprefix("Input ").removeprefix("should be ")
-    return f"{option}: {given} is refused: must be {message.removeprefix('must be ')}"
+        return getattr(TrainingConfig.model_validate({name: value}), name)
+    except ValidationError:
+        return value
 
 
 def parse_logged(parameters: Mapping[str, str]) -> dict[str, object]:
@@ -218,13 +170,8 @@ def parse_logged(parameters: Mapping[str, str]) -> dict[str, object]:
 
     A value that no longer validates is returned as the text that was logged.
     """
-    parsed: dict[str, object] = {}
-    for name, field in TrainingConfig.model_fields.items():
-        value: object = field.default
-        if name in parameters:
-            try:
-                value = getattr(TrainingConfig.model_validate({name: parameters[name]}), name)
-            except ValidationError:
-                value = parameters[name]
-        parsed[name] = as_option(value) if isinstance(value, tuple) else value
-    return parsed
+    values = {
+        name: parsed(name, parameters[name]) if name in parameters else field.default
+        for name, field in TrainingConfig.model_fields.items()
+    }
+    return {name: as_option(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.registry import aliases
