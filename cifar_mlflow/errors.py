@@ -19,6 +19,8 @@ from __future__ import annotations
 
 import signal
 
+from cifar_mlflow.text import count
+
 
 class CifarMlflowError(Exception):
     """Base of all errors that end in one message and an exit code."""
@@ -35,8 +37,7 @@ class ConfigurationError(CifarMlflowError):
         self.faults = [faults] if isinstance(faults, str) else list(faults)
         self.source = source
         lines = "".join(f"\n  - {fault}" for fault in self.faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__(f"{count} in the {source}:{lines}")
+        super().__init__(f"{count(len(self.faults), 'fault')} in the {source}:{lines}")
 
 
 class DataError(CifarMlflowError):

@@ -47,7 +47,7 @@ def first_line(error: BaseException) -> str:
     return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
 
 
-def option(field: str) -> str:
+def option_name(field: str) -> str:
     """The option of a field: --learning-rate for learning_rate."""
     return f"--{field.replace('_', '-')}"
 

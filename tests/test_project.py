@@ -26,7 +26,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "config": {"errors", "text"},
     "directories": {"errors"},
-    "errors": set(),
+    "errors": {"text"},
     "garbage": set(),
     "records": set(),
     "text": set(),

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from cifar_mlflow.config.faults import describe
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.text import as_option, did_you_mean, option
+from cifar_mlflow.text import as_option, did_you_mean, option_name
 
 
 def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
@@ -34,7 +34,7 @@ def faults_of(values: Mapping[str, Any]) -> list[str]:
     try:
         config = TrainingConfig.model_validate(dict(values))
     except ValidationError as error:
-        found = describe(error, values, lambda path: option(path[0]), lambda path: _no_such_option(path[0]))
+        found = describe(error, values, lambda path: option_name(path[0]), lambda path: _no_such_option(path[0]))
         refused = {path[0]: text for path, text in found.items()}
         # What remains is valid, so contradictions among it can be told in the same message.
         config = TrainingConfig.model_validate({name: values[name] for name in values if name not in refused})
@@ -42,8 +42,8 @@ def faults_of(values: Mapping[str, Any]) -> list[str]:
 
 
 def _no_such_option(name: str) -> str:
-    known = [option(field).removeprefix("--") for field in TrainingConfig.model_fields]
-    return f"no such option{did_you_mean(option(name).removeprefix('--'), known, '--')}"
+    known = [option_name(field).removeprefix("--") for field in TrainingConfig.model_fields]
+    return f"no such option{did_you_mean(option_name(name).removeprefix('--'), known, '--')}"
 
 
 def _contradictions(config: TrainingConfig) -> Iterator[tuple[set[str], str]]:
@@ -84,7 +84,7 @@ def without_effect(config: TrainingConfig) -> list[str]:
     """A warning for each option that changes nothing under the other options given."""
     defaults, chosen = TrainingConfig(), config.as_options()
     inert = [
-        f"{option(name)} {chosen[name]} has no effect with {option(decider)} {chosen[decider]} "
+        f"{option_name(name)} {chosen[name]} has no effect with {option_name(decider)} {chosen[decider]} "
         f"(it acts with {', '.join(sorted(effective))})"
         for name, (decider, effective) in _ACTS_ONLY_WITH.items()
         if getattr(config, name) != getattr(defaults, name) and chosen[decider] not in effective
