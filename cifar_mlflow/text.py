@@ -43,8 +43,9 @@ def count(number: int, noun: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of the error's message that says something; the name of its type if none does."""
-    return next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    """The first line of the error's message that says something, cut if it is long; its type's name if none does."""
+    line = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    return line if len(line) <= 300 else f"{line[:300]}..."
 
 
 def option_name(field: str) -> str:

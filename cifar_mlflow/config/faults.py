@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
-from pydantic_core import ErrorDetails, PydanticCustomError
 
 from cifar_mlflow.text import did_you_mean, shown
+
+
+class Sentence(ValueError):
+    """What a validator raises whose message is to be told as it is, without the value that was given."""
 
 
 def expected(what: str) -> WrapValidator:
@@ -24,11 +27,6 @@ def expected(what: str) -> WrapValidator:
         raise ValueError(what)
 
     return WrapValidator(check)
-
-
-def sentence(message: str) -> PydanticCustomError:
-    """An error whose message is told as it is, without the value that was given."""
-    return PydanticCustomError("sentence", "{message}", {"message": message})
 
 
 def describe(
@@ -47,17 +45,17 @@ def describe(
         for part in entry["loc"]:
             if isinstance(given, Mapping):
                 path.append(str(part))
-                given = given.get(str(part), None)
+                given = given.get(str(part))
         told = unknown(path) if entry["type"] == "extra_forbidden" else _told(entry, given)
         found.setdefault(tuple(path), f"{named(path)}: {told}")
     return found
 
 
-def _told(entry: ErrorDetails, given: object) -> str:
+def _told(entry: Mapping[str, Any], given: object) -> str:
     value = shown(given) if isinstance(given, str) else repr(given)
-    message = entry["msg"]
-    if entry["type"] == "sentence":
-        return message
+    message = str(entry["msg"])
+    if isinstance(error := entry.get("ctx", {}).get("error"), Sentence):
+        return str(error)
     if entry["type"] == "missing":
         return "it is missing"
     if entry["type"] == "literal_error":

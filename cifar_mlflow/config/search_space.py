@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cifar_mlflow.config.faults import describe
-from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig, parsed
+from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import as_option, did_you_mean
 
@@ -166,29 +166,24 @@ def parse_parameter(name: str, entry: object) -> Parameter:
     except ValidationError as error:
         told = describe(error, {kind: data}, lambda path: f"space: {name}: {': '.join(path[1:])}", _no_such_key)
         raise ConfigurationError(list(told.values())) from None
-    faults = list(parameter.faults())
-    if isinstance(parameter, Choice):
-        # 0.1 and 0.10, or 15,25 and [15, 25], are one value.
-        typed = [as_option(parsed(name, value)) for value in parameter.values]
-        twice = sorted({text for text in typed if typed.count(text) > 1})
-        faults += [f"{', '.join(twice)} stands more than once in the list"] if twice else []
+    faults = [f"space: {name}: {fault}" for fault in parameter.faults()]
+    typed = []
+    for value in [] if faults else parameter.probes():
+        try:
+            typed.append(as_option(getattr(TrainingConfig.model_validate({name: value}), name)))
+        except ValidationError as error:
+            faults += describe(error, {name: value}, lambda path: f"space: {name}").values()
+    # 0.1 and 0.10, or 15,25 and [15, 25], are one value.
+    if twice := sorted({text for text in typed if typed.count(text) > 1}):
+        faults.append(f"space: {name}: {', '.join(twice)} stands more than once in the list")
     if faults:
-        raise ConfigurationError([f"space: {name}: {fault}" for fault in faults])
+        raise ConfigurationError(faults)
     return parameter
 
 
 def _no_such_key(path: Sequence[str]) -> str:
     what, keys = ("list", "values, when") if path[0] == "choice" else ("range", "low, high, log, step, when")
     return f"a {what} has no such key (it has {keys})"
-
-
-def value_faults(name: str, value: object) -> list[str]:
-    """What is wrong with the value by itself, whatever else is chosen."""
-    try:
-        TrainingConfig.model_validate({name: value})
-    except ValidationError as error:
-        return list(describe(error, {name: value}, lambda path: f"space: {name}").values())
-    return []
 
 
 def condition_faults(space: Mapping[str, Parameter], named: Sequence[str]) -> list[str]:

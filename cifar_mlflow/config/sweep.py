@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from cifar_mlflow.config import search_space as spaces
-from cifar_mlflow.config.faults import describe, expected, sentence
+from cifar_mlflow.config.faults import Sentence, describe, expected
 from cifar_mlflow.config.rules import faults_of, resolve
 from cifar_mlflow.config.search_space import Choice, Parameter
 from cifar_mlflow.config.training import AutoOrPositive, PositiveInt, TrainingConfig, parsed
@@ -39,8 +39,11 @@ _GROWING = {("trials",), ("repeats",)}
 def _not_of_the_test_set(objective: object) -> object:
     if str(objective).startswith(("test_", "epoch_test_", "best_test_")):
         use = f"by which nothing may be chosen; use {', '.join(OBJECTIVES)}"
-        raise sentence(f"{objective} is measured on the test set, {use}")
+        raise Sentence(f"{objective} is measured on the test set, {use}")
     return objective
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 
 
 class Budget(BaseModel):
@@ -60,11 +63,7 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[
-        str,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"),
-        expected("letters, digits, _ . and -, at most 100"),
-    ]
+    name: Annotated[str, Field(pattern=NAME), expected("letters, digits, _ . and -, at most 100")]
     base: dict[str, Any] = {}
     space: dict[str, Parameter]
     sampler: Literal["grid", "random", "tpe"] = "grid"
@@ -215,10 +214,11 @@ def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
                 yield f"space: {name}: a grid needs a list, or a step; random and tpe draw from a range"
     elif spec.trials is None and "trials" not in given:
         yield f"trials: the {spec.sampler} sampler needs a number of trials"
-    runs = _grid_size(spec) if spec.sampler == "grid" else (spec.trials or 0) * spec.repeats
+    configurations = _grid_size(spec) if spec.sampler == "grid" else spec.trials or 0
+    runs = configurations * spec.repeats
     if runs > MAX_RUNS:
         yield (
-            f"space: these are {runs:,} runs ({runs // spec.repeats:,} configurations x {spec.repeats} seeds); at most "
+            f"space: these are {runs:,} runs ({configurations:,} configurations x {spec.repeats} seeds); at most "
             f"{MAX_RUNS:,} are allowed. Use sampler: random or tpe with trials, or shorter lists"
         )
     if spec.is_replication:
@@ -245,33 +245,18 @@ def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _grid_size(spec: SweepConfig) -> int:
-    """The number of runs of a grid; where conditions make it long to count, the number without them."""
-    product = math.prod(entry.count or 1 for entry in spec.space.values())
-    if product * spec.repeats <= MAX_RUNS or not any(entry.when for entry in spec.space.values()):
-        return product * spec.repeats
+    """The number of configurations of a grid; of one that is too large to be counted, the number without conditions."""
     counted = sum(1 for _ in itertools.islice(spec.grid(), MAX_RUNS + 1))
-    return (product if counted > MAX_RUNS else counted) * spec.repeats
+    return counted if counted <= MAX_RUNS else math.prod(entry.count or 1 for entry in spec.space.values())
 
 
 def _combination_faults(spec: SweepConfig, known: Sequence[str]) -> list[str]:
-    """Faults of values, one by one, or else of their combinations; `known` ones are not told again."""
-
-    def probes(entry: Parameter) -> Iterator[Any]:
-        return itertools.islice(entry.probes(), MAX_RUNS)
-
-    faults = [
-        fault
-        for name, entry in spec.space.items()
-        for value in probes(entry)
-        for fault in spaces.value_faults(name, value)
-    ]
-    if faults:  # a wrong value would be wrong again in each of its combinations
-        return faults
-    seen = {text.removeprefix("base: ") for text in known}
-    for combination in itertools.islice(spaces.combinations(spec.space, probes), MAX_RUNS):
+    """Faults of the combinations of values that are right by themselves; `known` ones are not told again."""
+    faults, seen = [], {text.removeprefix("base: ") for text in known}
+    for combination in itertools.islice(spaces.combinations(spec.space, lambda entry: entry.probes()), MAX_RUNS):
         text = ", ".join(f"{name} {as_option(value)}" for name, value in combination.items())
-        new = [fault for fault in faults_of({**spec.base, **combination}) if fault not in seen]
-        faults += [f"space: with {text}: {fault}" for fault in new]
+        new = [told for told in faults_of({**spec.base, **combination}) if told not in seen]
+        faults += [f"space: with {text}: {told}" for told in new]
         seen.update(new)
     return faults
 

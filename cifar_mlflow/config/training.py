@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
@@ -40,6 +40,16 @@ Dataset = Annotated[
     Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz)$"),
     expected(f"{', '.join(BUILT_IN_DATASETS)} or a path that ends in .npz"),
 ]
+Widths = Annotated[
+    tuple[PositiveInt, PositiveInt, PositiveInt],
+    BeforeValidator(_split_commas),
+    expected("three whole numbers, 1 or more, as in 32,64,128"),
+]
+
+
+def field(default: object, description: str, **limits: Any) -> Any:
+    """A field of the configuration; its description stands in the help of its option."""
+    return Field(default, description=description, **limits)
 
 
 class TrainingConfig(BaseModel):
@@ -47,75 +57,64 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    network: Network = Field(
-        "report_cnn", description="report_cnn, fast, or package.module:function for a network of your own"
+    network: Network = field("report_cnn", "report_cnn, fast, or package.module:function for a network of your own")
+    widths: Widths = field((64, 256, 256), "channels of the three blocks (fast), as in 32,64,128")
+    activation: Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"] = field(
+        "prelu", "activation function"
     )
-    widths: Annotated[
-        tuple[PositiveInt, PositiveInt, PositiveInt],
-        BeforeValidator(_split_commas),
-        expected("three whole numbers, 1 or more, as in 32,64,128"),
-    ] = Field((64, 256, 256), description="channels of the three blocks (fast), as in 32,64,128")
-    activation: Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"] = Field(
-        "prelu", description="activation function"
+    dropout: float = field(0.0, "probability that a channel or unit is dropped", ge=0, lt=1)
+    batch_norm: bool = field(True, "batch normalization after each hidden layer")
+    weight_init: Literal["default", "kaiming", "xavier"] = field(
+        "default", "initialization of the weights; default is torch's own"
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="probability that a channel or unit is dropped")
-    batch_norm: bool = Field(True, description="batch normalization after each hidden layer")
-    weight_init: Literal["default", "kaiming", "xavier"] = Field(
-        "default", description="initialization of the weights; default is torch's own"
+    augmentation: Literal["none", "flip", "flip_crop"] = field(
+        "none", "random changes to the training images: flip; flip and shift"
     )
-    augmentation: Literal["none", "flip", "flip_crop"] = Field(
-        "none", description="random changes to the training images: flip; flip and shift"
+    alternate_flip: bool = field(False, "flip each image in every other epoch instead of at random (flip, flip_crop)")
+    shift: PositiveInt = field(4, "most pixels of the shift, in each direction (flip_crop)", le=64)
+    padding: Literal["zeros", "reflect"] = field("zeros", "what a shift brings into the image (flip_crop)")
+    normalize: bool = field(False, "standardize each channel by the training images' mean and deviation")
+    loss: Literal["cross_entropy"] = field("cross_entropy", "loss function")
+    label_smoothing: float = field(0.0, "share of each label spread over all classes", ge=0, lt=1)
+    optimizer: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon"] = field(
+        "adam", "optimizer"
     )
-    alternate_flip: bool = Field(
-        False, description="flip each image in every other epoch instead of at random (flip, flip_crop)"
+    learning_rate: float = field(0.002, "initial learning rate; the peak of one_cycle and triangular", gt=0)
+    bias_rate: float = field(
+        1.0, "rate of biases and normalization (PReLU's slope is neither), times --learning-rate", gt=0
     )
-    shift: PositiveInt = Field(4, le=64, description="most pixels of the shift, in each direction (flip_crop)")
-    padding: Literal["zeros", "reflect"] = Field("zeros", description="what a shift brings into the image (flip_crop)")
-    normalize: bool = Field(False, description="standardize each channel by the training images' mean and deviation")
-    loss: Literal["cross_entropy"] = Field("cross_entropy", description="loss function")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread over all classes")
-    optimizer: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon"] = Field(
-        "adam", description="optimizer"
+    momentum: float = field(0.0, "momentum of sgd, rmsprop and muon's convolutions", ge=0, lt=1)
+    weight_decay: float = field(0.0, "L2 penalty; decoupled with adamw and muon", ge=0)
+    scheduler: Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"] = field(
+        "step", "learning rate schedule"
     )
-    learning_rate: float = Field(0.002, gt=0, description="initial learning rate; the peak of one_cycle and triangular")
-    bias_rate: float = Field(
-        1.0, gt=0, description="rate of biases and normalization (PReLU's slope is neither), times --learning-rate"
+    warmup: float = field(0.2, "share of the steps in which the rate rises (triangular)", ge=0, lt=1)
+    step_size: PositiveInt = field(20, "epochs between two falls of the rate (step)")
+    gamma: float = field(0.2, "factor of each fall of the rate (step, multistep, exponential)", gt=0)
+    milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)] = field(
+        (15, 25), "epochs after which the rate falls (multistep), as in 15,25"
     )
-    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd, rmsprop and muon's convolutions")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled with adamw and muon")
-    scheduler: Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"] = Field(
-        "step", description="learning rate schedule"
+    batch_size: PositiveInt = field(32, "images a step")
+    epochs: PositiveInt = field(30, "passes over the training images")
+    averaging: Literal["none", "ema"] = field(
+        "none", "weights to score and keep: the last step's, or their exponential moving average"
     )
-    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps in which the rate rises (triangular)")
-    step_size: PositiveInt = Field(20, description="epochs between two falls of the rate (step)")
-    gamma: float = Field(0.2, gt=0, description="factor of each fall of the rate (step, multistep, exponential)")
-    milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)] = Field(
-        (15, 25), description="epochs after which the rate falls (multistep), as in 15,25"
+    averaging_decay: float = field(0.99, "share of the average that a step keeps (ema)", gt=0, lt=1)
+    epoch_evaluation: bool = field(True, "score after each epoch; false: after the last, and never on test images")
+    seed: Seed = field(0, "seed of the weights, the order of the images, dropout and augmentation")
+    dataset: Dataset = field("cifar10", "cifar10, digits, or the path of an .npz file")
+    data_dir: str = field(
+        "auto", "directory that holds CIFAR-10; auto is $CIFAR_MLFLOW_DATA, else a download to the user's cache"
     )
-    batch_size: PositiveInt = Field(32, description="images a step")
-    epochs: PositiveInt = Field(30, description="passes over the training images")
-    averaging: Literal["none", "ema"] = Field(
-        "none", description="weights to score and keep: the last step's, or their exponential moving average"
+    validation_size: AutoOrCount = field(
+        "auto", "images held out of training; auto is 10%; 0 trains on all and scores on the test set"
     )
-    averaging_decay: float = Field(0.99, gt=0, lt=1, description="share of the average that a step keeps (ema)")
-    epoch_evaluation: bool = Field(
-        True, description="score after each epoch; false: after the last, and never on test images"
+    split_seed: Seed = field(0, "seed of the train/validation split, which all repeats share")
+    device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "where to train")
+    precision: Literal["auto", "float32", "bfloat16"] = field(
+        "auto", "arithmetic of the training steps; auto is bfloat16 where the hardware has it"
     )
-    seed: Seed = Field(0, description="seed of the weights, the order of the images, dropout and augmentation")
-    dataset: Dataset = Field("cifar10", description="cifar10, digits, or the path of an .npz file")
-    data_dir: str = Field(
-        "auto",
-        description="directory that holds CIFAR-10; auto is $CIFAR_MLFLOW_DATA, else a download to the user's cache",
-    )
-    validation_size: AutoOrCount = Field(
-        "auto", description="images held out of training; auto is 10%; 0 trains on all and scores on the test set"
-    )
-    split_seed: Seed = Field(0, description="seed of the train/validation split, which all repeats share")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the training steps; auto is bfloat16 where the hardware has it"
-    )
-    threads: AutoOrPositive = Field("auto", description="processor threads; auto is torch's own choice")
+    threads: AutoOrPositive = field("auto", "processor threads; auto is torch's own choice")
 
     @field_validator("*", mode="before")
     @classmethod

@@ -137,8 +137,8 @@ def _errors_of_a_store() -> tuple[type[Exception], ...]:
 def _explain(uri: str, error: Exception) -> str:
     from alembic.util import CommandError
 
-    short, found = _cut(first_line(error)), list(causes(error))
-    if any(_http_status(each) in (401, 403) for each in found):
+    short, found = first_line(error), list(causes(error))
+    if {401, 403}.intersection(map(_http_status, found)):
         return (
             f"{uri} refuses access ({short}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
             "or MLFLOW_TRACKING_TOKEN"
@@ -155,31 +155,24 @@ def _explain(uri: str, error: Exception) -> str:
     if _is_of_the_network(found):
         reason = getattr(found[-1], "strerror", None) or first_line(found[-1])
         return (
-            f"no MLflow server answers at {uri} ({_cut(reason)}). Start one (`mlflow server`), correct "
+            f"no MLflow server answers at {uri} ({reason}). Start one (`mlflow server`), correct "
             "MLFLOW_TRACKING_URI, unset it to track in ./mlflow.db, or train with --offline and `cifar-mlflow sync` "
             "later"
         )
     code = sqlite_code(found) & 0xFF  # without what SQLite adds to it
     if code in NOT_WRITABLE or any(isinstance(each, OSError) and each.errno for each in found):
         return f"{uri} cannot be written ({short}); go to a directory that you may write to, or set MLFLOW_TRACKING_URI"
-    if code == sqlite3.SQLITE_NOTADB:
-        return f"{uri} is not an SQLite database; move the file away or set MLFLOW_TRACKING_URI"
-    if code == sqlite3.SQLITE_BUSY:
-        return f"{uri} is locked by another process; wait for it to end, or use a server (`mlflow server`)"
-    return f"{uri}: {short}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= 300 else text[:300] + "..."
+    told = {
+        sqlite3.SQLITE_NOTADB: " is not an SQLite database; move the file away or set MLFLOW_TRACKING_URI",
+        sqlite3.SQLITE_BUSY: " is locked by another process; wait for it to end, or use a server (`mlflow server`)",
+    }
+    return uri + told.get(code, f": {short}")
 
 
 def _http_status(error: BaseException) -> int | None:
-    """The status with which a server has answered, whether MLflow or requests tells it."""
-    from mlflow.exceptions import MlflowException
-
-    if isinstance(error, MlflowException):
-        return int(error.get_http_status_code())
-    return getattr(getattr(error, "response", None), "status_code", None)
+    """The status with which a server has answered, as MLflow or requests keeps it."""
+    told = getattr(error, "get_http_status_code", None)
+    return told() if told else getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _is_of_the_network(found: Sequence[BaseException]) -> bool:
