@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -93,9 +94,9 @@ class _Range(_Conditional):
         """The values whose checks stand for all: both ends."""
         return map(self.cast, (self.low, self.high))
 
-    def cast(self, value: float) -> float:
+    def cast(self, value: float) -> float | int:
         """`value` as the field has it, without the last bits of a sum of steps."""
-        return float(f"{value:.12g}")
+        return round(value) if self.UNIT else float(f"{value:.12g}")
 
     def faults(self) -> Iterator[str]:
         low, high, step = self.low, self.high, self.step
@@ -107,6 +108,8 @@ class _Range(_Conditional):
             yield "log and step exclude each other"
         if step is not None and (step <= 0 or step % (self.UNIT or step)):
             yield f"step {step:g} must be {'a whole number ' if self.UNIT else ''}above 0"
+        if self.UNIT and (low % 1 or high % 1):
+            yield f"the ends {low:g} and {high:g} must be whole numbers"
 
     def as_data(self) -> Any:
         """The parameter as it stands in a spec."""
@@ -119,17 +122,10 @@ class NumberRange(_Range):
 
 
 class IntegerRange(_Range):
+    """Of whole numbers."""
+
     UNIT: ClassVar[int | None] = 1
-
     kind: Literal["integer"] = "integer"
-
-    def cast(self, value: float) -> int:
-        return round(value)
-
-    def faults(self) -> Iterator[str]:
-        yield from super().faults()
-        if self.low % 1 or self.high % 1:
-            yield f"the ends {self.low:g} and {self.high:g} must be whole numbers"
 
 
 Parameter = Annotated[Choice | IntegerRange | NumberRange, Field(discriminator="kind")]
@@ -166,19 +162,24 @@ def parse_parameter(name: str, entry: object) -> Parameter:
     except ValidationError as error:
         told = describe(error, {kind: data}, lambda path: f"space: {name}: {': '.join(path[1:])}", _no_such_key)
         raise ConfigurationError(list(told.values())) from None
-    faults = [f"space: {name}: {fault}" for fault in parameter.faults()]
+    if faults := [f"space: {name}: {fault}" for fault in parameter.faults()]:
+        raise ConfigurationError(faults)
+    return parameter
+
+
+def value_faults(name: str, parameter: Parameter) -> list[str]:
+    """What is wrong with the parameter's values, each by itself, and which of them stand there twice."""
+    faults: list[str] = []
     typed = []
-    for value in [] if faults else parameter.probes():
+    for value in parameter.probes():
         try:
             typed.append(as_option(getattr(TrainingConfig.model_validate({name: value}), name)))
         except ValidationError as error:
             faults += describe(error, {name: value}, lambda path: f"space: {name}").values()
     # 0.1 and 0.10, or 15,25 and [15, 25], are one value.
-    if twice := sorted({text for text in typed if typed.count(text) > 1}):
+    if twice := sorted(text for text, times in Counter(typed).items() if times > 1):
         faults.append(f"space: {name}: {', '.join(twice)} stands more than once in the list")
-    if faults:
-        raise ConfigurationError(faults)
-    return parameter
+    return faults
 
 
 def _no_such_key(path: Sequence[str]) -> str:

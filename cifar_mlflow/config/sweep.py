@@ -150,7 +150,9 @@ def parse_spec(values: Mapping[str, Any], directory: Path, source: str = "sweep"
         spec = SweepConfig.model_validate({"name": "sweep", **remaining})
     faults += [f"base: {fault}" for fault in faults_of(base)]
     faults += _spec_faults(spec, values)
-    faults += _combination_faults(spec, known=faults)
+    of_values = [told for name, entry in spec.space.items() for told in spaces.value_faults(name, entry)]
+    # A wrong value would be wrong again in each of its combinations.
+    faults += of_values or _combination_faults(spec, known=faults)
     if faults:
         raise ConfigurationError(list(dict.fromkeys(faults)), source)
     return spec
