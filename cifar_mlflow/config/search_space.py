@@ -42,6 +42,11 @@ class _Conditional(BaseModel):
             name in values and as_option(values[name]) in map(as_option, wanted) for name, wanted in self.when.items()
         )
 
+    def as_data(self) -> Any:
+        """The parameter as it stands in a spec, the condition last."""
+        given = self.model_dump(mode="json", exclude_defaults=True).items()
+        return dict(sorted(given, key=lambda item: item[0] == "when"))
+
 
 class Choice(_Conditional):
     """A parameter that takes the values of a list."""
@@ -64,9 +69,7 @@ class Choice(_Conditional):
             yield "the list is empty"
 
     def as_data(self) -> Any:
-        """The parameter as it stands in a spec."""
-        data = self.model_dump(mode="json", exclude_defaults=True)
-        return data if self.when else data["values"]
+        return super().as_data() if self.when else super().as_data()["values"]
 
 
 class _Range(_Conditional):
@@ -112,9 +115,7 @@ class _Range(_Conditional):
             yield f"the ends {low:g} and {high:g} must be whole numbers"
 
     def as_data(self) -> Any:
-        """The parameter as it stands in a spec."""
-        data = self.model_dump(mode="json", exclude_defaults=True)
-        return {**data, "low": self.cast(self.low), "high": self.cast(self.high)}
+        return {**super().as_data(), "low": self.cast(self.low), "high": self.cast(self.high)}
 
 
 class NumberRange(_Range):
