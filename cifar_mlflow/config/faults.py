@@ -41,7 +41,8 @@ def describe(
     """
     found: dict[tuple[str, ...], str] = {}
     for entry in error.errors(include_url=False):
-        path, given = [], values
+        path: list[str] = []
+        given: Any = values
         for part in entry["loc"]:
             if isinstance(given, Mapping):
                 path.append(str(part))

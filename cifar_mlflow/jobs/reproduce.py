@@ -16,7 +16,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, T
 from cifar_mlflow.jobs.train import check_paths, train_watched
 from cifar_mlflow.jobs.training import record
 from cifar_mlflow.jobs.training.progress import say, warn
-from cifar_mlflow.text import as_option, option_name
+from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import recorded_training
@@ -33,6 +33,21 @@ EPOCH_METRICS = (
     "val_accuracy", "val_loss", "epoch_test_accuracy", "epoch_test_loss", "train_accuracy", "train_loss", "lr",
 )  # fmt: skip
 FINAL_METRICS = ("best_val_accuracy", "final_val_accuracy")
+# Tag to what it is called in a sentence.
+COMPARED_TAGS = {
+    "version_cifar_mlflow": "cifar_mlflow",
+    "version_python": "python",
+    "version_torch": "torch",
+    "version_torchvision": "torchvision",
+    "version_cuda": "cuda",
+    "version_numpy": "numpy",
+    "version_mlflow": "mlflow",
+    "device": "device",
+    "hardware": "hardware",
+    "precision_used": "precision",
+    "threads_used": "threads",
+    "kernels_used": "kernels",
+}
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,7 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     words = ["cifar-mlflow", "train"]
     for name, value in config:
         if name in ("seed", "device", "precision", "threads") or value != TrainingConfig.model_fields[name].default:
-            words += [option_name(name), as_option(value)]
+            words += [f"--{name.replace('_', '-')}", as_option(value)]
     commit, dirty = _commit(original)
     if commit is None:
         warn("the commit of the run is unknown, so other code may come to other numbers")
@@ -201,7 +216,7 @@ def _differences(original: Original, config: TrainingConfig) -> list[Difference]
         found.append(Difference("configuration fingerprint", recorded, ours_read))
     found += [
         Difference(what, original.tags.get(tag, "unknown"), here.get(tag, "unknown"))
-        for tag, what in provenance.COMPARED_TAGS.items()
+        for tag, what in COMPARED_TAGS.items()
         if original.tags.get(tag) != here.get(tag)
     ]
     return found

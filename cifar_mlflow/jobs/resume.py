@@ -12,7 +12,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
 from cifar_mlflow.jobs.training.checkpoints import Earlier, Keeper, position
 from cifar_mlflow.jobs.training.progress import say, warn
-from cifar_mlflow.text import as_option, option_name
+from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import resumable
@@ -20,8 +20,13 @@ from cifar_mlflow.tracking.reading.resumable import BrokenOff
 from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
-# Tags of what may change the last bits of the numbers, besides the commit.
-CHANGES_BITS = ("version_torch", "hardware", "kernels_used")
+# What may change the last bits of the numbers, by the tag that tells it.
+COMPARED_TAGS = {
+    "git_commit": "commit",
+    "version_torch": "torch",
+    "hardware": "hardware",
+    "kernels_used": "kernels",
+}
 
 
 def resume(
@@ -93,7 +98,7 @@ def _check_given(run: BrokenOff, given: Mapping[str, Any], experiment: str | Non
 def _differing(run: BrokenOff, other: TrainingConfig) -> list[tuple[str, str, str]]:
     """Option, the run's value and the other's, of each field in which they differ."""
     return [
-        (option_name(name), as_option(value), as_option(getattr(other, name)))
+        (f"--{name.replace('_', '-')}", as_option(value), as_option(getattr(other, name)))
         for name, value in run.config
         if value != getattr(other, name)
     ]
@@ -146,9 +151,8 @@ def _differences(run: BrokenOff) -> list[str]:
 
     device = hardware.choose_device(run.config)
     here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": bindings.describe(device)}
-    told = {"git_commit": "commit", **{tag: provenance.COMPARED_TAGS[tag] for tag in CHANGES_BITS}}
     return [
         f"{what}: the run had {run.tags[tag]}, here is {here[tag]}"
-        for tag, what in told.items()
+        for tag, what in COMPARED_TAGS.items()
         if run.tags.get(tag, here[tag]) != here[tag]
     ]

@@ -13,7 +13,6 @@ from cifar_mlflow.analysis.comparison import wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
 from cifar_mlflow.analysis.statistics import MeanInterval
 from cifar_mlflow.records import RunRecord
-from cifar_mlflow.text import count
 
 WIDTH = 100
 
@@ -34,7 +33,7 @@ def to_table(comparison: Comparison) -> str:
                 for place, row in enumerate(comparison.rows, 1)
             ),
         ]
-    title = [f"{comparison.objective}, {count(len(comparison.rows), 'configuration')}", ""]
+    title = [f"{comparison.objective}, {wording.count(len(comparison.rows), 'configuration')}", ""]
     notes = ["", *(_wrapped(note, "  ") for note in wording.notes(comparison))]
     return "\n".join([*title, *(lines if rows else ["no run to compare"]), *legend, *notes]) + "\n"
 

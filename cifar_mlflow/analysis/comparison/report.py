@@ -9,7 +9,6 @@ from cifar_mlflow.analysis.comparison import wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
 from cifar_mlflow.analysis.plots import svg
 from cifar_mlflow.records import RunRecord
-from cifar_mlflow.text import count
 
 
 def to_html(comparison: Comparison, title: str = "Comparison of runs") -> str:
@@ -57,8 +56,8 @@ def _headline(comparison: Comparison) -> str:
     rows = comparison.rows
     if not rows:
         return "No finished run to compare."
-    runs = count(sum(row.summary.n for row in rows), "run")
-    size = f"{count(len(rows), 'configuration')}, {runs}"
+    runs = wording.count(sum(row.summary.n for row in rows), "run")
+    size = f"{wording.count(len(rows), 'configuration')}, {runs}"
     if comparison.replication:
         return f"A replication: {size}. No winner is named, since these accuracies are of the test set."
     best = next((row for row in rows if row.verdict.kind == "best"), None)

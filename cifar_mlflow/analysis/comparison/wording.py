@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from cifar_mlflow.analysis.comparison.single_models import ModelTest
 from cifar_mlflow.analysis.comparison.verdicts import ALPHA, Apart, Comparison, Row, Spread, Verdict
-from cifar_mlflow.text import count
 
 MISSING = "-"
 NAMES_SHOWN = 5
@@ -178,3 +177,7 @@ def _seeds(spread: Spread | None, comparison: Comparison) -> str:
     )
     more = f", {spread.seeds_for_all_pairs:,} for all {spread.pairs} pairs here" if spread.pairs > 1 else ""
     return f"{text}{more} (power 80%)."
+
+
+def count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -14,21 +14,6 @@ import cifar_mlflow
 from cifar_mlflow.tracking.processes import process_tags
 
 PACKAGE = Path(cifar_mlflow.__file__).parent
-# Tags of what a run's numbers may depend on besides the commit, and what each is called in a sentence.
-COMPARED_TAGS = {
-    "version_cifar_mlflow": "cifar_mlflow",
-    "version_python": "python",
-    "version_torch": "torch",
-    "version_torchvision": "torchvision",
-    "version_cuda": "cuda",
-    "version_numpy": "numpy",
-    "version_mlflow": "mlflow",
-    "device": "device",
-    "hardware": "hardware",
-    "precision_used": "precision",
-    "threads_used": "threads",
-    "kernels_used": "kernels",
-}
 
 
 def tags() -> dict[str, str]:
