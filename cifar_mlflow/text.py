@@ -43,8 +43,9 @@ def count(number: int, noun: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of the error's message that says something, cut if it is long; its type's name if none does."""
-    line = next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__)
+    """The first line of the error's message that says something, redacted, and cut if it is long; else its type."""
+    # What is cut in the middle of a URI could not be redacted any more.
+    line = redact(next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__))
     return line if len(line) <= 300 else f"{line[:300]}..."
 
 

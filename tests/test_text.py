@@ -20,6 +20,8 @@ def test_a_count(number, text):
         (" \n", "ValueError"),
         ("x" * 300, "x" * 300),
         ("x" * 301, "x" * 300 + "..."),
+        ("x" * 280 + " http://user:secret@host/", "x" * 280 + " http://***@host/"),
+        ("x" * 285 + " http://user:secret@host/path", "x" * 285 + " http://***@hos..."),
     ],
 )
 def test_the_first_line_of_an_error(message, line):

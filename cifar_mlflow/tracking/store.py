@@ -184,7 +184,7 @@ def _is_of_the_network(found: Sequence[BaseException]) -> bool:
     # Of what answers, but not as MLflow does, of one of several files, and of a database without a connection, MLflow
     # and the driver tell in words alone.
     words = ("API request to", "Max retries exceeded", "Connection refused", "timed out")
-    return any(each in str(found[0]) for each in words)
+    return not isinstance(found[0], OSError) and any(each in str(found[0]) for each in words)
 
 
 def _absolute_uri(uri: str) -> str:

@@ -253,6 +253,10 @@ def a_full_disk_behind_mlflow(work):
         raise MlflowException("a summary") from error
 
 
+def a_missing_file_with_the_words_of_another_error(work):
+    (work / "Connection refused" / "x").read_text()
+
+
 def a_file_that_mlflow_found_missing(work):
     try:
         (work / "none").read_text()
@@ -290,6 +294,7 @@ def too_many_words(work):
         (a_directory_as_database, "URI cannot be written (unable to open database file); go to"),
         (a_full_disk, "URI cannot be written ([Errno 28] No space left on device); go to"),
         (a_full_disk_behind_mlflow, "URI cannot be written (a summary); go to"),
+        (a_missing_file_with_the_words_of_another_error, "URI cannot be written ([Errno 2] No such file or directory"),
         (a_file_that_mlflow_found_missing, "URI: No such artifact: none"),
         (a_database_server_that_is_down, "no MLflow server answers at URI (connection failed: connection to server at"),
         (an_older_schema, "URI was written by another version of MLflow (Detected out-of-date database schema (found"),
