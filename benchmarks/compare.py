@@ -29,7 +29,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.training import TrainingConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = (100, 1_000, 10_000)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 import yaml
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning import hardware
 from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.learning.data.datasets import Dataset, Images

@@ -71,7 +71,7 @@ def training_alone(directory: str) -> float:
 
 def train_part(part: int) -> float:
     """Seconds in which one process trains its part of the trials, its imports and a first training not counted."""
-    from cifar_mlflow.config.training import resolve
+    from cifar_mlflow.config.rules import resolve
     from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training
 
@@ -124,7 +124,7 @@ def optimize(uri: str) -> float:
     import optuna
     from optuna_integration.mlflow import MLflowCallback
 
-    from cifar_mlflow.config.training import resolve
+    from cifar_mlflow.config.rules import resolve
     from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training
 

@@ -33,7 +33,7 @@ def accuracies(preset: str, seed: int) -> None:
     """Prints the seconds so far and the test accuracy after each epoch, as JSON, until it is what is wanted."""
     import time
 
-    from cifar_mlflow.config.training import resolve
+    from cifar_mlflow.config.rules import resolve
     from cifar_mlflow.config.yaml_files import read_yaml
     from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training

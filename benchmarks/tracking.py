@@ -79,7 +79,7 @@ def tracked(epochs: int, images: int) -> dict[str, Any]:
 
 
 def training(epochs: int, images: int) -> Any:
-    from cifar_mlflow.config.training import resolve
+    from cifar_mlflow.config.rules import resolve
     from cifar_mlflow.learning.data import datasets
 
     config = resolve({"epochs": epochs, "scheduler": "none"})

@@ -18,6 +18,17 @@ The message says what is wrong, where, and what to do; the command line prints i
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+
+from cifar_mlflow.text import count
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and then each that led to the one before it."""
+    each: BaseException | None = error
+    while each is not None:
+        yield each
+        each = each.__cause__ or (None if each.__suppress_context__ else each.__context__)
 
 
 class CifarMlflowError(Exception):
@@ -35,8 +46,7 @@ class ConfigurationError(CifarMlflowError):
         self.faults = [faults] if isinstance(faults, str) else list(faults)
         self.source = source
         lines = "".join(f"\n  - {fault}" for fault in self.faults)
-        count = "1 fault" if len(self.faults) == 1 else f"{len(self.faults)} faults"
-        super().__init__(f"{count} in the {source}:{lines}")
+        super().__init__(f"{count(len(self.faults), 'fault')} in the {source}:{lines}")
 
 
 class DataError(CifarMlflowError):

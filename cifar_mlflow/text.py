@@ -37,6 +37,23 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
+def count(number: int, noun: str) -> str:
+    """1 run, 2 runs, 1,000 runs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of the error's message that says something, redacted, and cut if it is long; else its type."""
+    # What is cut in the middle of a URI could not be redacted any more.
+    line = redact(next(filter(None, map(str.strip, str(error).splitlines())), type(error).__name__))
+    return line if len(line) <= 300 else f"{line[:300]}..."
+
+
+def option_name(field: str) -> str:
+    """The option of a field: --learning-rate for learning_rate."""
+    return f"--{field.replace('_', '-')}"
+
+
 def as_option(value: object) -> str:
     """`value` as a person would type it: true, 15,25, 0.002."""
     if isinstance(value, bool):

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import TINY_TRAINING, run_here, tiny_arrays
 
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.sweep import load_spec, parse_spec
-from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import CifarMlflowError
 from cifar_mlflow.learning.data import datasets, image_files

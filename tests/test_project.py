@@ -26,7 +26,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "config": {"errors", "text"},
     "directories": {"errors"},
-    "errors": set(),
+    "errors": {"text"},
     "garbage": set(),
     "records": set(),
     "text": set(),
@@ -78,6 +78,16 @@ def test_every_package_that_is_imported_is_asked_for():
     names = {re.match(r"[\w-]+", package).group().lower() for package in packages()}
     asked_for = {here.get(name, name) for name in names} | set(sys.stdlib_module_names) | {"cifar_mlflow"}
     assert {top for path in PACKAGE.rglob("*.py") for top, _ in imports(path)} <= asked_for
+
+
+def test_the_version_stands_in_the_package_alone_and_its_types_are_shipped():
+    read = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert (read["project"].get("version"), read["project"]["dynamic"]) == (None, ["version"])
+    assert read["tool"]["setuptools"]["dynamic"] == {"version": {"attr": "cifar_mlflow.__version__"}}
+    # setuptools reads it without importing the package only if it is a literal.
+    assert re.search(r'^__version__ = "\d+\.\d+\.\d+"$', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)
+    assert "py.typed" in read["tool"]["setuptools"]["package-data"]["cifar_mlflow"]
+    assert (PACKAGE / "py.typed").read_bytes() == b""
 
 
 def test_mlflow_reads_conda_yaml_without_dropping_a_package():

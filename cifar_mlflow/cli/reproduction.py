@@ -7,7 +7,7 @@ import math
 
 import click
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError, NotReproduced
 
 

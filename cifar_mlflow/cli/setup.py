@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cifar_mlflow.errors import NotInOrder, TrackingError
+from cifar_mlflow.text import count
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.doctor import Report
@@ -74,10 +75,10 @@ def doctor(fix: bool, form: str) -> None:
     report = job(fix=fix)
     click.echo(report.as_json() if form == "json" else _table(report))
     if report.left:
-        what = "1 finding" if report.left == 1 else f"{report.left} findings"
         possible = any(result.finding.fix for result in report.results if result.is_open) and not fix
         raise NotInOrder(
-            f"{what} to see to{'; `cifar-mlflow doctor --fix` puts right what is safe' if possible else ''}"
+            f"{count(report.left, 'finding')} to see to"
+            + ("; `cifar-mlflow doctor --fix` puts right what is safe" if possible else "")
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.text import count
 
 
 @click.command()
@@ -37,8 +38,7 @@ def sweep(spec: str) -> None:
         )
     if outcome.left:
         click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({outcome.left} runs are left)")
-    runs = "1 run" if outcome.runs == 1 else f"{outcome.runs} runs"
-    counts = f"{runs}, {outcome.failed} failed, {outcome.pruned} pruned"
+    counts = f"{count(outcome.runs, 'run')}, {outcome.failed} failed, {outcome.pruned} pruned"
     click.echo(f"done: {counts}; {'winner ' + outcome.winner.text if outcome.winner else 'no winner'}")
 
 

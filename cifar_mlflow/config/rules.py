@@ -1,40 +1,67 @@
-"""What in a training configuration contradicts something else, or has no effect beside it."""
+"""Checks of a training configuration as a whole: what contradicts something else, or has no effect beside it.
+
+Values come from the defaults, then from a YAML file, then from options; all are checked together, and every fault is
+reported at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from cifar_mlflow.text import as_option
+from pydantic import ValidationError
 
-if TYPE_CHECKING:
-    from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.config.faults import describe
+from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.text import as_option, did_you_mean, option_name
 
 
-def contradictions(config: TrainingConfig) -> Iterator[tuple[set[str], str]]:
+def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
+    """A checked configuration: the defaults, overridden by `values`.
+
+    Raises:
+        ConfigurationError: with every unknown key, wrong value and contradiction, each named by its option.
+    """
+    if faults := faults_of(values):
+        raise ConfigurationError(faults, source)
+    return TrainingConfig.model_validate(dict(values))
+
+
+def faults_of(values: Mapping[str, Any]) -> list[str]:
+    """All that `resolve` would report of the `values`."""
+    refused: dict[str, str] = {}
+    try:
+        config = TrainingConfig.model_validate(dict(values))
+    except ValidationError as error:
+        found = describe(error, values, lambda path: option_name(path[0]), lambda path: _no_such_option(path[0]))
+        refused = {path[0]: text for path, text in found.items()}
+        # What remains is valid, so contradictions among it can be told in the same message.
+        config = TrainingConfig.model_validate({name: values[name] for name in values if name not in refused})
+    return [*refused.values(), *(text for fields, text in _contradictions(config) if fields.isdisjoint(refused))]
+
+
+def _no_such_option(name: str) -> str:
+    known = [option_name(field).removeprefix("--") for field in TrainingConfig.model_fields]
+    return f"no such option{did_you_mean(option_name(name).removeprefix('--'), known, '--')}"
+
+
+def _contradictions(config: TrainingConfig) -> Iterator[tuple[set[str], str]]:
     """Pairs of the fields concerned and what is wrong with their combination."""
     if config.scheduler == "multistep":
         if not config.milestones:
             yield {"scheduler", "milestones"}, "--milestones: --scheduler multistep needs at least one"
         if list(config.milestones) != sorted(set(config.milestones)):
-            yield (
-                {"scheduler", "milestones"},
-                f"--milestones: {as_option(config.milestones)} must rise, each larger than the one before",
-            )
+            text = f"--milestones: {as_option(config.milestones)} must rise, each larger than the one before"
+            yield {"scheduler", "milestones"}, text
     if config.batch_norm and config.batch_size == 1:
-        yield (
-            {"batch_norm", "batch_size"},
-            "--batch-size: 1 cannot be combined with --batch-norm true, which needs two images or more a step",
-        )
-    if not config.batch_norm:
-        if config.network == "fast":
-            yield {"network", "batch_norm"}, "--batch-norm: --network fast cannot be without it"
-        if config.optimizer == "muon":
-            yield (
-                {"optimizer", "batch_norm"},
-                "--batch-norm: --optimizer muon sets the scale of each convolution, so it needs batch normalization",
-            )
+        text = "--batch-size: 1 cannot be combined with --batch-norm true, which needs two images or more a step"
+        yield {"batch_norm", "batch_size"}, text
+    if not config.batch_norm and config.network == "fast":
+        yield {"network", "batch_norm"}, "--batch-norm: --network fast cannot be without it"
+    if not config.batch_norm and config.optimizer == "muon":
+        text = "--optimizer muon sets the scale of each convolution, so it needs batch normalization"
+        yield {"optimizer", "batch_norm"}, f"--batch-norm: {text}"
 
 
 # Which options act only under which other one: option -> (deciding option, values under which it acts).
@@ -55,30 +82,30 @@ _ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
 
 def without_effect(config: TrainingConfig) -> list[str]:
     """A warning for each option that changes nothing under the other options given."""
-    warnings = []
-    defaults = SimpleNamespace(**{name: field.default for name, field in type(config).model_fields.items()})
-    for name, (decider, effective) in _ACTS_ONLY_WITH.items():
-        value, chosen = getattr(config, name), getattr(config, decider)
-        if value != getattr(defaults, name) and chosen not in effective:
-            warnings.append(
-                f"--{name.replace('_', '-')} {as_option(value)} has no effect with --{decider} {chosen} "
-                f"(it acts with {', '.join(sorted(effective))})"
-            )
-    if config.trains_on_all and config.split_seed != defaults.split_seed:
-        warnings.append("--split-seed has no effect with --validation-size 0: there is no split")
-    if config.scheduler == "step" and config.step_size >= config.epochs:
-        warnings.append(
-            f"--scheduler step has no effect: the rate first falls after {config.step_size} epochs "
-            f"(--step-size) and the run has {config.epochs}"
-        )
-    if config.scheduler == "multistep":
-        late = [milestone for milestone in config.milestones if milestone >= config.epochs]
-        if late:
-            warnings.append(f"--milestones {as_option(late)} has no effect: the run ends after {config.epochs} epochs")
-    if config.scheduler == "exponential" and config.epochs == 1:
-        warnings.append("--scheduler exponential has no effect: the rate first falls after epoch 1, and the run has 1")
-    if config.gamma == 1 and config.scheduler in _ACTS_ONLY_WITH["gamma"][1]:
-        warnings.append("--gamma 1 has no effect: it leaves the rate as it is")
-    if config.gamma > 1 and config.scheduler in _ACTS_ONLY_WITH["gamma"][1]:
-        warnings.append(f"--gamma {config.gamma} makes the rate rise: a decaying schedule has a gamma below 1")
-    return warnings
+    defaults, chosen = TrainingConfig(), config.as_options()
+    inert = [
+        f"{option_name(name)} {chosen[name]} has no effect with {option_name(decider)} {chosen[decider]} "
+        f"(it acts with {', '.join(sorted(effective))})"
+        for name, (decider, effective) in _ACTS_ONLY_WITH.items()
+        if getattr(config, name) != getattr(defaults, name) and chosen[decider] not in effective
+    ]
+    late = [milestone for milestone in config.milestones if milestone >= config.epochs]
+    falls = config.scheduler in _ACTS_ONLY_WITH["gamma"][1]
+    others = {
+        "--split-seed has no effect with --validation-size 0: there is no split": (
+            config.trains_on_all and config.split_seed != defaults.split_seed
+        ),
+        f"--scheduler step has no effect: the rate first falls after {config.step_size} epochs (--step-size) and the "
+        f"run has {config.epochs}": config.scheduler == "step" and config.step_size >= config.epochs,
+        f"--milestones {as_option(late)} has no effect: the run ends after {config.epochs} epochs": (
+            config.scheduler == "multistep" and late
+        ),
+        "--scheduler exponential has no effect: the rate first falls after epoch 1, and the run has 1": (
+            config.scheduler == "exponential" and config.epochs == 1
+        ),
+        "--gamma 1 has no effect: it leaves the rate as it is": falls and config.gamma == 1,
+        f"--gamma {config.gamma} makes the rate rise: a decaying schedule has a gamma below 1": (
+            falls and config.gamma > 1
+        ),
+    }
+    return inert + [text for text, holds in others.items() if holds]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig, resolve
+from cifar_mlflow.config.faults import describe
+from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import as_option, did_you_mean
 
@@ -16,52 +18,23 @@ _REASONS = {
     "seed": "repeats runs each configuration with several seeds",
     "threads": "it is set for the whole sweep, beside workers",
     "split_seed": "runs that hold out different images cannot be compared",
+    "validation_size": "runs that hold out different images cannot be compared; set it in base",
 }
 
 
-class Parameter(BaseModel):
-    """Either `values`, or a range from `low` to `high` (in steps, or evenly on a logarithmic scale).
+def _in_lists(when: object) -> object:
+    """A condition with each single value as a list of one."""
+    if not isinstance(when, dict):
+        return when
+    return {str(name): wanted if isinstance(wanted, list | tuple) else [wanted] for name, wanted in when.items()}
 
-    `kind` follows from the field of TrainingConfig: a range of a whole-number field has whole numbers. With `when`,
-    the parameter varies only where every other parameter named has one of the values given.
-    """
+
+class _Conditional(BaseModel):
+    """With `when`, a parameter varies only where every other one that is named has one of the values given."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    values: tuple[Any, ...] = ()
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    step: float | None = None
-    kind: Literal["choice", "integer", "number"] = "choice"
-    when: dict[str, tuple[Any, ...]] = {}
-
-    @property
-    def is_countable(self) -> bool:
-        return self.kind != "number" or self.step is not None
-
-    def __len__(self) -> int:
-        """The number of values; 1 for a range that cannot be counted."""
-        if self.low is None or self.high is None:
-            return len(self.values)
-        return 1 + math.floor((self.high - self.low) / (self.step or 1) + 1e-9) if self.is_countable else 1
-
-    def choices(self) -> Sequence[Any]:
-        """Every value, lowest first; none for a range that cannot be counted."""
-        if self.low is None:
-            return self.values
-        return _Steps(self) if self.is_countable else ()
-
-    def probes(self) -> Iterator[Any]:
-        """The values whose checks stand for all: each choice, or both ends of a range."""
-        if self.low is None or self.high is None:
-            yield from self.values
-        else:
-            yield self.cast(self.low)
-            yield self.cast(self.high)
-
-    def cast(self, value: float) -> float | int:
-        return round(value) if self.kind == "integer" else float(f"{value:.12g}")
+    when: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_in_lists)] = {}
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether the condition holds among the `values` chosen so far."""
@@ -70,31 +43,94 @@ class Parameter(BaseModel):
         )
 
     def as_data(self) -> Any:
-        """The parameter as it stands in a spec."""
-        when = {name: list(wanted) for name, wanted in self.when.items()}
-        if self.low is None:
-            values = [list(value) if isinstance(value, tuple) else value for value in self.values]
-            return {"values": values, "when": when} if when else values
-        low, high = (self.cast(end) for end in (self.low, self.high or 0))
-        data: dict[str, Any] = {"low": low, "high": high}
-        data |= {"log": True} if self.log else {}
-        data |= {"step": self.step} if self.step is not None else {}
-        return data | ({"when": when} if when else {})
+        """The parameter as it stands in a spec, the condition last."""
+        given = self.model_dump(mode="json", exclude_defaults=True).items()
+        return dict(sorted(given, key=lambda item: item[0] == "when"))
 
 
-class _Steps(Sequence[Any]):
-    """The values of a stepped range, made as they are asked for: there may be a million of them."""
+class Choice(_Conditional):
+    """A parameter that takes the values of a list."""
 
-    def __init__(self, parameter: Parameter) -> None:
-        self._parameter = parameter
+    kind: Literal["choice"] = "choice"
+    values: tuple[Any, ...]
 
-    def __len__(self) -> int:
-        return len(self._parameter)
+    @property
+    def count(self) -> int:
+        return len(self.values)
 
-    def __getitem__(self, position: Any) -> Any:
-        if position >= len(self):
-            raise IndexError
-        return self._parameter.cast((self._parameter.low or 0) + position * (self._parameter.step or 1))
+    def choices(self) -> Iterator[Any]:
+        return iter(self.values)
+
+    def probes(self) -> Iterator[Any]:
+        return self.choices()
+
+    def faults(self) -> Iterator[str]:
+        if not self.values:
+            yield "the list is empty"
+
+    def as_data(self) -> Any:
+        return super().as_data() if self.when else super().as_data()["values"]
+
+
+class _Range(_Conditional):
+    """From `low` to `high`, both included: in steps, or evenly, on a logarithmic scale if `log`."""
+
+    UNIT: ClassVar[int | None] = None  # the step where none is given
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    @property
+    def count(self) -> int | None:
+        """The number of values; None for a range that cannot be counted."""
+        step = self.step or self.UNIT
+        # From 0.1 to 0.3 in steps of 0.1 are, in binary, a little less than 2 steps. Too many may be infinitely many.
+        return None if step is None else 1 + math.floor(min((self.high - self.low) / step, 1e15) + 1e-9)
+
+    def choices(self) -> Iterator[Any]:
+        """Every value, lowest first; none for a range that cannot be counted."""
+        return (self.cast(self.low + position * (self.step or 1)) for position in range(self.count or 0))
+
+    def probes(self) -> Iterator[Any]:
+        """The values whose checks stand for all: both ends."""
+        return map(self.cast, (self.low, self.high))
+
+    def cast(self, value: float) -> float | int:
+        """`value` as the field has it, without the last bits of a sum of steps."""
+        return round(value) if self.UNIT else float(f"{value:.12g}")
+
+    def faults(self) -> Iterator[str]:
+        low, high, step = self.low, self.high, self.step
+        if low >= high:
+            yield f"the range is {'empty' if low == high else 'reversed'}: low {low:g} must be below high {high:g}"
+        if self.log and low <= 0:
+            yield f"a logarithmic range needs a low above 0, and has {low:g}"
+        if self.log and step is not None:
+            yield "log and step exclude each other"
+        if step is not None and (step <= 0 or step % (self.UNIT or step)):
+            yield f"step {step:g} must be {'a whole number ' if self.UNIT else ''}above 0"
+        if self.UNIT and (low % 1 or high % 1):
+            yield f"the ends {low:g} and {high:g} must be whole numbers"
+
+    def as_data(self) -> Any:
+        return {**super().as_data(), "low": self.cast(self.low), "high": self.cast(self.high)}
+
+
+class NumberRange(_Range):
+    kind: Literal["number"] = "number"
+
+
+class IntegerRange(_Range):
+    """Of whole numbers."""
+
+    UNIT: ClassVar[int | None] = 1
+    kind: Literal["integer"] = "integer"
+
+
+Parameter = Annotated[Choice | IntegerRange | NumberRange, Field(discriminator="kind")]
+_PARAMETER: TypeAdapter[Choice | IntegerRange | NumberRange] = TypeAdapter(Parameter)
 
 
 def parse_parameter(name: str, entry: object) -> Parameter:
@@ -111,87 +147,45 @@ def parse_parameter(name: str, entry: object) -> Parameter:
         reason = _REASONS.get(name, "it does not change what is trained; set it in base")
         raise ConfigurationError(f"space: {name}: it cannot vary: {reason}")
     given = {"values": entry} if isinstance(entry, list) else entry
-    if not isinstance(given, dict) or not ("values" in given) ^ ("low" in given and "high" in given):
+    if not isinstance(given, dict) or "kind" in given or not ("values" in given) ^ ("low" in given and "high" in given):
         raise ConfigurationError(
             f"space: {name}: must be a list such as [a, b], or {{low: 1, high: 10}} (log: true, step: 2), or "
             "{values: [a, b], when: {other: value}}"
         )
-    data = {str(key): value for key, value in given.items()}
-    faults = []
-    if isinstance(data.get("when"), dict):
-        data["when"] = {
-            str(other): tuple(wanted) if isinstance(wanted, list) else (wanted,)
-            for other, wanted in data["when"].items()
-        }
-    numeric = _numeric_kind(name)
-    if "low" in data:
-        if numeric is None:
-            raise ConfigurationError(f"space: {name}: it is no number, so it has no range; give a list")
-        data["kind"] = numeric
+    # A range of a field of whole numbers has whole numbers.
+    kind = "integer" if field.annotation is int else "number" if field.annotation is float else None
+    kind = "choice" if "values" in given else kind
+    if kind is None:
+        raise ConfigurationError(f"space: {name}: it is no number, so it has no range; give a list")
+    data = {**{str(key): value for key, value in given.items()}, "kind": kind}
     try:
-        parameter = Parameter.model_validate(data)
+        parameter = _PARAMETER.validate_python(data)
     except ValidationError as error:
-        raise ConfigurationError(
-            [f"space: {name}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
-        ) from None
-    faults = list(_list_faults(parameter) if parameter.low is None else _range_faults(parameter))
-    if faults:
-        raise ConfigurationError([f"space: {name}: {fault}" for fault in faults])
-    if parameter.low is None:
-        # 0.1 and 0.10, or 15,25 and [15, 25], are one value.
-        typed = [as_option(_typed(name, value)) for value in parameter.values]
-        twice = sorted({text for text in typed if typed.count(text) > 1})
-        if twice:
-            raise ConfigurationError(f"space: {name}: {', '.join(twice)} stands more than once in the list")
+        told = describe(error, {kind: data}, lambda path: f"space: {name}: {': '.join(path[1:])}", _no_such_key)
+        raise ConfigurationError(list(told.values())) from None
+    if faults := [f"space: {name}: {fault}" for fault in parameter.faults()]:
+        raise ConfigurationError(faults)
     return parameter
 
 
-def _numeric_kind(name: str) -> Literal["integer", "number"] | None:
-    schema = TrainingConfig.model_json_schema()["properties"][name]
-    kinds = {part.get("type") for part in (schema, *schema.get("anyOf", ()))}
-    if "integer" in kinds:
-        return "integer"
-    return "number" if "number" in kinds else None
-
-
-def _typed(name: str, value: object) -> object:
-    try:
-        return getattr(TrainingConfig.model_validate({name: value}), name)
-    except ValidationError:  # reported with the faults of the combinations
-        return value
-
-
-def value_faults(name: str, value: object) -> list[str]:
-    """What is wrong with the value by itself, whatever else is chosen."""
-    try:
-        TrainingConfig.model_validate({name: value})
-    except ValidationError:
+def value_faults(name: str, parameter: Parameter) -> list[str]:
+    """What is wrong with the parameter's values, each by itself, and which of them stand there twice."""
+    faults: list[str] = []
+    typed = []
+    for value in parameter.probes():
         try:
-            resolve({name: value})
-        except ConfigurationError as error:
-            return error.faults
-    return []
+            typed.append(as_option(getattr(TrainingConfig.model_validate({name: value}), name)))
+        except ValidationError as error:
+            faults += describe(error, {name: value}, lambda path: f"space: {name}").values()
+    # 0.1 and 0.10, or 15,25 and [15, 25], are one value.
+    if twice := sorted(text for text, times in Counter(typed).items() if times > 1):
+        faults.append(f"space: {name}: {', '.join(twice)} stands more than once in the list")
+    return faults
 
 
-def _list_faults(parameter: Parameter) -> Iterator[str]:
-    if not parameter.values:
-        yield "the list is empty"
-    if parameter.log or parameter.step is not None:
-        yield "log and step belong to a range {low, high}, not to a list"
-
-
-def _range_faults(parameter: Parameter) -> Iterator[str]:
-    low, high, step = parameter.low or 0.0, parameter.high or 0.0, parameter.step
-    if low >= high:
-        yield f"the range is {'empty' if low == high else 'reversed'}: low {low:g} must be below high {high:g}"
-    if parameter.log and low <= 0:
-        yield f"a logarithmic range needs a low above 0, and has {low:g}"
-    if parameter.log and step is not None:
-        yield "log and step exclude each other"
-    if step is not None and (step <= 0 or (parameter.kind == "integer" and step != round(step))):
-        yield f"step {step:g} must be {'a whole number ' if parameter.kind == 'integer' else ''}above 0"
-    if parameter.kind == "integer" and (low != round(low) or high != round(high)):
-        yield f"the ends {low:g} and {high:g} must be whole numbers"
+def _no_such_key(path: Sequence[str]) -> str:
+    what, keys = ("list", "values, when") if path[0] == "choice" else ("range", "low, high, log, step, when")
+    return f"a {what} has no such key (it has {keys})"
 
 
 def condition_faults(space: Mapping[str, Parameter], named: Sequence[str]) -> list[str]:
@@ -201,66 +195,39 @@ def condition_faults(space: Mapping[str, Parameter], named: Sequence[str]) -> li
         for other, wanted in parameter.when.items():
             if other not in named:
                 faults.append(f"space: {name}: when: {other} is not in the space")
-            elif other in space and space[other].is_countable:
-                offered = {as_option(value) for value in space[other].choices()}
-                faults += [
-                    f"space: {name}: when: {other} is never {as_option(value)}"
-                    for value in wanted
-                    if as_option(value) not in offered
-                ]
-    if len(_ordered(space)) < len(space):
-        circle = sorted(set(space) - set(_ordered(space)))
+            elif other in space and space[other].count is not None:
+                offered = set(map(as_option, space[other].choices()))
+                never = [text for text in map(as_option, wanted) if text not in offered]
+                faults += [f"space: {name}: when: {other} is never {text}" for text in never]
+    if circle := sorted(set(space).difference(name for name, _ in ordered(space))):
         faults.append(f"space: {', '.join(circle)}: their conditions wait for each other")
     return faults
 
 
-def _ordered(space: Mapping[str, Parameter]) -> list[str]:
-    """The parameters, each after those that its condition names; those in a circle are left out."""
-    order: list[str] = []
-    while True:
-        ready = [
-            name
-            for name, parameter in space.items()
-            if name not in order and all(other in order or other not in space for other in parameter.when)
-        ]
-        if not ready:
-            return order
-        order.append(ready[0])
-
-
 def ordered(space: Mapping[str, Parameter]) -> list[tuple[str, Parameter]]:
-    """The parameters in the order in which they can be chosen."""
-    return [(name, space[name]) for name in _ordered(space)]
+    """The parameters, each after those that its condition names; those in a circle are left out."""
+    order: dict[str, Parameter] = {}
+    waiting = dict(space)
+    while ready := [name for name, entry in waiting.items() if waiting.keys().isdisjoint(entry.when)]:
+        order[ready[0]] = waiting.pop(ready[0])
+    return list(order.items())
 
 
-def combinations(space: Mapping[str, Parameter], choices: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Every combination of the `choices`, without those parameters whose condition does not hold."""
-    parameters = ordered(space)
+def combinations(
+    space: Mapping[str, Parameter], values_of: Callable[[Parameter], Iterable[Any]]
+) -> Iterator[dict[str, Any]]:
+    """Every combination of `values_of` the parameters, without those whose condition does not hold."""
+    found: Iterator[dict[str, Any]] = iter([{}])
+    for name, parameter in ordered(space):
+        found = _extended(found, name, parameter, values_of)
+    return found
 
-    def extend(values: dict[str, Any], position: int) -> Iterator[dict[str, Any]]:
-        if position == len(parameters):
+
+def _extended(
+    found: Iterator[dict[str, Any]], name: str, parameter: Parameter, values_of: Callable[[Parameter], Iterable[Any]]
+) -> Iterator[dict[str, Any]]:
+    for values in found:
+        if parameter.applies(values):
+            yield from ({**values, name: value} for value in values_of(parameter))
+        else:
             yield values
-            return
-        name, parameter = parameters[position]
-        if not parameter.applies(values):
-            yield from extend(values, position + 1)
-            return
-        for value in choices[name]:
-            yield from extend({**values, name: value}, position + 1)
-
-    return extend({}, 0)
-
-
-def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two spaces as they stand in specs, except values added to a list."""
-    told = []
-    for name in sorted(before.keys() | now.keys()):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, list) and isinstance(new, list):
-            gone = [as_option(value) for value in old if value not in new]
-            told += [f"space: {name}: {', '.join(gone)} is gone"] if gone else []
-        elif isinstance(old, dict) and isinstance(new, dict) and "values" in old and old.get("when") == new.get("when"):
-            told += changes({name: old["values"]}, {name: new.get("values")})
-        elif old != new:
-            told.append(f"space: {name}: was {old or 'not given'}, is {new or 'not given'}")
-    return told

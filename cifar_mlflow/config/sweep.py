@@ -6,7 +6,6 @@ A spec is a YAML file. `load_spec` reads and checks it, every combination includ
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,15 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from cifar_mlflow import text as words
 from cifar_mlflow.config import search_space as spaces
-from cifar_mlflow.config.search_space import Parameter
-from cifar_mlflow.config.training import PositiveInt, TrainingConfig, resolve
+from cifar_mlflow.config.faults import Sentence, describe, expected
+from cifar_mlflow.config.rules import faults_of, resolve
+from cifar_mlflow.config.search_space import Choice, Parameter
+from cifar_mlflow.config.training import AutoOrPositive, PositiveInt, TrainingConfig, parsed
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.text import as_option
+from cifar_mlflow.text import NAME_LIMIT, as_option, fault, shown
 
 MAX_RUNS = 10_000  # more is a mistake in the spec: at a minute a run it would take a week
 # Objective -> the metric of each epoch that it is made of, and whether more of it is better.
@@ -32,8 +32,18 @@ OBJECTIVES = {
     "val_loss": ("val_loss", False),
 }
 # What may change between two starts of one sweep: where and how fast it runs, and how much of it.
-_FREE = {"workers", "threads", "budget", "log_models"}
-_FREE_BASE = {"device", "data_dir"}
+_FREE = {("workers",), ("threads",), ("budget",), ("log_models",), ("base", "device"), ("base", "data_dir")}
+_GROWING = {("trials",), ("repeats",)}
+
+
+def _not_of_the_test_set(objective: object) -> object:
+    if str(objective).startswith(("test_", "epoch_test_", "best_test_")):
+        use = f"by which nothing may be chosen; use {', '.join(OBJECTIVES)}"
+        raise Sentence(f"{objective} is measured on the test set, {use}")
+    return objective
+
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 
 
 class Budget(BaseModel):
@@ -53,16 +63,18 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
-    base: dict[str, Any] = Field(default_factory=dict)
+    name: Annotated[str, Field(pattern=NAME), expected("letters, digits, _ . and -, at most 100")]
+    base: dict[str, Any] = {}
     space: dict[str, Parameter]
     sampler: Literal["grid", "random", "tpe"] = "grid"
     trials: PositiveInt | None = None
     repeats: PositiveInt = 1
     pruner: Literal["none", "successive_halving"] = "none"
     min_epochs: PositiveInt = 1
-    objective: Literal["final_val_accuracy", "best_val_accuracy", "val_loss"] = "final_val_accuracy"
-    workers: Literal["auto"] | PositiveInt = "auto"
+    objective: Annotated[
+        Literal["final_val_accuracy", "best_val_accuracy", "val_loss"], BeforeValidator(_not_of_the_test_set)
+    ] = "final_val_accuracy"
+    workers: AutoOrPositive = "auto"
     threads: PositiveInt = 1
     budget: Budget = Budget()
     log_models: bool = True
@@ -75,7 +87,7 @@ class SweepConfig(BaseModel):
     @property
     def is_replication(self) -> bool:
         """True if nothing is held out: the runs are scored on the test set, so that nothing may be chosen by them."""
-        return self.base_config.trains_on_all
+        return bool(self.base_value("validation_size") == 0)
 
     @property
     def seeds(self) -> list[int]:
@@ -89,7 +101,7 @@ class SweepConfig(BaseModel):
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """All combinations, the last parameter varying fastest; a parameter whose condition fails is left out."""
-        return spaces.combinations(self.space, {name: entry.choices() for name, entry in self.space.items()})
+        return spaces.combinations(self.space, lambda entry: entry.choices())
 
     def configuration(self, values: Mapping[str, Any], seed: int) -> TrainingConfig:
         """The run of the combination `values` with `seed`.
@@ -98,6 +110,10 @@ class SweepConfig(BaseModel):
             ConfigurationError: the values contradict each other.
         """
         return resolve({**self.base, **values, "seed": seed, "threads": self.threads})
+
+    def base_value(self, name: str) -> Any:
+        """What the field `name` is where the space does not vary it; as it was given if that is refused."""
+        return parsed(name, self.base.get(name, getattr(TrainingConfig(), name)))
 
     def as_yaml(self) -> str:
         return yaml.safe_dump(self.as_data(), sort_keys=False, allow_unicode=True)
@@ -122,20 +138,21 @@ def parse_spec(values: Mapping[str, Any], directory: Path, source: str = "sweep"
     faults: list[str] = []
     base = _read_base(values.get("base"), directory, faults)
     space = _read_space(values.get("space"), directory, faults)
-    rest = {name: value for name, value in values.items() if name not in ("base", "space")}
-    spec = None
+    given = {**values, "base": base, "space": space}
     try:
-        spec = SweepConfig.model_validate({**rest, "base": base, "space": space})
+        spec = SweepConfig.model_validate(given)
     except ValidationError as error:
-        faults += [_describe(entry, values) for entry in error.errors(include_url=False)]
+        refused = describe(error, given, ": ".join, _no_such_key)
+        faults += refused.values()
         # What remains valid is checked as well, so that one message tells all.
-        wrong = {str(entry["loc"][0]) for entry in error.errors() if entry["loc"]}
-        remaining = {"name": "sweep", **rest} | ({"name": "sweep"} if "name" in wrong else {})
-        remaining = {name: value for name, value in remaining.items() if name == "name" or name not in wrong}
-        spec = SweepConfig.model_validate({**remaining, "base": base, "space": space})
-    faults += _base_faults(base)
+        wrong = {path[0] for path in refused}
+        remaining = {name: value for name, value in given.items() if name not in wrong}
+        spec = SweepConfig.model_validate({"name": "sweep", **remaining})
+    faults += [f"base: {fault}" for fault in faults_of(base)]
     faults += _spec_faults(spec, values)
-    faults += _combination_faults(spec, known=faults)
+    of_values = [told for name, entry in spec.space.items() for told in spaces.value_faults(name, entry)]
+    # A wrong value would be wrong again in each of its combinations.
+    faults += of_values or _combination_faults(spec, known=faults)
     if faults:
         raise ConfigurationError(list(dict.fromkeys(faults)), source)
     return spec
@@ -172,8 +189,10 @@ def _read_space(given: object, directory: Path, faults: list[str]) -> dict[str, 
         except ConfigurationError as error:
             faults += error.faults
             continue
-        values = tuple(_beside(name, value, directory) for value in parameter.values)
-        space[name] = parameter.model_copy(update={"values": values})
+        if isinstance(parameter, Choice):
+            values = tuple(_beside(name, value, directory) for value in parameter.values)
+            parameter = parameter.model_copy(update={"values": values})
+        space[name] = parameter
     faults += spaces.condition_faults(space, [str(key) for key in given])
     return space
 
@@ -186,43 +205,34 @@ def _beside(name: str, value: object, directory: Path) -> object:
     return os.path.normpath(directory / Path(str(value)).expanduser())
 
 
-def _base_faults(base: Mapping[str, Any]) -> list[str]:
-    try:
-        resolve(base)
-    except ConfigurationError as error:
-        return [f"base: {fault}" for fault in error.faults]
-    return []
-
-
 def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
-    if spec.experiment is not None and (told := words.fault(spec.experiment, words.NAME_LIMIT)):
-        yield f"experiment: {words.shown(spec.experiment)} is refused: {told}"
+    if spec.experiment is not None and (told := fault(spec.experiment, NAME_LIMIT)):
+        yield f"experiment: {shown(spec.experiment)} is refused: {told}"
     if spec.sampler == "grid":
         if spec.trials is not None:
             yield "trials: the grid sampler tries every combination; leave it out, or give budget: {runs: N}"
         for name, entry in spec.space.items():
-            if not entry.is_countable:
+            if entry.count is None:
                 yield f"space: {name}: a grid needs a list, or a step; random and tpe draw from a range"
     elif spec.trials is None and "trials" not in given:
         yield f"trials: the {spec.sampler} sampler needs a number of trials"
-    runs = _grid_size(spec) if spec.sampler == "grid" else (spec.trials or 0) * spec.repeats
+    configurations = _grid_size(spec) if spec.sampler == "grid" else spec.trials or 0
+    runs = configurations * spec.repeats
     if runs > MAX_RUNS:
         yield (
-            f"space: these are {runs:,} runs ({runs // spec.repeats:,} configurations x {spec.repeats} seeds); at most "
+            f"space: these are {runs:,} runs ({configurations:,} configurations x {spec.repeats} seeds); at most "
             f"{MAX_RUNS:,} are allowed. Use sampler: random or tpe with trials, or shorter lists"
         )
-    if "validation_size" in spec.space:
-        yield "space: validation_size: runs that hold out different images cannot be compared; set it in base"
-    if _trains_on_all(spec):
-        for name, wanted in (("sampler", {"grid", "random"}), ("pruner", {"none"})):
-            if getattr(spec, name) not in wanted:
+    if spec.is_replication:
+        for name, chosen, wanted in (("sampler", spec.sampler, "grid random"), ("pruner", spec.pruner, "none")):
+            if chosen not in wanted.split():
                 yield (
-                    f"{name}: with validation_size 0 the runs are scored on the test set, by which "
-                    f"{getattr(spec, name)} must not choose; use {' or '.join(sorted(wanted))}"
+                    f"{name}: with validation_size 0 the runs are scored on the test set, by which {chosen} must not "
+                    f"choose; use {wanted.replace(' ', ' or ')}"
                 )
     if spec.pruner != "none":
         varied = spec.space.get("epochs")
-        epochs = varied.probes() if varied else [spec.base.get("epochs", _default("epochs"))]
+        epochs = varied.probes() if varied else [spec.base_value("epochs")]
         fewest = min((int(text) for text in map(str, epochs) if text.isdecimal()), default=0)
         if 0 < fewest <= spec.min_epochs:
             yield (
@@ -231,91 +241,50 @@ def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
             )
     elif "min_epochs" in spec.model_fields_set and given.get("pruner", "none") == "none":
         yield "min_epochs: it has no effect without pruner: successive_halving"
-    if as_option(spec.base.get("epoch_evaluation", True)) == "false" and (
-        _trains_on_all(spec) or spec.pruner != "none"
-    ):
+    if spec.base_value("epoch_evaluation") is False and (spec.is_replication or spec.pruner != "none"):
         told = f"pruner: {spec.pruner} decides by them" if spec.pruner != "none" else "validation_size: 0 has no others"
         yield f"base: epoch_evaluation: false leaves out the scores after the epochs, but {told}"
 
 
-def _trains_on_all(spec: SweepConfig) -> bool:
-    return str(spec.base.get("validation_size", "auto")) == "0"
-
-
-def _default(name: str) -> Any:
-    return TrainingConfig.model_fields[name].default
-
-
 def _grid_size(spec: SweepConfig) -> int:
-    """The number of runs of a grid; where conditions make it long to count, the number without them."""
-    product = math.prod(max(1, len(entry)) for entry in spec.space.values())
-    if product * spec.repeats <= MAX_RUNS or not any(entry.when for entry in spec.space.values()):
-        return product * spec.repeats
+    """The number of configurations of a grid; of one that is too large to be counted, the number without conditions."""
     counted = sum(1 for _ in itertools.islice(spec.grid(), MAX_RUNS + 1))
-    return (product if counted > MAX_RUNS else counted) * spec.repeats
+    return counted if counted <= MAX_RUNS else math.prod(entry.count or 1 for entry in spec.space.values())
 
 
 def _combination_faults(spec: SweepConfig, known: Sequence[str]) -> list[str]:
-    """Faults of values, one by one, or else of their combinations; `known` ones are not told again."""
-    probes = {name: list(itertools.islice(entry.probes(), MAX_RUNS)) for name, entry in spec.space.items()}
-    faults = [
-        f"space: {name}: {fault.removeprefix('--' + name.replace('_', '-') + ': ')}"
-        for name, values in probes.items()
-        for value in values
-        for fault in spaces.value_faults(name, value)
-    ]
-    if faults:  # a wrong value would be wrong again in each of its combinations
-        return faults
-    seen = {text.removeprefix("base: ") for text in known}
-    for combination in itertools.islice(spaces.combinations(spec.space, probes), MAX_RUNS):
-        try:
-            resolve({**spec.base, **combination})
-        except ConfigurationError as error:
-            text = ", ".join(f"{name} {as_option(value)}" for name, value in combination.items())
-            faults += [f"space: with {text}: {fault}" for fault in error.faults if fault not in seen]
-            seen.update(error.faults)
+    """Faults of the combinations of values that are right by themselves; `known` ones are not told again."""
+    faults, seen = [], {text.removeprefix("base: ") for text in known}
+    for combination in itertools.islice(spaces.combinations(spec.space, lambda entry: entry.probes()), MAX_RUNS):
+        text = ", ".join(f"{name} {as_option(value)}" for name, value in combination.items())
+        new = [told for told in faults_of({**spec.base, **combination}) if told not in seen]
+        faults += [f"space: with {text}: {told}" for told in new]
+        seen.update(new)
     return faults
 
 
-def _describe(entry: Any, values: Mapping[str, Any]) -> str:
-    path = [str(part) for part in entry["loc"]]
-    name = path[0]
-    value = values.get(name)
-    value = f"{value[:57]}..." if isinstance(value, str) and len(value) > 60 else value
-    if entry["type"] == "extra_forbidden":
-        where = ": ".join(path[:-1])
-        known = ", ".join(Budget.model_fields if where else SweepConfig.model_fields)
-        return f"{where + ': ' if where else ''}{path[-1]}: a sweep has no such key (it has {known})"
-    if entry["type"] == "missing":
-        return f"{name}: it is missing"
-    if name == "objective" and str(value).startswith(("test_", "epoch_test_", "best_test_")):
-        return f"objective: {value} is measured on the test set, by which nothing may be chosen; use {_OBJECTIVE_NAMES}"
-    if name == "objective":
-        return f"objective: {value!r} is refused: must be one of {_OBJECTIVE_NAMES}"
-    if name == "name":
-        return f"name: {value!r} is refused: must be letters, digits, _ . and -, at most 100"
-    if name == "workers":
-        return f"workers: {value!r} is refused: must be auto or a whole number, 1 or more"
-    message = entry["msg"].removeprefix("Input ").removeprefix("should be ")
-    shown = value.get(path[1]) if len(path) > 1 and isinstance(value, dict) else value
-    return f"{': '.join(path[:2])}: {shown!r} is refused: must be {message}"
-
-
-_OBJECTIVE_NAMES = ", ".join(OBJECTIVES)
+def _no_such_key(path: Sequence[str]) -> str:
+    model = SweepConfig if len(path) == 1 else Budget
+    return f"a sweep has no such key (it has {', '.join(model.model_fields)})"
 
 
 def changes(before: Mapping[str, Any], now: SweepConfig) -> list[str]:
     """What `now` takes away from or alters in the spec `before`; additions and what is free to change are left out."""
-    old, new = dict(before), json.loads(json.dumps(now.as_data()))
-    told = []
-    for name in sorted((old.keys() | new.keys()) - _FREE - {"base", "space", "trials", "repeats"}):
-        if old.get(name) != new.get(name):
-            told.append(f"{name}: was {old.get(name, 'not given')}, is {new.get(name, 'not given')}")
-    for name in ("trials", "repeats"):
-        if old.get(name, 1) > new.get(name, 1):
-            told.append(f"{name}: was {old.get(name, 1)}, is {new.get(name, 1)}; it can only grow")
-    old_base, new_base = old.get("base", {}), new.get("base", {})
-    for name in sorted((old_base.keys() | new_base.keys()) - _FREE_BASE):
-        if old_base.get(name) != new_base.get(name):
-            told.append(f"base: {name}: was {old_base.get(name, 'not given')}, is {new_base.get(name, 'not given')}")
-    return told + spaces.changes(old.get("space", {}), new["space"])
+    return list(_differences({"base": {}, **before}, {"base": {}, **now.as_data()}))
+
+
+def _differences(old: Any, new: Any, *path: str) -> Iterator[str]:
+    name = ": ".join(path)
+    if path in _FREE or old == new:
+        return
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(key), new.get(key), *path, key)
+    elif path in _GROWING:
+        if (old or 1) > (new or 1):
+            yield f"{name}: was {old or 1}, is {new or 1}; it can only grow"
+    elif path[0] == "space" and "when" not in path and isinstance(old, list) and isinstance(new, list):
+        if gone := [as_option(value) for value in old if value not in new]:
+            yield f"{name}: {', '.join(gone)} is gone"
+    else:
+        yield f"{name}: was {'not given' if old is None else old}, is {'not given' if new is None else new}"

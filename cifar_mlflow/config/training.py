@@ -1,24 +1,17 @@
-"""What a training run is: every hyperparameter, its default, and what contradicts what.
-
-Values come from the defaults below, then from a YAML file, then from options; `resolve` checks them all
-together and reports every fault at once.
-"""
+"""What a training run is: every hyperparameter, its default and what it may be."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from cifar_mlflow import text as words
-from cifar_mlflow.config.rules import contradictions
-from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.text import as_option
+from cifar_mlflow.config.faults import expected
+from cifar_mlflow.text import PATH_LIMIT, as_option, fault
 
 BUILT_IN_NETWORKS = ("report_cnn", "fast")
 BUILT_IN_DATASETS = ("cifar10", "digits")
@@ -33,21 +26,30 @@ def _split_commas(value: object) -> object:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _known_network(value: object) -> object:
-    if isinstance(value, str) and (value in BUILT_IN_NETWORKS or re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", value)):
-        return value
-    raise ValueError(f"must be {', '.join(BUILT_IN_NETWORKS)} or package.module:function")
-
-
-def _known_dataset(value: object) -> object:
-    if isinstance(value, str) and (value in BUILT_IN_DATASETS or value.endswith(".npz")):
-        return value
-    raise ValueError(f"must be {', '.join(BUILT_IN_DATASETS)} or a path that ends in .npz")
-
-
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
-Count = Annotated[int, Field(ge=0)]
+AutoOrPositive = Annotated[Literal["auto"] | PositiveInt, expected("auto or a whole number, 1 or more")]
+AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], expected("auto or a whole number, 0 or more")]
+Network = Annotated[
+    str,
+    Field(pattern=rf"^({'|'.join(BUILT_IN_NETWORKS)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"),
+    expected(f"{', '.join(BUILT_IN_NETWORKS)} or package.module:function"),
+]
+Dataset = Annotated[
+    str,
+    Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz)$"),
+    expected(f"{', '.join(BUILT_IN_DATASETS)} or a path that ends in .npz"),
+]
+Widths = Annotated[
+    tuple[PositiveInt, PositiveInt, PositiveInt],
+    BeforeValidator(_split_commas),
+    expected("three whole numbers, 1 or more, as in 32,64,128"),
+]
+
+
+def field(default: object, description: str, **limits: Any) -> Any:
+    """A field of the configuration; its description stands in the help of its option."""
+    return Field(default, description=description, **limits)
 
 
 class TrainingConfig(BaseModel):
@@ -55,91 +57,80 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    network: Annotated[str, BeforeValidator(_known_network)] = Field(
-        "report_cnn", description="report_cnn, fast, or package.module:function for a network of your own"
+    network: Network = field("report_cnn", "report_cnn, fast, or package.module:function for a network of your own")
+    widths: Widths = field((64, 256, 256), "channels of the three blocks (fast), as in 32,64,128")
+    activation: Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"] = field(
+        "prelu", "activation function"
     )
-    widths: Annotated[tuple[PositiveInt, PositiveInt, PositiveInt], BeforeValidator(_split_commas)] = Field(
-        (64, 256, 256), description="channels of the three blocks (fast), as in 32,64,128"
+    dropout: float = field(0.0, "probability that a channel or unit is dropped", ge=0, lt=1)
+    batch_norm: bool = field(True, "batch normalization after each hidden layer")
+    weight_init: Literal["default", "kaiming", "xavier"] = field(
+        "default", "initialization of the weights; default is torch's own"
     )
-    activation: Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"] = Field(
-        "prelu", description="activation function"
+    augmentation: Literal["none", "flip", "flip_crop"] = field(
+        "none", "random changes to the training images: flip; flip and shift"
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="probability that a channel or unit is dropped")
-    batch_norm: bool = Field(True, description="batch normalization after each hidden layer")
-    weight_init: Literal["default", "kaiming", "xavier"] = Field(
-        "default", description="initialization of the weights; default is torch's own"
+    alternate_flip: bool = field(False, "flip each image in every other epoch instead of at random (flip, flip_crop)")
+    shift: PositiveInt = field(4, "most pixels of the shift, in each direction (flip_crop)", le=64)
+    padding: Literal["zeros", "reflect"] = field("zeros", "what a shift brings into the image (flip_crop)")
+    normalize: bool = field(False, "standardize each channel by the training images' mean and deviation")
+    loss: Literal["cross_entropy"] = field("cross_entropy", "loss function")
+    label_smoothing: float = field(0.0, "share of each label spread over all classes", ge=0, lt=1)
+    optimizer: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon"] = field(
+        "adam", "optimizer"
     )
-    augmentation: Literal["none", "flip", "flip_crop"] = Field(
-        "none", description="random changes to the training images: flip; flip and shift"
+    learning_rate: float = field(0.002, "initial learning rate; the peak of one_cycle and triangular", gt=0)
+    bias_rate: float = field(
+        1.0, "rate of biases and normalization (PReLU's slope is neither), times --learning-rate", gt=0
     )
-    alternate_flip: bool = Field(
-        False, description="flip each image in every other epoch instead of at random (flip, flip_crop)"
+    momentum: float = field(0.0, "momentum of sgd, rmsprop and muon's convolutions", ge=0, lt=1)
+    weight_decay: float = field(0.0, "L2 penalty; decoupled with adamw and muon", ge=0)
+    scheduler: Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"] = field(
+        "step", "learning rate schedule"
     )
-    shift: PositiveInt = Field(4, le=64, description="most pixels of the shift, in each direction (flip_crop)")
-    padding: Literal["zeros", "reflect"] = Field("zeros", description="what a shift brings into the image (flip_crop)")
-    normalize: bool = Field(False, description="standardize each channel by the training images' mean and deviation")
-    loss: Literal["cross_entropy"] = Field("cross_entropy", description="loss function")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread over all classes")
-    optimizer: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon"] = Field(
-        "adam", description="optimizer"
+    warmup: float = field(0.2, "share of the steps in which the rate rises (triangular)", ge=0, lt=1)
+    step_size: PositiveInt = field(20, "epochs between two falls of the rate (step)")
+    gamma: float = field(0.2, "factor of each fall of the rate (step, multistep, exponential)", gt=0)
+    milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)] = field(
+        (15, 25), "epochs after which the rate falls (multistep), as in 15,25"
     )
-    learning_rate: float = Field(0.002, gt=0, description="initial learning rate; the peak of one_cycle and triangular")
-    bias_rate: float = Field(
-        1.0, gt=0, description="rate of biases and normalization (PReLU's slope is neither), times --learning-rate"
+    batch_size: PositiveInt = field(32, "images a step")
+    epochs: PositiveInt = field(30, "passes over the training images")
+    averaging: Literal["none", "ema"] = field(
+        "none", "weights to score and keep: the last step's, or their exponential moving average"
     )
-    momentum: float = Field(0.0, ge=0, lt=1, description="momentum of sgd, rmsprop and muon's convolutions")
-    weight_decay: float = Field(0.0, ge=0, description="L2 penalty; decoupled with adamw and muon")
-    scheduler: Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"] = Field(
-        "step", description="learning rate schedule"
+    averaging_decay: float = field(0.99, "share of the average that a step keeps (ema)", gt=0, lt=1)
+    epoch_evaluation: bool = field(True, "score after each epoch; false: after the last, and never on test images")
+    seed: Seed = field(0, "seed of the weights, the order of the images, dropout and augmentation")
+    dataset: Dataset = field("cifar10", "cifar10, digits, or the path of an .npz file")
+    data_dir: str = field(
+        "auto", "directory that holds CIFAR-10; auto is $CIFAR_MLFLOW_DATA, else a download to the user's cache"
     )
-    warmup: float = Field(0.2, ge=0, lt=1, description="share of the steps in which the rate rises (triangular)")
-    step_size: PositiveInt = Field(20, description="epochs between two falls of the rate (step)")
-    gamma: float = Field(0.2, gt=0, description="factor of each fall of the rate (step, multistep, exponential)")
-    milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)] = Field(
-        (15, 25), description="epochs after which the rate falls (multistep), as in 15,25"
+    validation_size: AutoOrCount = field(
+        "auto", "images held out of training; auto is 10%; 0 trains on all and scores on the test set"
     )
-    batch_size: PositiveInt = Field(32, description="images a step")
-    epochs: PositiveInt = Field(30, description="passes over the training images")
-    averaging: Literal["none", "ema"] = Field(
-        "none", description="weights to score and keep: the last step's, or their exponential moving average"
+    split_seed: Seed = field(0, "seed of the train/validation split, which all repeats share")
+    device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "where to train")
+    precision: Literal["auto", "float32", "bfloat16"] = field(
+        "auto", "arithmetic of the training steps; auto is bfloat16 where the hardware has it"
     )
-    averaging_decay: float = Field(0.99, gt=0, lt=1, description="share of the average that a step keeps (ema)")
-    epoch_evaluation: bool = Field(
-        True, description="score after each epoch; false: after the last, and never on test images"
-    )
-    seed: Seed = Field(0, description="seed of the weights, the order of the images, dropout and augmentation")
-    dataset: Annotated[str, BeforeValidator(_known_dataset)] = Field(
-        "cifar10", description="cifar10, digits, or the path of an .npz file"
-    )
-    data_dir: str = Field(
-        "auto",
-        min_length=1,
-        description="directory that holds CIFAR-10; auto is $CIFAR_MLFLOW_DATA, else a download to the user's cache",
-    )
-    validation_size: Literal["auto"] | Count = Field(
-        "auto", description="images held out of training; auto is 10%; 0 trains on all and scores on the test set"
-    )
-    split_seed: Seed = Field(0, description="seed of the train/validation split, which all repeats share")
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="where to train")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="arithmetic of the training steps; auto is bfloat16 where the hardware has it"
-    )
-    threads: Literal["auto"] | PositiveInt = Field("auto", description="processor threads; auto is torch's own choice")
+    threads: AutoOrPositive = field("auto", "processor threads; auto is torch's own choice")
 
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
         """YAML reads `epochs: yes` as true, which would count as 1."""
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and (annotation in (int, float) or info.field_name in _AUTO_OR_NUMBER):
-            raise ValueError("must be a number")
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation in (int, float):
+            raise ValueError("a number")
         return value
 
     @field_validator("dataset", "data_dir")
     @classmethod
     def _is_a_path(cls, value: str) -> str:
-        if told := words.fault(value, words.PATH_LIMIT):
+        if told := fault(value, PATH_LIMIT):
             raise ValueError(f"a path, but {told}")
+        if not value:
+            raise ValueError("not be empty")
         return value
 
     @property
@@ -165,52 +156,12 @@ class TrainingConfig(BaseModel):
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
-def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
-    """A checked configuration: the defaults, overridden by `values`.
-
-    Raises:
-        ConfigurationError: with every unknown key, wrong value and contradiction, each named by its option.
-    """
-    faults: list[str] = []
-    refused: set[str] = set()
+def parsed(name: str, value: object) -> object:
+    """The value that the field `name` makes of `value`; `value` itself if it is refused."""
     try:
-        config = TrainingConfig.model_validate(dict(values))
-    except ValidationError as error:
-        for entry in error.errors(include_url=False):
-            name = str(entry["loc"][0]) if entry["loc"] else ""
-            if name not in refused:
-                refused.add(name)
-                faults.append(_describe(name, entry["type"], entry["msg"], values.get(name)))
-        # What remains is valid, so contradictions among it can be told in the same message.
-        remaining = {name: value for name, value in values.items() if name not in refused}
-        config = TrainingConfig.model_validate(remaining)
-    faults += [text for fields, text in contradictions(config) if not refused.intersection(fields)]
-    if faults:
-        raise ConfigurationError(faults, source)
-    return config
-
-
-_AUTO_OR_NUMBER = {"validation_size": 0, "threads": 1}  # option -> its least number
-
-
-def _describe(name: str, kind: str, message: str, value: object) -> str:
-    option = "--" + name.replace("_", "-")
-    given = words.shown(value) if isinstance(value, str) else repr(value)
-    if kind == "extra_forbidden":
-        options = [field.replace("_", "-") for field in TrainingConfig.model_fields]
-        return f"{option}: no such option{words.did_you_mean(option.removeprefix('--'), options, '--')}"
-    if name in _AUTO_OR_NUMBER:
-        return f"{option}: {given} is refused: must be auto or a whole number, {_AUTO_OR_NUMBER[name]} or more"
-    choices = [str(choice) for choice in get_args(TrainingConfig.model_fields[name].annotation)]
-    if kind == "literal_error":
-        text = ", ".join(choices)
-        return f"{option}: {given} is not one of {text}{words.did_you_mean(str(value), choices)}"
-    if kind == "string_too_short":
-        return f"{option}: {given} is refused: must not be empty"
-    if kind in ("value_error", "missing"):
-        message = message.removeprefix("Value error, ")
-    message = message.removeprefix("Input ").removeprefix("should be ")
-    return f"{option}: {given} is refused: must be {message.removeprefix('must be ')}"
+        return getattr(TrainingConfig.model_validate({name: value}), name)
+    except ValidationError:
+        return value
 
 
 def parse_logged(parameters: Mapping[str, str]) -> dict[str, object]:
@@ -218,13 +169,8 @@ def parse_logged(parameters: Mapping[str, str]) -> dict[str, object]:
 
     A value that no longer validates is returned as the text that was logged.
     """
-    parsed: dict[str, object] = {}
-    for name, field in TrainingConfig.model_fields.items():
-        value: object = field.default
-        if name in parameters:
-            try:
-                value = getattr(TrainingConfig.model_validate({name: parameters[name]}), name)
-            except ValidationError:
-                value = parameters[name]
-        parsed[name] = as_option(value) if isinstance(value, tuple) else value
-    return parsed
+    values = {
+        name: parsed(name, parameters[name]) if name in parameters else field.default
+        for name, field in TrainingConfig.model_fields.items()
+    }
+    return {name: as_option(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -12,7 +12,7 @@ import numpy as np
 from cifar_mlflow.analysis import classification
 from cifar_mlflow.analysis.plots import png
 from cifar_mlflow.analysis.statistics import wilson_interval
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.training.progress import bar, warn
 from cifar_mlflow.tracking import store as tracking_store

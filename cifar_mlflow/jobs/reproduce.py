@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.analysis import reproduction
-from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
 from cifar_mlflow.jobs.train import check_paths, train_watched
 from cifar_mlflow.jobs.training import record

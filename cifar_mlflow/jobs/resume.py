@@ -6,7 +6,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
 from cifar_mlflow.jobs.training.checkpoints import Earlier, Keeper, position

@@ -9,7 +9,7 @@ from pathlib import Path
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.jobs.training.progress import say
-from cifar_mlflow.text import redact
+from cifar_mlflow.text import count, redact
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox import delivery, log, state
 from cifar_mlflow.tracking.outbox.log import Spool
@@ -80,9 +80,9 @@ def deliver_one(store: Store, directory: Path, outcome: SyncOutcome) -> None:
 
 def hint() -> None:
     """One line on standard error if earlier processes have left spools; only the directory is looked at."""
-    if count := len(state.abandoned(spool_directory())):
-        runs, wait = ("run", "waits") if count == 1 else ("runs", "wait")
-        say(f"{count} {runs} of earlier processes {wait} to be delivered or closed: cifar-mlflow doctor")
+    if number := len(state.abandoned(spool_directory())):
+        wait = "waits" if number == 1 else "wait"
+        say(f"{count(number, 'run')} of earlier processes {wait} to be delivered or closed: cifar-mlflow doctor")
 
 
 def tell(outcome: SyncOutcome) -> None:
@@ -90,7 +90,7 @@ def tell(outcome: SyncOutcome) -> None:
     for name, reasons in outcome.refused.items():
         for reason in reasons:
             say(f"{name}: the store refuses for good: {reason}")
-    for name, count in outcome.damaged.items():
-        say(f"{name}: {count} records were damaged on disk and are lost; what is left of them is kept beside the spool")
+    for name, lost in outcome.damaged.items():
+        say(f"{name}: {lost} records were damaged on disk and are lost; what is left of them is kept beside the spool")
     for name in outcome.busy:
         say(f"{name}: still being written by its own process, which delivers it")

@@ -18,6 +18,7 @@ from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.training import record, signals
 from cifar_mlflow.jobs.training.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
 from cifar_mlflow.jobs.training.progress import TrainingProgress, say, warn
+from cifar_mlflow.text import option_name
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import PATIENCE, SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
@@ -201,7 +202,7 @@ def check_paths(*, data_dir: str, dataset: str = "") -> None:
     if not os.environ.get("MLFLOW_RUN_ID"):
         return
     relative = [
-        f"--{name.replace('_', '-')}: {value!r} is relative; give an absolute path under `mlflow run`"
+        f"{option_name(name)}: {value!r} is relative; give an absolute path under `mlflow run`"
         for name, value in (("data_dir", data_dir), ("dataset", dataset))
         if ((name == "data_dir" and value != "auto") or value.endswith(".npz"))
         and not Path(value).expanduser().is_absolute()

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cifar_mlflow.errors import ModelError, TrainingError
+from cifar_mlflow.text import first_line
 
 MAGIC = b"cifar_mlflow checkpoint 1\n"
 SUFFIX = ".checkpoint"
@@ -138,5 +139,5 @@ def _read_whole(path: Path) -> dict[str, Any]:
         # Never the pickle that torch.load would otherwise run.
         content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # a file that was made to have a digest that fits
-        raise Damaged(f"it cannot be loaded: {(str(error).splitlines() or [''])[0]}") from None
+        raise Damaged(f"it cannot be loaded: {first_line(error)}") from None
     return content

@@ -22,6 +22,7 @@ from cifar_mlflow.learning.evaluation import loss_and_accuracy
 from cifar_mlflow.learning.networks import build
 from cifar_mlflow.learning.networks.fast import WHITENED_IMAGES, FastNetwork
 from cifar_mlflow.learning.optimizers.build import Schedule, build_optimizer
+from cifar_mlflow.text import first_line
 
 STEPS_BETWEEN_CHECKS = 100  # of loss and clock: often enough to stop early, seldom enough not to wait for a GPU
 
@@ -121,7 +122,7 @@ class Training:
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"epoch {epoch}: the {self.device.type} device is out of memory with --batch-size "
-                    f"{self.config.batch_size}; try half of it ({str(error).splitlines()[0]})"
+                    f"{self.config.batch_size}; try half of it ({first_line(error)})"
                 ) from None
             self._passed, self._in_progress = epoch, None
             yield EpochResult(

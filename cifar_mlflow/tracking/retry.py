@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import functools
 import random
+import sqlite3
 import time
+from collections.abc import Iterable
 from typing import Any
 
+from cifar_mlflow.errors import causes
+
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds, on average, before each further attempt
-# SQLite is locked for longer than MLflow waits; or two processes have inserted the same row, as a dataset's.
-TRANSIENT = ("database is locked", "UNIQUE constraint failed", "duplicate key value violates unique constraint")
+# Two processes have inserted the same row: as PostgreSQL, SQLite, and the database of a server tell it.
+UNIQUE_VIOLATION = "23505"
+SAME_ROW = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
+SAME_ROW_OF_A_SERVER = ("UNIQUE constraint failed", "duplicate key value violates unique constraint")
 
 
 class PatientClient:
@@ -34,11 +40,36 @@ def patiently(call: Any) -> Any:
             try:
                 return call(*arguments, **options)
             except (MlflowException, SQLAlchemyError) as error:
-                # A name that is taken stays taken.
-                taken = getattr(error, "error_code", None) == "RESOURCE_ALREADY_EXISTS"
-                if taken or not any(text in str(error) for text in TRANSIENT):
+                if not _is_transient(error):
                     raise
                 time.sleep(pause * random.uniform(0.5, 1.5))
         return call(*arguments, **options)
 
     return repeated
+
+
+def _is_transient(error: Exception) -> bool:
+    """Whether SQLite was locked for longer than MLflow waits, or two processes have inserted the same row."""
+    if is_verdict(error):
+        # What a server's database has met is told in words: BAD_REQUEST is the code of many things.
+        is_bad_request = getattr(error, "error_code", None) == "BAD_REQUEST"
+        return is_bad_request and any(words in str(error) for words in SAME_ROW_OF_A_SERVER)
+    found = list(causes(error))
+    states = {getattr(each, name, None) for each in found for name in ("sqlstate", "pgcode")}
+    code = sqlite_code(found)
+    return UNIQUE_VIOLATION in states or code in SAME_ROW or code & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def is_verdict(error: Exception) -> bool:
+    """Whether the error is what MLflow says of what was asked; else it passes on what it has met."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    if not isinstance(error, MlflowException) or str(error).startswith("API request to"):  # no MLflow has answered
+        return False
+    passed_on = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "BAD_REQUEST")
+    return isinstance(error, RestException) or error.error_code not in passed_on
+
+
+def sqlite_code(found: Iterable[BaseException]) -> int:
+    """SQLite's extended code of the first of the errors that has one, else 0."""
+    return next((int(each.sqlite_errorcode) for each in found if hasattr(each, "sqlite_errorcode")), sqlite3.SQLITE_OK)

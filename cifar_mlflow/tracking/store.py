@@ -5,21 +5,21 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 import socket
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.errors import TrackingError, causes
 from cifar_mlflow.garbage import without_collection
+from cifar_mlflow.text import first_line
 from cifar_mlflow.text import redact as redact
-from cifar_mlflow.tracking.retry import PatientClient
+from cifar_mlflow.tracking.retry import PatientClient, is_verdict, sqlite_code
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 CHECK_TIMEOUT = 5  # seconds that a server has to answer before anything starts
 SQLITE = "sqlite:///"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+NOT_WRITABLE = (
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_PERM,
+)  # fmt: skip
 SCHEMES = ("http", "https", "sqlite", *DATABASE_PORTS)
 
 
@@ -116,50 +119,72 @@ def environment_experiment(store: Store | None) -> str | None:
 
 @contextmanager
 def translated_errors(uri: str) -> Iterator[None]:
-    """Turns what MLflow and its database raise into a TrackingError that says what to do."""
+    """Turns what MLflow, the network and the database raise into a TrackingError that says what to do."""
+    try:
+        yield
+    except _errors_of_a_store() as error:
+        raise TrackingError(redact(_explain(uri, error))) from error
+
+
+def _errors_of_a_store() -> tuple[type[Exception], ...]:
+    from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        yield
-    except (MlflowException, SQLAlchemyError, sqlite3.Error, OSError) as error:
-        raise TrackingError(_explain(redact(uri), redact(str(error)))) from error
+    return MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError  # the errors of requests are OSErrors
 
 
-def _explain(uri: str, text: str) -> str:
-    first = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
-    short = first if len(first) <= 300 else first[:300] + "..."
-    if "out-of-date database schema" in text:
-        return (
-            f"{uri} was written by another version of MLflow ({short}). If it is older, `mlflow db upgrade {uri}` "
-            "brings it up to date (make a copy first); if it is newer, install that version of MLflow"
-        )
-    if "Can't locate revision" in text:
-        return f"{uri} was written by a newer version of MLflow than is installed here; install that version ({short})"
-    if "401" in first or "403" in first:
+def _explain(uri: str, error: Exception) -> str:
+    from alembic.util import CommandError
+
+    short, found = first_line(error), list(causes(error))
+    if {401, 403}.intersection(map(_http_status, found)):
         return (
             f"{uri} refuses access ({short}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
             "or MLFLOW_TRACKING_TOKEN"
         )
-    if any(word in text for word in ("Max retries exceeded", "API request to", "Connection", "timed out")):
+    if is_verdict(error):
+        return f"{uri}: {short}"
+    if "out-of-date database schema" in short:  # MLflow has no code for it
         return (
-            f"no MLflow server answers at {uri} ({_cause(text) or short}). Start one (`mlflow server`), correct "
+            f"{uri} was written by another version of MLflow ({short}). If it is older, `mlflow db upgrade {uri}` "
+            "brings it up to date (make a copy first); if it is newer, install that version of MLflow"
+        )
+    if any(isinstance(each, CommandError) for each in found):
+        return f"{uri} was written by a newer version of MLflow than is installed here; install that version ({short})"
+    if _is_of_the_network(found):
+        reason = getattr(found[-1], "strerror", None) or first_line(found[-1])
+        return (
+            f"no MLflow server answers at {uri} ({reason}). Start one (`mlflow server`), correct "
             "MLFLOW_TRACKING_URI, unset it to track in ./mlflow.db, or train with --offline and `cifar-mlflow sync` "
             "later"
         )
-    if any(word in text for word in ("unable to open database file", "readonly database", "[Errno", "disk I/O error")):
+    code = sqlite_code(found) & 0xFF  # without what SQLite adds to it
+    if code in NOT_WRITABLE or any(isinstance(each, OSError) and each.errno for each in found):
         return f"{uri} cannot be written ({short}); go to a directory that you may write to, or set MLFLOW_TRACKING_URI"
-    if "file is not a database" in text:
-        return f"{uri} is not an SQLite database; move the file away or set MLFLOW_TRACKING_URI"
-    if "database is locked" in text:
-        return f"{uri} is locked by another process; wait for it to end, or use a server (`mlflow server`)"
-    return f"{uri}: {short}"
+    told = {
+        sqlite3.SQLITE_NOTADB: " is not an SQLite database; move the file away or set MLFLOW_TRACKING_URI",
+        sqlite3.SQLITE_BUSY: " is locked by another process; wait for it to end, or use a server (`mlflow server`)",
+    }
+    return uri + told.get(code, f": {short}")
 
 
-def _cause(text: str) -> str | None:
-    """What the network said, within the words of all who passed it on."""
-    found = re.search(r"\[Errno -?\d+\] ([\w ]+)|(timed out|too many \d+ error responses)", text)
-    return found and (found[1] or found[2])
+def _http_status(error: BaseException) -> int | None:
+    """The status with which a server has answered, as MLflow or requests keeps it."""
+    told = getattr(error, "get_http_status_code", None)
+    return told() if told else getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _is_of_the_network(found: Sequence[BaseException]) -> bool:
+    from requests import exceptions
+
+    kinds = (exceptions.ConnectionError, exceptions.Timeout, exceptions.RetryError, exceptions.ChunkedEncodingError)
+    if any(isinstance(each, (*kinds, ConnectionError, TimeoutError, socket.gaierror)) for each in found):
+        return True
+    # Of what answers, but not as MLflow does, of one of several files, and of a database without a connection, MLflow
+    # and the driver tell in words alone.
+    words = ("API request to", "Max retries exceeded", "Connection refused", "timed out")
+    return not isinstance(found[0], OSError) and any(each in str(found[0]) for each in words)
 
 
 def _absolute_uri(uri: str) -> str:

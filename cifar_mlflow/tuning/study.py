@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_mlflow.config.search_space import Parameter, ordered
+from cifar_mlflow.config.search_space import Choice, IntegerRange, Parameter, ordered
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
 from cifar_mlflow.text import as_option
 
@@ -129,19 +129,19 @@ class TuningStudy:
 
     def _distribution(self, parameter: Parameter) -> Any:
         of = self._optuna.distributions
-        if parameter.low is None or parameter.high is None or self._spec.sampler == "grid":
+        if isinstance(parameter, Choice) or self._spec.sampler == "grid":
             # As texts: Optuna stores no lists, and holds 1 and True for equal.
             return of.CategoricalDistribution([as_option(value) for value in parameter.choices()])
-        if parameter.kind == "integer":
+        if isinstance(parameter, IntegerRange):
             low, high, step = round(parameter.low), round(parameter.high), round(parameter.step or 1)
             return of.IntDistribution(low, high, log=parameter.log, step=step)
         return of.FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
 
     def _decode(self, name: str, stored: Any) -> Any:
         parameter = self._spec.space[name]
-        if not isinstance(stored, str):
-            return parameter.cast(stored)
-        return next(value for value in parameter.choices() if as_option(value) == stored)
+        if isinstance(parameter, Choice) or isinstance(stored, str):
+            return next(value for value in parameter.choices() if as_option(value) == stored)
+        return parameter.cast(stored)
 
     def _values(self, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         return {name: self._decode(name, stored) for name, stored in trial.params.items()}

@@ -109,6 +109,34 @@ def test_faults_of_the_file_and_the_options_are_told_together(cifar, work):
     ]
 
 
+def test_faults_of_names_and_of_what_excludes_each_other_are_told_with_the_rest(cifar, monkeypatch):
+    outcome = cifar(
+        "train", "--gamma", "0", "--experiment", " ", "--run-name", "a\tb", "--offline", "--resume", "0" * 32
+    )
+    assert (outcome.code, outcome.stderr.splitlines()) == (
+        2,
+        [
+            "error: 3 faults in the options:",
+            "  - --experiment: must not be empty",
+            "  - --run-name: 'a\\tb' is refused: it contains '\\t', which is a control character",
+            "  - --offline: --resume needs the tracking store that has the run",
+        ],
+    )
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    outcome = cifar("train", "--gamma", "0", "--offline")
+    assert outcome.stderr.splitlines()[1:] == [
+        "  - --gamma: '0' is refused: must be greater than 0",
+        "  - --offline: `mlflow run` has made a run on the tracking store already",
+    ]
+
+
+@pytest.mark.parametrize("option", ["--resume", "--config"])
+def test_an_empty_value_is_a_value(cifar, runs, option):
+    """As of a variable of the shell that was never set: nothing is trained in place of it."""
+    assert cifar("train", option, "").code in (2, 6)
+    assert runs() == []
+
+
 def test_the_module_and_the_console_script_are_one_command():
     script = Path(sys.executable).with_name("cifar-mlflow")
     module = [sys.executable, "-m", "cifar_mlflow"]

@@ -62,7 +62,9 @@ def test_all_faults_are_told_at_once(faults):
 
 def test_a_misspelled_pruner_is_the_only_fault(faults):
     (found,) = faults(pruner="sucessive_halving", min_epochs=2)
-    assert found.startswith("pruner: 'sucessive_halving' is refused")
+    assert found == (
+        "pruner: 'sucessive_halving' is not one of none, successive_halving (did you mean successive_halving?)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,19 @@ def test_a_misspelled_pruner_is_the_only_fault(faults):
         ({"base": {"threads": 2}}, "base: threads: give the sweep's own"),
         ({"space": {"dropout": {"low": 0.0, "high": 0.5}}}, "a grid needs a list, or a step"),
         ({"space": {"dropout": {"low": 0.0, "high": 0.5, "step": -1}}}, "step -1 must be above 0"),
+        (
+            {"space": {"dropout": {"low": 0.0, "high": "half", "step": 0.1}}},
+            "dropout: high: 'half' is refused: must be",
+        ),
+        ({"space": {"dropout": {"low": 0, "high": 0.5, "steps": 1}}}, "a range has no such key (it has low, high, log"),
+        ({"space": {"dropout": {"values": [0.1], "log": True}}}, "dropout: log: a list has no such key (it has values"),
+        ({"space": {"dropout": {"low": 0.1, "high": 0.2, "kind": "integer"}}}, "must be a list such as"),
+        ({"space": {"epochs": {"low": 1, "high": 3, "step": 1.5}}}, "step 1.5 must be a whole number above 0"),
+        ({"space": {"epochs": {"values": [1], "when": 5}}}, "epochs: when: 5 is refused: must be a valid dictionary"),
+        ({"name": "a b"}, "name: 'a b' is refused: must be letters, digits, _ . and -, at most 100"),
+        ({"workers": True}, "workers: True is refused: must be auto or a whole number, 1 or more"),
+        ({"budget": {"minutes": 0}}, "budget: minutes: 0 is refused: must be greater than 0"),
+        ({"budget": 5}, "budget: 5 is refused: must be a valid dictionary"),
         ({"space": {"epochs": {"low": 1.5, "high": 3}}}, "must be whole numbers"),
         ({"space": {"learning_rate": {"low": 0.0, "high": 1, "log": True}}}, "a low above 0"),
         ({"space": {"dropout": {"values": [0.1], "when": {"scheduler": "step"}}}}, "scheduler is not in the space"),
@@ -111,7 +126,7 @@ def test_a_misspelled_pruner_is_the_only_fault(faults):
         ),
         ({"min_epochs": 2}, "min_epochs: it has no effect without pruner: successive_halving"),
         ({"min_epochs": 0, "pruner": "successive_halving"}, "min_epochs: 0 is refused"),
-        ({"objective": "accuracy"}, "must be one of final_val_accuracy"),
+        ({"objective": "accuracy"}, "'accuracy' is not one of final_val_accuracy, best_val_accuracy, val_loss"),
         ({"base": {"config": "nowhere.yaml"}}, "nowhere.yaml: it cannot be read"),
         (
             {"base": {"epoch_evaluation": False}, "pruner": "successive_halving"},
@@ -156,6 +171,24 @@ def test_a_base_file_is_found_beside_the_spec_and_so_are_data_files(work):
     assert config.dataset == str(folder / "data" / "mine.npz")
 
 
+@pytest.mark.parametrize(
+    ("name", "entry", "values"),
+    [
+        ("dropout", {"low": 0.1, "high": 0.3, "step": 0.1}, [0.1, 0.2, 0.3]),
+        ("gamma", {"low": 0.1, "high": 0.7, "step": 0.3}, [0.1, 0.4, 0.7]),
+        ("gamma", {"low": 0.1, "high": 0.35, "step": 0.1}, [0.1, 0.2, 0.3]),
+        ("epochs", {"low": 2, "high": 4}, [2, 3, 4]),
+        ("epochs", {"low": 2, "high": 7, "step": 3}, [2, 5]),
+    ],
+)
+def test_a_range_in_steps_has_both_ends_where_the_steps_reach_them(parse, name, entry, values):
+    spec = parse(space={name: entry})
+    found = [combination[name] for combination in spec.grid()]
+    assert found == values
+    assert [type(value) for value in found] == [type(value) for value in values]
+    assert spec.configurations == spec.space[name].count == len(values)
+
+
 def test_repeats_are_seeds_from_the_base_seed_on(parse):
     assert parse(repeats=3, base={"seed": 5}).seeds == [5, 6, 7]
 
@@ -164,14 +197,33 @@ def test_a_spec_read_back_is_the_same_spec(parse, work):
     space = {
         "scheduler": ["none", "step"],
         "step_size": {"low": 1, "high": 9, "when": {"scheduler": "step"}},
+        "gamma": {"values": [0.1, 0.2], "when": {"scheduler": ["step"]}},
+        "milestones": [[5, 6], "7,8"],
         "learning_rate": {"low": 1e-4, "high": 0.1, "log": True},
     }
     spec = parse(space=space, sampler="random", trials=4, budget={"minutes": 5})
-    assert parse_spec(yaml.safe_load(spec.as_yaml()), work) == spec
+    read_back = parse_spec(yaml.safe_load(spec.as_yaml()), work)
+    assert read_back == spec
+    assert changes(spec.as_data(), read_back) == []
+    assert spec.as_data()["space"]["step_size"] == {"low": 1, "high": 9, "when": {"scheduler": ["step"]}}
+    assert [type(entry).__name__ for entry in spec.space.values()] == [
+        "Choice",
+        "IntegerRange",
+        "Choice",
+        "Choice",
+        "NumberRange",
+    ]
 
 
 @pytest.mark.parametrize(
-    "added", [{"repeats": 3}, {"space": {"activation": ["relu", "prelu", "elu"]}}, {"workers": 1}, {"threads": 2}]
+    "added",
+    [
+        {"repeats": 3},
+        {"space": {"activation": ["relu", "prelu", "elu"]}},
+        {"workers": 1},
+        {"threads": 2},
+        {"base": {**GOOD["base"], "device": "cpu"}},
+    ],
 )
 def test_what_only_adds_is_no_change(parse, added):
     assert changes(parse(repeats=2).as_data(), parse(**{"repeats": 2, **added})) == []
@@ -183,6 +235,8 @@ def test_what_only_adds_is_no_change(parse, added):
         ({"repeats": 1}, "repeats: was 2, is 1"),
         ({"space": {"activation": ["relu"]}}, "activation: prelu is gone"),
         ({"base": {"dataset": "digits", "epochs": 5}}, "base: epochs: was 4, is 5"),
+        ({"base": {"dataset": "digits"}}, "base: epochs: was 4, is not given"),
+        ({"space": {"activation": {"values": ["relu", "prelu"], "when": {}}, "gamma": [0.1]}}, "gamma: was not given"),
         ({"objective": "val_loss"}, "objective: was not given, is val_loss"),
     ],
 )

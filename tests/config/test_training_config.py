@@ -7,8 +7,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cifar_mlflow.config.rules import without_effect
-from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig, parse_logged, resolve
+from cifar_mlflow.config.rules import resolve, without_effect
+from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig, parse_logged
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import as_option

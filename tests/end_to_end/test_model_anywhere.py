@@ -16,7 +16,7 @@ import pytest
 from mlflow import MlflowClient
 from servers import BIN, free_port, running
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.jobs.train import train
 
 LOAD_AND_PREDICT = """

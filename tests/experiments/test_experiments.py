@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.sweep import load_spec
-from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.jobs.compare import read_reported
 

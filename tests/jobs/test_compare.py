@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mlflow.entities import Metric, Param, RunTag
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 
 NOISE = (-0.4, 0.1, 0.3, -0.2)
 

@@ -122,7 +122,6 @@ def wrecks(work, finished, make_run, client, tiny):
         (state / "checkpoints" / name).mkdir(parents=True)
         (state / "checkpoints" / name / "a").write_bytes(bytes(1000))
     (state / "checkpoints" / found["killed early"] / ".b.part").write_bytes(b"half")
-    (work / f".table.csv.{NO_PROCESS}.part").write_text("half")
     cache = work.parent / "cache" / "cifar-mlflow"
     cache.mkdir(parents=True, exist_ok=True)
     (cache / "cifar-10-python.tar.gz.partial").write_bytes(b"half")
@@ -147,7 +146,7 @@ def test_everything_at_once(wrecks, doctor, finished, client, work):
     resumable = told(about(findings, "checkpoints"), wrecks["killed early"])
     assert resumable["remedy"] == f"cifar-mlflow train --resume {wrecks['killed early']}"
     assert not told(about(findings, "checkpoints"), UNKNOWN)["fixable"]
-    assert len(about(fixable, "leftovers")) == 3
+    assert len(about(fixable, "leftovers")) == 2
     # Nothing has been changed by looking.
     assert doctor() == (code, findings)
 
@@ -205,6 +204,15 @@ def test_a_process_number_that_is_taken_again_is_another_process(doctor, make_ru
     run = make_run({**dead("single"), "process_id": str(os.getpid())})
     assert doctor("--fix")[0] == 0
     assert client().get_run(run).info.status == "KILLED"
+
+
+def test_files_of_others_are_left_alone_whatever_their_name(doctor, work):
+    names = (".backup.999999.part", f".table.csv.{NO_PROCESS}.part", "backup.partial")
+    for name in names:
+        (work / name).write_text("somebody else's")
+    code, findings = doctor("--fix")
+    assert (code, about(findings, "leftovers")) == (0, [])
+    assert [(work / name).read_text() for name in names] == ["somebody else's"] * 3
 
 
 def test_a_spool_that_is_being_written_is_left_alone(doctor, work):

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.learning import training
 from cifar_mlflow.learning.data import datasets

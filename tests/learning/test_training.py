@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError, TrainingError
 from cifar_mlflow.learning import evaluation, export, hardware
 from cifar_mlflow.learning.data import datasets
@@ -123,7 +123,7 @@ class TestAnEpoch:
 
 SECOND_EPOCH = """
 import resource, sys
-from cifar_mlflow.config import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning import data
 from cifar_mlflow.learning.training import Training
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import re
 import shutil
 import tempfile
 import tomllib
@@ -109,23 +108,14 @@ def _remove_checkpoints(directory: Path) -> str:
 
 
 def leftovers(store: Store | None) -> Iterator[Finding]:
-    """Files that were being written when their process was killed."""
+    """Files of ours that were being written when their process was killed, in directories that are ours alone."""
     cache, saved = cifar10.cache_directory(), state_directory() / "checkpoints"
     found = [path for path in saved.glob("*/.*.part") if not _in_training(path.parent)]
     if not spool_look.is_locked(cache / f"{cifar10.ARCHIVE}.lock"):
         found += cache.glob("*.partial")
-    found += [path for path in Path.cwd().glob(".*.part") if _writer_is_gone(path)]
     for path in sorted(found):
         text = f"{path.absolute()}: {megabytes(path.stat().st_size)} that a killed process had begun to write"
         yield Finding("warning", text, FIX, partial(_remove_file, path))
-
-
-def _writer_is_gone(path: Path) -> bool:
-    """Whether the process is gone that was writing `.NAME.NUMBER.part`, as --output does."""
-    import psutil
-
-    number = re.fullmatch(r"\..+\.(\d{1,9})\.part", path.name)
-    return number is not None and not psutil.pid_exists(int(number[1]))
 
 
 def _remove_file(path: Path) -> str:

@@ -13,6 +13,7 @@ from cifar_mlflow.analysis import classification, gates
 from cifar_mlflow.analysis.gates import Gate
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.jobs.evaluate import evaluate_model
+from cifar_mlflow.text import first_line
 from cifar_mlflow.tracking.reading import evaluations
 from cifar_mlflow.tracking.reading.evaluations import Evaluation
 from cifar_mlflow.tracking.reading.models import FoundModel
@@ -130,8 +131,7 @@ def download(store: Store, found: FoundModel, directory: Path) -> Path:
     try:
         copy = Path(mlflow.artifacts.download_artifacts(found.uri, dst_path=str(directory), tracking_uri=store.uri))
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"the files of {found.uri} cannot be fetched: {first}") from error
+        raise ModelError(f"the files of {found.uri} cannot be fetched: {first_line(error)}") from error
     if not (copy / "MLmodel").is_file():  # MLflow copies what it finds, be it nothing
         raise ModelError(f"the files of {found.uri} are gone: there is no MLmodel file where it was logged")
     return copy

@@ -12,6 +12,7 @@ from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
 from cifar_mlflow.jobs.training.progress import duration
+from cifar_mlflow.text import count
 
 SAMPLE_IMAGES = 1024  # trained on twice to measure the speed: the first time warms up
 SECONDS_TO_START = 10.0  # for torch and MLflow to be imported in each worker
@@ -46,24 +47,24 @@ def estimate(spec: SweepConfig, done: int, pruned: int, more: bool) -> Estimate:
     wanted = most if spec.workers == "auto" else spec.workers
     workers = max(1, min(wanted, most, left))
     epochs = _mean_epochs(spec)
-    text = f"sweep {spec.name}: {_count(configurations, 'configuration')} x {_count(spec.repeats, 'seed')}"
-    text += f" = {_count(runs, 'run')}" + (f", {done} done before" if done else "")
+    text = f"sweep {spec.name}: {count(configurations, 'configuration')} x {count(spec.repeats, 'seed')}"
+    text += f" = {count(runs, 'run')}" + (f", {done} done before" if done else "")
     if not left:
         return Estimate(0, workers, epochs, f"{text}: nothing is left to train")
     seconds = _seconds_a_run(spec, epochs) * left / workers + SECONDS_TO_START
-    text += f"; {left} to train by {_count(workers, 'worker')} with {_count(spec.threads, 'thread')} each: "
+    text += f"; {left} to train by {count(workers, 'worker')} with {count(spec.threads, 'thread')} each: "
     text += f"about {duration(seconds)}"
     if spec.budget.minutes is not None:
         text += f", at most {spec.budget.minutes:g} min and what is then running"
     if spec.workers != "auto" and spec.workers > most:
-        text += f" ({spec.workers} workers were asked for; there are {_count(cores, 'core')})"
+        text += f" ({spec.workers} workers were asked for; there are {count(cores, 'core')})"
     return Estimate(left, workers, epochs, text)
 
 
 def warnings(spec: SweepConfig) -> list[str]:
     """What has no effect in any of the combinations."""
-    probes = {name: list(itertools.islice(entry.probes(), 100)) for name, entry in spec.space.items()}
-    combinations = itertools.islice(spaces.combinations(spec.space, probes), COMBINATIONS_LOOKED_AT)
+    probes = spaces.combinations(spec.space, lambda entry: itertools.islice(entry.probes(), 100))
+    combinations = itertools.islice(probes, COMBINATIONS_LOOKED_AT)
     found = [without_effect(spec.configuration(values, 0)) for values in combinations]
     return [text for text in found[0] if all(text in texts for texts in found)]
 
@@ -91,7 +92,3 @@ def _mean_epochs(spec: SweepConfig) -> int:
     entry = spec.space.get("epochs")
     values = list(entry.probes()) if entry else [spec.base_config.epochs]
     return round(sum(map(int, values)) / len(values))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -11,6 +11,7 @@ from cifar_mlflow.analysis.plots import sweeps as overlays
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
 from cifar_mlflow.jobs.sweeping.plan import objective_metric
 from cifar_mlflow.records import RunRecord
+from cifar_mlflow.text import count
 from cifar_mlflow.tracking.reading import runs, sweeps
 from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing.recorder import Recorder
@@ -75,5 +76,5 @@ def _winner(compared: Comparison) -> Winner | None:
     if row.summary.n == 1:
         return Winner(row, f"{text} (one run: no interval, so nothing is known of its luck)")
     equal = sum(other.verdict.kind == "not distinguishable" for other in compared.rows)
-    rivals = f"; {equal} other{'s' if equal > 1 else ''} cannot be told apart from it" if equal else ""
+    rivals = f"; {count(equal, 'other')} cannot be told apart from it" if equal else ""
     return Winner(row, f"{text} (95% interval {wording.interval(row, compared.objective)}, n={row.summary.n}){rivals}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from cifar_mlflow.text import redact
+from cifar_mlflow.text import count, redact
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.training import EpochResult
@@ -63,8 +63,7 @@ class TrainingProgress:
         """tracking: 12 writes waiting; nothing as long as the store can be reached."""
         if self._run is None or not self._run.trouble:
             return ""
-        waiting = self._run.waiting
-        return f"tracking: {waiting} write{'' if waiting == 1 else 's'} waiting"
+        return f"tracking: {count(self._run.waiting, 'write')} waiting"
 
     def epoch(self, result: EpochResult) -> None:
         seconds_per_image = (time.monotonic() - self._started) / (result.epoch * self._images - self._images_done)

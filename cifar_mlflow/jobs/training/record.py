@@ -12,7 +12,7 @@ from cifar_mlflow.analysis import classification
 from cifar_mlflow.analysis.plots import png
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.jobs.training.progress import warn
-from cifar_mlflow.text import redact
+from cifar_mlflow.text import count, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading.resumable import Recorded
 from cifar_mlflow.tracking.writing import provenance, ui_views
@@ -119,12 +119,8 @@ def _sentence(config: TrainingConfig, dataset: Dataset) -> str:
     return (
         f"{config.network} with {config.activation} on {dataset.name} ({len(dataset.train):,} training images): "
         f"{config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
-        f"{_count(config.epochs, 'epoch')}, {', '.join([*extras, f'seed {config.seed}'])}."
+        f"{count(config.epochs, 'epoch')}, {', '.join([*extras, f'seed {config.seed}'])}."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def hardware_tags(device: torch.device, precision: torch.dtype) -> dict[str, str]:

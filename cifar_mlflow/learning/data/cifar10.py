@@ -14,6 +14,7 @@ import numpy as np
 
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.records import Finding
+from cifar_mlflow.text import first_line
 
 ENVIRONMENT_VARIABLE = "CIFAR_MLFLOW_DATA"
 FOLDER = "cifar-10-batches-py"
@@ -147,7 +148,7 @@ def _member_reader(place: Path) -> Callable[[str], bytes]:
             wanted = (member for member in archive if member.isfile() and Path(member.name).parent.name == FOLDER)
             read = {Path(member.name).name: file.read() for member in wanted if (file := archive.extractfile(member))}
     except (OSError, EOFError, tarfile.TarError) as error:
-        reason = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        reason = first_line(error).rstrip(":")
         raise DataError(f"{place}: this archive is damaged ({reason}); delete it and fetch CIFAR-10 again") from None
 
     def from_archive(name: str) -> bytes:

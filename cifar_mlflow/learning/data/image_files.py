@@ -31,6 +31,7 @@ from PIL import Image as pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.text import first_line
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -169,8 +170,7 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         except Exception as error:  # each of Pillow's decoders has exceptions of its own
             if isinstance(error, OSError) and error.strerror:
                 raise
-            first = (str(error).splitlines() or [""])[0] or type(error).__name__
-            raise _Refused(f"it is damaged ({first})") from None
+            raise _Refused(f"it is damaged ({first_line(error)})") from None
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch import nn
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.text import did_you_mean
+from cifar_mlflow.text import did_you_mean, first_line
 
 
 def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
@@ -60,5 +60,4 @@ def _fault(config: TrainingConfig, reason: str) -> ConfigurationError:
 def _told(error: Exception) -> str:
     """The error in one line, with the place in the user's file."""
     frames = traceback.extract_tb(error.__traceback__)
-    first = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first} ({frames[-1].filename}, line {frames[-1].lineno})"
+    return f"{type(error).__name__}: {first_line(error)} ({frames[-1].filename}, line {frames[-1].lineno})"

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_mlflow.config.training import TrainingConfig, resolve
+from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.text import first_line
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.registry import aliases
 from cifar_mlflow.tracking.store import Store, redact, translated_errors
@@ -112,7 +114,7 @@ def model_interface(store: Store, uri: str) -> ModelInterface:
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ModelError(f"{uri} does not tell its classes and image size, as models of cifar-mlflow do") from None
         except Exception as error:
-            raise ModelError(f"{uri} cannot be loaded: {_first_line(error)}") from error
+            raise ModelError(f"{uri} cannot be loaded: {first_line(error)}") from error
 
 
 def load_model(uri: str, tags: Mapping[str, str]) -> Any:
@@ -144,16 +146,12 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         if "pickle" in reason:  # MLflow would tell how to allow it
             reason = "it is a pickle, or holds one, which is never loaded: it could run any code"
         raise ModelError(f"{uri} cannot be loaded: {reason}") from error
     finally:
         torch_logger.disabled = before
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def run_config(run: Run) -> TrainingConfig:

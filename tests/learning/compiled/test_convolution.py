@@ -8,7 +8,7 @@ import torch
 from layer_results import images, results
 from torch import nn
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.learning.compiled.convolution import Conv2d
 from cifar_mlflow.learning.networks.build import build

@@ -12,7 +12,7 @@ import torch
 from layer_results import assert_close, images, results
 from torch import nn
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.learning.compiled.layers import Flatten, PReLU, Sequential
 from cifar_mlflow.learning.networks.build import ACTIVATIONS, build

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning.data.augmentation import Augmentation, padded_by
 
 IMAGES, SIZE, SHIFT = 400, 12, 4

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError, DataError
 from cifar_mlflow.learning.data import cifar10, datasets
 from cifar_mlflow.learning.data.datasets import Images, overlap, stratified_indices

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning.networks.build import ACTIVATIONS, Preprocessing, build
 
 CIFAR = (32, 32, 3)

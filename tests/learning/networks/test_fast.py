@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.networks import build

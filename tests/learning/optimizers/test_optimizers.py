@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning.optimizers.build import Schedule, build_optimizer
 
 EPOCHS, STEPS, RATE = 12, 5, 0.1
@@ -134,7 +134,7 @@ class TestMuon:
 
 TRAIN_ONE_EPOCH = """
 import sys
-from cifar_mlflow.config import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning import data
 from cifar_mlflow.learning.training import Training
 config = resolve({"dataset": sys.argv[1], "optimizer": sys.argv[2], "epochs": 2, "threads": 1, "batch_size": 8})

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from servers import mlflow_server
 
-from cifar_mlflow.config.training import resolve
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import store
 from cifar_mlflow.tracking.reading import metric_curves, runs, selection

@@ -1,0 +1,53 @@
+"""The options of train: one for each field of the configuration, whose values are checked together."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import click
+
+from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.text import NAME_LIMIT, as_option, fault, option_name, shown
+
+
+def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with an option for each field, whose value is the text that was given, or None."""
+    schema = TrainingConfig.model_json_schema()["properties"]
+    for name, field in reversed(TrainingConfig.model_fields.items()):
+        text = f"{field.description}  [{as_option(field.default)}]"
+        command = click.option(option_name(name), name, metavar=_metavar(schema[name]), help=text)(command)
+    return command
+
+
+def _metavar(schema: dict[str, Any]) -> str:
+    """What stands for the value in the help, from the field's JSON schema."""
+    if choices := schema.get("enum") or ([schema["const"]] if "const" in schema else None):
+        return "|".join(choices)
+    return {"integer": "N", "number": "X", "boolean": "true|false"}.get(schema.get("type", ""), "VALUE")
+
+
+def unknown_options(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The options that the command does not know, by field, and what is wrong with words that belong to none."""
+    unknown: dict[str, str] = {}
+    faults = []
+    left = deque(words)
+    while left:
+        word = left.popleft()
+        if not word.startswith("-"):
+            faults.append(f"{word!r}: every value needs an option before it")
+            continue
+        name, equals, value = word.lstrip("-").partition("=")
+        if not equals and left and not left[0].startswith("--"):
+            value = left.popleft()
+        unknown[name.replace("-", "_")] = value
+    return unknown, faults
+
+
+def name_faults(names: Mapping[str, str | None]) -> list[str]:
+    """Why no store can be trusted with a name, by the option that gives it."""
+    given = {option: name for option, name in names.items() if name is not None}
+    empty = [f"{option}: must not be empty" for option, name in given.items() if not name.strip()]
+    unfit = {option: fault(name, NAME_LIMIT) for option, name in given.items()}
+    return empty + [f"{option}: {shown(given[option])} is refused: {told}" for option, told in unfit.items() if told]
