@@ -5,9 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from urllib.parse import urlsplit
 
-from cifar_mlflow.analysis.comparison import wording
+from cifar_mlflow.analysis.comparison import svg, wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
-from cifar_mlflow.analysis.plots import svg
 from cifar_mlflow.records import RunRecord
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from cifar_mlflow.analysis import sweep_plots as overlays
 from cifar_mlflow.analysis.comparison import formats, report, verdicts, wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
-from cifar_mlflow.analysis.plots import sweeps as overlays
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
 from cifar_mlflow.jobs.sweeping.plan import objective_metric
 from cifar_mlflow.records import RunRecord

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from cifar_mlflow.analysis.comparison import svg as figures
 from cifar_mlflow.analysis.comparison.report import to_html
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, compare
-from cifar_mlflow.analysis.plots import svg as figures
 from cifar_mlflow.records import RunRecord
 
 MakeRun = Callable[..., RunRecord]

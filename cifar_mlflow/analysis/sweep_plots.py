@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cifar_mlflow.analysis.comparison import wording
+from cifar_mlflow.analysis.comparison import svg, wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison
-from cifar_mlflow.analysis.plots import svg
-from cifar_mlflow.analysis.plots.png import _figure, _plain, _png
+from cifar_mlflow.analysis.plots import _figure, _plain, _png
 
 NAMED = 8  # configurations with a colour and a name of their own
 

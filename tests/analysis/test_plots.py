@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cifar_mlflow.analysis.plots import png
+from cifar_mlflow.analysis import plots
 
 
 def edge_is_white(figure: bytes) -> bool:
@@ -21,11 +21,11 @@ def edge_is_white(figure: bytes) -> bool:
 )
 def test_a_confusion_matrix_has_room_for_the_names_of_its_classes(classes):
     confusion = np.eye(len(classes), dtype=int) * 1000
-    assert edge_is_white(png.confusion_matrix(confusion, classes, "digits-prelu-seed0: validation, 99.00%"))
+    assert edge_is_white(plots.confusion_matrix(confusion, classes, "digits-prelu-seed0: validation, 99.00%"))
 
 
 @pytest.mark.parametrize(("epochs", "rate", "loss"), [(1, 1e-5, 2.3), (30, 0.002, 1e6), (1000, 10.0, 0.0001)])
 def test_curves_have_room_for_their_numbers(epochs, rate, loss):
     history = {f"{part}_accuracy": [50.0] * epochs for part in ("train", "held_out")}
     history |= {f"{part}_loss": list(loss / np.arange(1, epochs + 1)) for part in ("train", "held_out")}
-    assert edge_is_white(png.curves(history | {"lr": [rate] * epochs}, "validation", "digits-prelu-seed0"))
+    assert edge_is_white(plots.curves(history | {"lr": [rate] * epochs}, "validation", "digits-prelu-seed0"))
