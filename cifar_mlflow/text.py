@@ -17,6 +17,11 @@ def redact(text: str) -> str:
     return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
 
 
+def plain(text: str) -> str:
+    """`text` with a blank for each line break and control character, which would upset a terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
 def fault(text: str, limit: int, allowed: str = "") -> str | None:
     """Why no store, file or terminal can be trusted with `text`; None if they can.
 
@@ -35,6 +40,11 @@ def fault(text: str, limit: int, allowed: str = "") -> str | None:
 def shown(text: str) -> str:
     """`text` as a message names it: whole if it is short, quoted in any case."""
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
+
+
+def count(number: int, noun: str) -> str:
+    """1 run, 2 runs, 1,000 runs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def as_option(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Figures, as the bytes of PNG files."""
+"""Figures of a training, an evaluation or a sweep, as the bytes of PNG files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TRAIN, HELD_OUT, RATE = "#8a8f98", "#1f6feb", "#b58900"
+TRAIN, HELD_OUT, RATE, REST = "#8a8f98", "#1f6feb", "#b58900", "#b0b4ba"
+NAMED = 8  # configurations with a colour and a name of their own
 
 
 def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) -> bytes:
@@ -105,6 +106,40 @@ def gallery(
         axes.set_title(_plain(text), fontsize=8)
         axes.axis("off")
     figure.suptitle(_plain(title), fontsize=11)
+    return _png(figure)
+
+
+def sweep_curves(
+    configurations: Sequence[tuple[str, Sequence[tuple[int, float, float, float]]]], metric: str, title: str
+) -> bytes:
+    """The metric by epoch, a line a configuration, the best first: the mean of its seeds in a band of their range.
+
+    Each configuration has a name and its (epoch, mean, lowest, highest), which may be none.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(10, 5.5)
+    axes = figure.add_subplot(xlabel="epoch", ylabel=metric.replace("_", " "), title=_plain(title))
+    for place, (name, points) in reversed(list(enumerate(configurations))):
+        if points:
+            epochs, means, lows, highs = map(list, zip(*points, strict=True))
+            color, height, label = (f"C{place}", 3, _plain(name)) if place < NAMED else (REST, 1, None)
+            axes.plot(epochs, means, marker="o" if len(epochs) < 3 else None, label=label, color=color, zorder=height)
+            axes.fill_between(epochs, lows, highs, alpha=0.15, linewidth=0, color=color)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(reverse=True, frameon=False, fontsize=8)
+    return _png(figure)
+
+
+def importances(shares: Mapping[str, float], title: str) -> bytes:
+    """Each parameter's share in the variation of the objective, the largest on top."""
+    figure = _figure(7, 1.2 + 0.4 * len(shares))
+    axes = figure.add_subplot(xlim=(0, 1.1), xlabel="share of the variation", title=_plain(title))
+    bars = axes.barh(list(shares), list(shares.values()), color=HELD_OUT)
+    axes.bar_label(bars, fmt="%.2f", padding=3)
+    axes.invert_yaxis()
     return _png(figure)
 
 

@@ -29,3 +29,21 @@ def test_curves_have_room_for_their_numbers(epochs, rate, loss):
     history = {f"{part}_accuracy": [50.0] * epochs for part in ("train", "held_out")}
     history |= {f"{part}_loss": list(loss / np.arange(1, epochs + 1)) for part in ("train", "held_out")}
     assert edge_is_white(plots.curves(history | {"lr": [rate] * epochs}, "validation", "digits-prelu-seed0"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("configurations", [1, 20])
+def test_curves_of_a_sweep_name_the_first_configurations_alone(configurations, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_png", lambda figure: drawn.append(figure) or b"")
+    points = [(epoch, 70.0 + epoch, 69.0, 80.0) for epoch in (1, 2, 3)]
+    plots.sweep_curves([(f"lr $ {n}", points) for n in range(configurations)], "val_accuracy", "Sweep a $ b")
+    (axes,) = drawn[0].axes
+    assert len(axes.lines) == configurations
+    names = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert names == [rf"lr \$ {n}" for n in range(min(configurations, plots.NAMED))]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sweep_without_curves_has_an_empty_figure():
+    assert plots.sweep_curves([("relu", [])], "val_accuracy", "Sweep").startswith(b"\x89PNG")

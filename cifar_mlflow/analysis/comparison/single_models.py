@@ -64,8 +64,5 @@ def compare_models(runs: Sequence[RunRecord]) -> tuple[ModelTest, ...]:
 
 def _by_index(predictions: Predictions) -> Predictions:
     order = np.argsort(predictions.index, kind="stable")
-    index, label, predicted = (
-        np.asarray(array, dtype=np.int64)[order]
-        for array in (predictions.index, predictions.label, predictions.predicted)
-    )
-    return Predictions(index, label, predicted)
+    arrays = (predictions.index, predictions.label, predictions.predicted)
+    return Predictions(*(np.asarray(array, dtype=np.int64)[order] for array in arrays))
