@@ -36,7 +36,7 @@ def test_control_characters_become_blanks():
 
 def test_the_last_column_is_wrapped_between_words():
     command = "cifar-mlflow-x" * 4
-    lines = table([("ok", "one two three four"), ("no", f"do {command} now")], "ll", wrap=13).split("\n")
+    lines = table([("ok", "one two three four"), ("no", f"do {command} now")], "ll", wrap=12).split("\n")
     assert lines == ["ok  one two", "    three four", "no  do", f"    {command}", "    now"]
 
 

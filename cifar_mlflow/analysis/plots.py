@@ -25,7 +25,7 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
     """
     from matplotlib.ticker import MaxNLocator
 
-    # Of known size, all of it: to let matplotlib find out takes as long as the drawing, and a sweep draws many.
+    # All sizes are given: matplotlib takes as long to find them out as to draw, and a sweep draws many figures.
     figure = _figure(10, 5.2, layout=None)
     room = {"left": 0.075, "right": 0.98, "bottom": 0.09, "top": 0.88, "wspace": 0.18, "hspace": 0.14}
     grid = figure.add_gridspec(2, 2, height_ratios=(4, 1), **room)
@@ -49,7 +49,7 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
                 ha="right",
                 color=HELD_OUT,
             )
-            axes.margins(y=0.12)  # below the lowest point there is room for the words
+            axes.margins(y=0.12)  # leaves room for the words below the lowest point
         axes.grid(alpha=0.25)
         axes.ticklabel_format(axis="y", scilimits=(-4, 5))
         axes.legend(loc="best", frameon=False)
@@ -69,7 +69,7 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) 
     count = len(classes)
     names = [_plain(name if len(name) <= 20 else name[:19] + "…") for name in classes] if count <= 40 else []
     side = max(5.0, 0.55 * min(count, 40) + 2)
-    # Of known size as well: beside the square, the longest name, upright on the left and aslant below.
+    # These sizes are given too: the longest name needs room on the left and, at a slant, below the square.
     longest = max(map(_width, names), default=0.2) / side
     figure = _figure(side, side, layout=None)
     square = 1 - longest - 0.95 / side
@@ -165,7 +165,7 @@ def _plain(text: str) -> str:
 
 @contextmanager
 def _any_script() -> Iterator[None]:
-    """A name in a script that the font lacks is drawn as boxes; that is no reason to warn whoever trains."""
+    """A name in a script that the font lacks is drawn as boxes, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")
@@ -175,6 +175,6 @@ def _any_script() -> Iterator[None]:
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     with _any_script():
-        # Compressed less, it is a quarter larger and 25 ms sooner done; a sweep draws many.
+        # Less compression makes the file a quarter larger and saves 25 ms.
         figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()

@@ -30,7 +30,7 @@ class ModelTest:
 
 
 def compare_models(runs: Sequence[RunRecord]) -> tuple[ModelTest, ...]:
-    """McNemar's test of the best model against each other one, among the most runs whose predictions share images."""
+    """McNemar's test of the best model against each other one, in the largest group with the same images."""
     by_images: defaultdict[bytes, list[tuple[RunRecord, Predictions]]] = defaultdict(list)
     for run in runs:
         if run.predictions is not None:

@@ -74,7 +74,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Spread:
-    """Variation between seeds, and the seeds a configuration that it takes to find the wanted difference."""
+    """Variation between seeds, and how many seeds a configuration needs for the wanted difference to be found."""
 
     sd: float
     degrees: int
