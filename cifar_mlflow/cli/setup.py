@@ -81,7 +81,7 @@ def doctor(fix: bool, form: str) -> None:
 
 
 def _table(report: Report) -> str:
-    """A line a check that is in order; then each finding, with what to do or what was done below it."""
+    """What is in order, check by check; then each finding, with what to do or what was done below it."""
     rows = [("ok", name, text) for name, text in report.well.items()]
     for result in report.results:
         finding = result.finding
