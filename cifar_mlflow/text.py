@@ -17,6 +17,11 @@ def redact(text: str) -> str:
     return re.sub(r"(?<=://)[^/\s]*@", "***@", text)
 
 
+def plain(text: str) -> str:
+    """`text` with a blank for each line break and control character, which would upset a terminal."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
+
+
 def fault(text: str, limit: int, allowed: str = "") -> str | None:
     """Why no store, file or terminal can be trusted with `text`; None if they can.
 

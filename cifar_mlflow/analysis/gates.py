@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar_mlflow import tables
 from cifar_mlflow.analysis.statistics import mcnemar
 
 TOLERANCE = 1e-4  # by which probabilities computed elsewhere may differ: other processors add in another order
@@ -63,23 +64,22 @@ def smoke(expected: NDArray[np.float32], answered: NDArray[np.float32], seconds:
 
 
 def accuracy(test_accuracy: float, minimum: float | None) -> Gate:
-    """The absolute bar, in per cent."""
+    """The threshold of the test accuracy, in per cent; None asks for nothing."""
     observed = f"{test_accuracy:.2f}%"
     if minimum is None:
-        return Gate("accuracy", "no bar (--min-accuracy)", observed, None)
+        return Gate("accuracy", "no threshold (--min-accuracy)", observed, None)
     return Gate("accuracy", f"at least {minimum:g}%", observed, test_accuracy >= minimum)
 
 
 def class_recall(recall: NDArray[np.float64], classes: Sequence[str], minimum: float | None) -> Gate:
-    """The bar for each class, in per cent; classes without a test image (nan) are left out."""
+    """The threshold of each class, in per cent; classes without a test image (nan) are left out."""
     worst = int(np.nanargmin(recall))
     observed = f"the lowest is {classes[worst]}: {recall[worst]:.1f}%"
     if minimum is None:
-        return Gate("class recall", "no bar (--min-class-recall)", observed, None)
+        return Gate("class recall", "no threshold (--min-class-recall)", observed, None)
     below = [f"{name} {value:.1f}%" for name, value in zip(classes, recall, strict=True) if value < minimum]
-    return Gate(
-        "class recall", f"each at least {minimum:g}%", f"below: {', '.join(below)}" if below else observed, not below
-    )
+    observed = f"below: {', '.join(below)}" if below else observed
+    return Gate("class recall", f"each at least {minimum:g}%", observed, not below)
 
 
 def champion(rivals: Rivals | None, require: str, significance: float, against: str) -> Gate:
@@ -107,6 +107,5 @@ def champion(rivals: Rivals | None, require: str, significance: float, against: 
 
 def markdown(gates: Sequence[Gate]) -> str:
     """The gates as a Markdown table."""
-    cells = [(gate.name, gate.outcome, gate.observed, gate.required) for gate in gates]
-    rows = [f"| {' | '.join(text.replace('|', chr(92) + '|') for text in row)} |" for row in cells]
-    return "\n".join(["| gate | outcome | observed | required |", "|---|---|---|---|", *rows])
+    rows = [(gate.name, gate.outcome, gate.observed, gate.required) for gate in gates]
+    return tables.markdown(("gate", "outcome", "observed", "required"), rows, "llll")

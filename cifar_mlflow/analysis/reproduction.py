@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cifar_mlflow.analysis.comparison import wording
+from cifar_mlflow.tables import table
+from cifar_mlflow.text import count
 
 Series = Mapping[int, float]
 AT_THE_END = 0
@@ -59,9 +60,9 @@ class Reproduction:
     def summary(self) -> str:
         """The verdict as one sentence."""
         by_epoch = sum(set(metric.original) != {AT_THE_END} for metric in self.metrics)
-        compared = f"{wording.count(by_epoch, 'metric')} over {wording.count(self.epochs, 'epoch')}"
+        compared = f"{count(by_epoch, 'metric')} over {count(self.epochs, 'epoch')}"
         if finals := len(self.metrics) - by_epoch:
-            compared += f" and {wording.count(finals, 'final metric')}"
+            compared += f" and {count(finals, 'final metric')}"
         if self.verdict == IDENTICAL:
             return f"identical to the bit: {compared}"
         worst = max(self.metrics, key=lambda metric: metric.largest)
@@ -92,10 +93,11 @@ def _compare(name: str, original: Series, again: Series, tolerance: float) -> Me
         dict(original),
         dict(again),
         differs=tuple(epoch for epoch, difference in differences.items() if difference),
+        # A tolerance relative to an infinite value would let everything pass.
         beyond=tuple(
             epoch
             for epoch, difference in differences.items()
-            if difference and not (math.isfinite(difference) and difference <= tolerance * max(1, abs(original[epoch])))
+            if difference == math.inf or difference > tolerance * max(1, abs(original[epoch]))
         ),
         largest=differences[largest_at],
         largest_at=largest_at,
@@ -113,22 +115,16 @@ def _difference(value: float, other: float | None) -> float:
 
 def to_table(result: Reproduction) -> str:
     """A header and one line a metric, as aligned plain text."""
-    lines = [("metric", "verdict", "differs from epoch", "largest difference")]
-    lines += [
+    rows = [
         (
             metric.name,
             "within tolerance" if metric.verdict == EQUAL else metric.verdict,
-            _epoch(metric.differs[0]) if metric.differs else wording.MISSING,
+            "-" if not metric.differs else "end" if metric.differs[0] == AT_THE_END else str(metric.differs[0]),
             f"{metric.largest:.3g}",
         )
         for metric in result.metrics
     ]
-    name, verdict, epoch, largest = (max(map(len, column)) for column in zip(*lines, strict=True))
-    return "".join(f"{a:<{name}}  {b:<{verdict}}  {c:>{epoch}}  {d:>{largest}}\n" for a, b, c, d in lines)
-
-
-def _epoch(epoch: int) -> str:
-    return "end" if epoch == AT_THE_END else str(epoch)
+    return table(rows, "llrr", ("metric", "verdict", "differs from epoch", "largest difference")) + "\n"
 
 
 def to_document(result: Reproduction) -> dict[str, object]:
@@ -145,16 +141,12 @@ def to_document(result: Reproduction) -> dict[str, object]:
                 "epochs_that_differ": list(metric.differs),
                 "epochs_beyond_tolerance": list(metric.beyond),
                 "largest_difference": _plain(metric.largest),
-                "original": _pairs(metric.original),
-                "again": _pairs(metric.again),
+                "original": [[epoch, _plain(value)] for epoch, value in sorted(metric.original.items())],
+                "again": [[epoch, _plain(value)] for epoch, value in sorted(metric.again.items())],
             }
             for metric in result.metrics
         ],
     }
-
-
-def _pairs(series: Series) -> list[list[object]]:
-    return [[epoch, _plain(value)] for epoch, value in sorted(series.items())]
 
 
 def _plain(value: float) -> float | str:

@@ -46,7 +46,7 @@ def mean_interval(
 
 
 def bounds_of(metric: str) -> tuple[float, float]:
-    """The least and the most that a metric can be: an accuracy is per cent, a loss at least nought."""
+    """The least and the most that a metric can be: an accuracy is per cent, a loss at least zero."""
     if "accuracy" in metric:
         return PER_CENT
     return (0.0 if "loss" in metric else -math.inf), math.inf

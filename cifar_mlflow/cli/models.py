@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cifar_mlflow.errors import DataError
+from cifar_mlflow.tables import table
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.evaluate import EvaluateOutcome
@@ -54,11 +55,11 @@ def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None
 
 def _print_evaluation(outcome: EvaluateOutcome) -> None:
     score, (low, high) = outcome.score, outcome.interval
-    width = max(len("class"), *(len(name) for name in outcome.classes))
-    click.echo(f"{'class':<{width}}  precision  recall  images")
-    for row in outcome.rows():
-        cells = [f"{row[key]:.1f}%" if row[key] is not None else "-" for key in ("precision", "recall")]
-        click.echo(f"{row['class']:<{width}}  {cells[0]:>9}  {cells[1]:>6}  {row['images']:>6}")
+    rows = [
+        ["-" if cell is None else f"{cell:.1f}%" if isinstance(cell, float) else str(cell) for cell in row.values()]
+        for row in outcome.rows()
+    ]
+    click.echo(table(rows, "lrrr", ("class", "precision", "recall", "images")))
     click.echo(
         f"{outcome.dataset} test accuracy {score.accuracy:.2f}% (95% interval {low:.2f} to {high:.2f}, "
         f"{score.images:,} images), loss {score.loss:.4f}, calibration error {score.calibration_error:.2f}%"

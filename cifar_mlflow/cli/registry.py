@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cifar_mlflow.errors import PromotionRefused
+from cifar_mlflow.tables import table
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.promote import Verdict
@@ -40,19 +41,12 @@ ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_defaul
 @click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
 @FORM
 def promote(
-    model: str | None,
-    best_of: str | None,
-    weights: str,
-    name: str | None,
-    alias: str,
     min_accuracy: float | None,
     min_class_recall: float | None,
     require: str,
     significance: float,
-    force: str | None,
-    dry_run: bool,
-    data_dir: str | None,
     form: str,
+    **options: Any,
 ) -> None:
     """Register MODEL and move the alias to it, if every gate lets it through.
 
@@ -63,17 +57,7 @@ def promote(
     from cifar_mlflow.jobs.promotion.gates import Bars
 
     bars = Bars(min_accuracy, min_class_recall, require, significance)
-    verdict = job(
-        model,
-        best_of=best_of,
-        weights=weights,
-        name=name,
-        alias=alias,
-        bars=bars,
-        force=force,
-        dry_run=dry_run,
-        data_dir=data_dir,
-    )
+    verdict = job(bars=bars, **options)
     click.echo(verdict.as_json() if form == "json" else _gates(verdict))
     if verdict.failed and not verdict.forced:
         raise PromotionRefused(verdict.sentence)
@@ -83,14 +67,12 @@ def promote(
 
 def _gates(verdict: Verdict) -> str:
     """A line a gate; what was required stands below where a gate failed, and below the comparison with the champion."""
-    indent = " " * 25
-    lines = []
+    rows = []
     for gate in verdict.gates:
-        head = f"{gate.name:<13} {gate.outcome:<10} "
-        lines += textwrap.wrap(gate.observed, WIDTH, initial_indent=head, subsequent_indent=indent)
+        rows.append((gate.name, gate.outcome, gate.observed))
         if gate.passed is False or gate.name == "champion":
-            lines += textwrap.wrap(f"required: {gate.required}", WIDTH, initial_indent=indent, subsequent_indent=indent)
-    return "\n".join(lines)
+            rows.append(("", "", f"required: {gate.required}"))
+    return table(rows, "lll", wrap=WIDTH - 25)
 
 
 @click.command()
@@ -120,11 +102,20 @@ def history(name: str, form: str) -> None:
     if form == "json":
         click.echo(story.as_json())
         return
-    click.echo("version  alias      accuracy  verdict   run")
-    for each in story.versions:
-        accuracy = "-" if each.test_accuracy is None else f"{each.test_accuracy:.2f}%"
-        alias, verdict = ",".join(each.aliases) or "-", each.verdict or "-"
-        click.echo(f"{each.version:>7}  {alias:<9}  {accuracy:>8}  {verdict:<8}  {each.run_id}")
+    rows = [
+        (
+            each.version,
+            ",".join(each.aliases) or "-",
+            "-" if each.test_accuracy is None else f"{each.test_accuracy:.2f}%",
+            each.verdict or "-",
+            each.run_id,
+        )
+        for each in story.versions
+    ]
+    heading, *lines = table(rows, "rlrll", ("version", "alias", "accuracy", "verdict", "run")).split("\n")
+    click.echo(heading)
+    for each, line in zip(story.versions, lines, strict=True):
+        click.echo(line)
         if each.reason:
             click.echo(textwrap.fill(each.reason, WIDTH, initial_indent=" " * 9, subsequent_indent=" " * 9))
     click.echo("\nmoves" if story.moves else "\nno alias was ever moved")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import click
 
 from cifar_mlflow.errors import NotInOrder, TrackingError
+from cifar_mlflow.tables import table
 from cifar_mlflow.text import count
 
 if TYPE_CHECKING:
@@ -75,30 +75,19 @@ def doctor(fix: bool, form: str) -> None:
     report = job(fix=fix)
     click.echo(report.as_json() if form == "json" else _table(report))
     if report.left:
-        possible = any(result.finding.fix for result in report.results if result.is_open) and not fix
-        raise NotInOrder(
-            f"{count(report.left, 'finding')} to see to"
-            + ("; `cifar-mlflow doctor --fix` puts right what is safe" if possible else "")
-        )
+        fixable = not fix and any(result.finding.fix for result in report.results if result.is_open)
+        hint = "; `cifar-mlflow doctor --fix` puts right what is safe" if fixable else ""
+        raise NotInOrder(f"{count(report.left, 'finding')} to see to{hint}")
 
 
 def _table(report: Report) -> str:
-    """A line a check that is in order; then each finding, with what to do or what was done below it."""
-    lines = [f"ok       {name:<11}  {text}" for name, text in report.well.items()]
-    indent = " " * 22
+    """What is in order, check by check; then each finding, with what to do or what was done below it."""
+    rows = [("ok", name, text) for name, text in report.well.items()]
     for result in report.results:
         finding = result.finding
-        head = f"{'fixed' if result.fixed else finding.severity:<8} {result.check:<11}  "
-        lines += _wrapped(finding.text, head, indent)
+        rows.append(("fixed" if result.fixed else finding.severity, result.check, finding.text))
         if result.outcome:
-            lines += _wrapped(result.outcome, f"{indent}{'done: ' if result.fixed else 'not fixed: '}", indent)
+            rows.append(("", "", f"{'done' if result.fixed else 'not fixed'}: {result.outcome}"))
         elif finding.remedy:
-            lines += _wrapped(finding.remedy, f"{indent}do: ", indent)
-    return "\n".join(lines)
-
-
-def _wrapped(text: str, head: str, indent: str) -> list[str]:
-    # Commands are to be copied: nothing is broken within a word, and a long line may be longer.
-    return textwrap.wrap(
-        text, WIDTH, initial_indent=head, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+            rows.append(("", "", f"do: {finding.remedy}"))
+    return table(rows, "lll", wrap=WIDTH - 22)

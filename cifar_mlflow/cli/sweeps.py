@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -64,16 +63,11 @@ def compare(what: tuple[str, ...], condition: str | None, form: str, output: str
     """
     if not what and not condition:
         raise ConfigurationError("name a sweep, an experiment or run ids, or give --filter", "options")
+    from cifar_mlflow.cli.output import lines_to
     from cifar_mlflow.jobs.compare import compare as job
     from cifar_mlflow.jobs.compare import render
 
     result = job(what, condition=condition, with_curves=form == "html", **options)
     text = render(result, form, ", ".join(what) or str(condition))
-    if output is None:
-        click.echo(text, nl=not text.endswith("\n"))
-        return
-    try:
-        Path(output).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"--output: {output} cannot be written: {error.strerror}", "options") from None
-    click.echo(f"written to {output}", err=True)
+    with lines_to(output) as write:
+        write(text.rstrip("\n") + "\n")

@@ -19,7 +19,6 @@ from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import runs, selection
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
-CURVE = {"final_val_accuracy": "val_accuracy", "best_val_accuracy": "val_accuracy"}
 # Single runs are paired image by image; beyond this many the pairs are too many to read.
 MOST_SINGLE_RUNS = 20
 
@@ -55,7 +54,7 @@ def compare(
         )
     if not ours:
         raise ModelError("no training run is among them, so there is nothing to compare")
-    curves = (CURVE.get(objective, objective), verdicts.REPLICATION_OBJECTIVE) if with_curves else ()
+    curves = (verdicts.curve_metric(objective), verdicts.REPLICATION_OBJECTIVE) if with_curves else ()
     records = runs.to_records(store, ours, curves)
     # What was broken off and done again is no run that is missing.
     counted = {record.run_id for record in runs.without_superseded(records)}

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_mlflow.analysis import classification
-from cifar_mlflow.analysis.plots import png
+from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.analysis.statistics import wilson_interval
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
@@ -157,8 +156,8 @@ def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, prefix: st
     title = f"{run.run_name}: {scored.name} test, {score.accuracy:.2f}% of {score.images:,} images"
     run.log_files(
         {
-            f"{prefix}_confusion_matrix.png": png.confusion_matrix(score.confusion, scored.classes, title),
-            f"{prefix}_mistakes.png": png.gallery(
+            f"{prefix}_confusion_matrix.png": plots.confusion_matrix(score.confusion, scored.classes, title),
+            f"{prefix}_mistakes.png": plots.gallery(
                 scored.test.pixels.numpy()[worst],
                 list(names[labels[worst]]),
                 list(names[predicted[worst]]),

@@ -204,7 +204,7 @@ def test_the_verdict_is_kept_with_the_run_and_the_version(promote, candidates, c
     assert kept == verdict
     assert {"gates", "by", "time", "commit", "version", "champion", "rivals"} <= set(kept)
     assert description.startswith("tiny version 1 became champion, the first (")
-    assert description.count("\n| ") == 1 + len(kept["gates"])
+    assert description.count("\n| ") == 2 + len(kept["gates"])  # below the headings and a rule
 
 
 def test_a_description_that_a_user_wrote_stays(promote, candidates, client):

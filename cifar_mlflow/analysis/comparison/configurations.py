@@ -45,13 +45,10 @@ def hashable(value: object) -> Hashable:
 
 def sorting_key(parameters: Mapping[str, object]) -> list[tuple[str, int, float, str]]:
     """A key that sorts configurations by their parameters: numbers by size, all else as text."""
-
-    def key(name: str, value: object) -> tuple[str, int, float, str]:
-        if isinstance(value, int | float):
-            return name, 0, float(value), ""
-        return name, 1, 0.0, str(value)
-
-    return [key(name, value) for name, value in sorted(parameters.items())]
+    return [
+        (name, 0, float(value), "") if isinstance(value, int | float) else (name, 1, 0.0, str(value))
+        for name, value in sorted(parameters.items())
+    ]
 
 
 def parse_reported(entry: Mapping[str, object]) -> Reported:

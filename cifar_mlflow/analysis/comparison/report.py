@@ -2,85 +2,70 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from urllib.parse import urlsplit
 
-from cifar_mlflow.analysis.comparison import wording
-from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
-from cifar_mlflow.analysis.plots import svg
+from cifar_mlflow.analysis.comparison import svg, wording
+from cifar_mlflow.analysis.comparison.verdicts import Comparison, curve_metric
 from cifar_mlflow.records import RunRecord
+from cifar_mlflow.text import count
 
 
 def to_html(comparison: Comparison, title: str = "Comparison of runs") -> str:
     """The page: headline, table with verdicts and links to the runs, figures, notes. All text is escaped."""
     import jinja2
-    from markupsafe import Markup
 
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("cifar_mlflow.analysis.comparison", "."),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.globals.update(
         cell=wording.cell,
-        count=wording.count,
-        interval=wording.interval,
+        count=count,
         label=wording.label,
         number=wording.number,
         parameter=wording.parameter,
-        reported=wording.reported,
-        test=wording.test,
-        minutes=wording.minutes,
         verdict=wording.verdict,
         colour=svg.colour,
+        coloured=svg.COLOURS,
         link=_link,
     )
-    template = environment.from_string(resources.files(__package__).joinpath("report.html.j2").read_text("utf-8"))
-    return template.render(
+    return environment.get_template("report.html.j2").render(
         title=title,
         comparison=comparison,
+        columns=wording.columns(comparison),
         headline=_headline(comparison),
         notes=wording.notes(comparison),
-        metric=svg.curve_metric(comparison.objective),
-        # The figures have escaped what they draw.
-        forest=Markup(svg.forest_plot(comparison)) if comparison.rows else "",
-        curves=Markup(svg.curves(comparison)),
-        parallel=Markup(svg.parallel_coordinates(comparison)),
+        metric=curve_metric(comparison.objective),
+        forest=svg.forest_plot(comparison) if comparison.rows else None,
+        curves=svg.curves(comparison),
+        parallel=svg.parallel_coordinates(comparison),
         forest_rows=svg.FOREST_ROWS,
-        coloured=svg.COLOURS,
-        timed=any(row.minutes is not None for row in comparison.rows),
-        tested=any(row.test for row in comparison.rows),
-        published=any(row.reported for row in comparison.rows),
     )
 
 
 def _headline(comparison: Comparison) -> str:
-    rows = comparison.rows
+    rows, best = comparison.rows, comparison.best
     if not rows:
         return "No finished run to compare."
-    runs = wording.count(sum(row.summary.n for row in rows), "run")
-    size = f"{wording.count(len(rows), 'configuration')}, {runs}"
+    size = f"{count(len(rows), 'configuration')}, {count(sum(row.summary.n for row in rows), 'run')}"
     if comparison.replication:
         return f"A replication: {size}. No winner is named, since these accuracies are of the test set."
-    best = next((row for row in rows if row.verdict.kind == "best"), None)
     if best is None:
         return f"{size}. Too few repeats to name a best."
-    return f"{size}. Best: {_described(best, comparison)}. {_rivals(rows)}"
-
-
-def _described(row: Row, comparison: Comparison) -> str:
-    mean = wording.number(row.summary.mean, comparison.objective)
-    return (
-        f"{wording.label(row, comparison.columns)}, with {mean} "
-        f"({wording.interval(row, comparison.objective)}, {row.summary.n} seeds)"
-    )
-
-
-def _rivals(rows: tuple[Row, ...]) -> str:
     kinds = [row.verdict.kind for row in rows]
-    equal, worse, single = (kinds.count(kind) for kind in ("not distinguishable", "worse", "one run"))
-    said = [f"{equal} not distinguishable from it"] if equal else []
-    said += [f"{worse} worse"] if worse else []
-    said += [f"{single} with one run only"] if single else []
-    return f"Of the others, {', '.join(said)}."
+    said = {
+        "not distinguishable": "not distinguishable from it", "worse": "worse", "one run": "with one run only",
+    }  # fmt: skip
+    others = ", ".join(f"{kinds.count(kind)} {text}" for kind, text in said.items() if kind in kinds)
+    mean, interval = (
+        wording.number(best.summary.mean, comparison.objective),
+        wording.interval(best, comparison.objective),
+    )
+    name = wording.label(best, comparison.columns)
+    return f"{size}. Best: {name}, with {mean} ({interval}, {best.summary.n} seeds). Of the others, {others}."
 
 
 def _link(run: RunRecord) -> str | None:

@@ -30,7 +30,7 @@ class ModelTest:
 
 
 def compare_models(runs: Sequence[RunRecord]) -> tuple[ModelTest, ...]:
-    """McNemar's test of the best model against each other one, among the most runs whose predictions share images."""
+    """McNemar's test of the best model against each other one, in the largest group with the same images."""
     by_images: defaultdict[bytes, list[tuple[RunRecord, Predictions]]] = defaultdict(list)
     for run in runs:
         if run.predictions is not None:
@@ -64,8 +64,5 @@ def compare_models(runs: Sequence[RunRecord]) -> tuple[ModelTest, ...]:
 
 def _by_index(predictions: Predictions) -> Predictions:
     order = np.argsort(predictions.index, kind="stable")
-    index, label, predicted = (
-        np.asarray(array, dtype=np.int64)[order]
-        for array in (predictions.index, predictions.label, predictions.predicted)
-    )
-    return Predictions(index, label, predicted)
+    arrays = (predictions.index, predictions.label, predictions.predicted)
+    return Predictions(*(np.asarray(array, dtype=np.int64)[order] for array in arrays))

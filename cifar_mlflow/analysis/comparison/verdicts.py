@@ -15,16 +15,9 @@ from typing import Literal
 import numpy as np
 
 from cifar_mlflow.analysis import statistics
-from cifar_mlflow.analysis.comparison.configurations import (
-    Reported,
-    configuration_of,
-    group_by_configuration,
-    hashable,
-    matches,
-    parse_reported,
-    sorting_key,
-)
-from cifar_mlflow.analysis.comparison.single_models import ModelTest, compare_models
+from cifar_mlflow.analysis.comparison import configurations, single_models
+from cifar_mlflow.analysis.comparison.configurations import Reported
+from cifar_mlflow.analysis.comparison.single_models import ModelTest
 from cifar_mlflow.analysis.statistics import MeanInterval
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.records import RunRecord
@@ -61,9 +54,18 @@ class Row:
     reported: tuple[float, ...] = ()
     """Published accuracies of the same parameters."""
 
+    def curve(self, metric: str) -> list[tuple[int, float, float, float]]:
+        """(epoch, mean, lowest, highest) of the metric over the runs, in the order of the epochs."""
+        values: defaultdict[int, list[float]] = defaultdict(list)
+        for run in self.runs:
+            for epoch, value in run.curves.get(metric, []):
+                if math.isfinite(value):
+                    values[epoch].append(value)
+        return [(epoch, sum(each) / len(each), min(each), max(each)) for epoch, each in sorted(values.items())]
+
 
 @dataclass(frozen=True)
-class Apart:
+class Excluded:
     """Runs that are not compared, and why."""
 
     reason: str
@@ -72,7 +74,7 @@ class Apart:
 
 @dataclass(frozen=True)
 class Spread:
-    """Variation between seeds, and the seeds a configuration that it takes to find the wanted difference."""
+    """Variation between seeds, and how many seeds a configuration needs for the wanted difference to be found."""
 
     sd: float
     degrees: int
@@ -95,13 +97,18 @@ class Comparison:
     common: dict[str, object]
     """Parameters that all rows share."""
     rows: tuple[Row, ...]
-    apart: tuple[Apart, ...]
+    excluded: tuple[Excluded, ...]
     model_tests: tuple[ModelTest, ...]
     spread: Spread | None
     test_evaluations: int | None
     """How often the runs given have consulted the test set; None unless test results are shown."""
     unmatched: tuple[Reported, ...]
     """Published results of which no run here has the parameters."""
+
+    @property
+    def best(self) -> Row | None:
+        """The best of the repeated configurations, if there are several."""
+        return next((row for row in self.rows if row.verdict.kind == "best"), None)
 
 
 def compare(
@@ -129,23 +136,32 @@ def compare(
         raise ConfigurationError(
             f"{objective} is measured on the test set: choose by a validation metric", "comparison"
         )
-    published = [parse_reported(entry) for entry in reported]
+    published = [configurations.parse_reported(entry) for entry in reported]
 
     trained = [run for run in runs if run.kind != "sweep"]
     replication = bool(trained) and all(_is_replication(run) for run in trained)
     if replication:
         objective = REPLICATION_OBJECTIVE
-    compared, apart = _set_apart(runs, objective, replication)
-    rows = [_row(group, objective, with_test, published) for group in group_by_configuration(compared)]
-    if replication:
-        rows.sort(key=lambda row: sorting_key(row.parameters))
-    else:
-        sign = 1 if lower_is_better(objective) else -1
-        rows.sort(key=lambda row: (sign * row.summary.mean, sorting_key(row.parameters)))
-        rows = _judge(rows, sign)
+    by_reason: defaultdict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        by_reason[_why_excluded(run, objective, replication)].append(run)
+    compared, without = by_reason.pop("", []), by_reason.get(f"no {objective}", [])
+    if without and not compared:
+        names = ", ".join(sorted({name for run in without for name in run.metrics})) or "none"
+        raise ConfigurationError(f"no finished run has the metric {objective}; they have: {names}", "comparison")
 
-    pruned = [run for group in apart if group.reason == PRUNED for run in group.runs]
-    columns, common = _columns([row.parameters for row in rows], [configuration_of(run) for run in pruned])
+    groups = configurations.group_by_configuration(compared)
+    sign = 1 if lower_is_better(objective) else -1
+    rows = sorted(
+        (_row(group, objective, with_test, published) for group in groups),
+        key=lambda row: (0 if replication else sign * row.summary.mean, configurations.sorting_key(row.parameters)),
+    )
+    if not replication:
+        rows = _judge(rows, sign)
+    columns, common = _columns(
+        [row.parameters for row in rows], [configurations.configuration_of(run) for run in by_reason.get(PRUNED, [])]
+    )
+    singles = [] if replication else [row.runs[0] for row in rows if len(row.runs) == 1]
     return Comparison(
         objective=objective,
         difference=difference,
@@ -153,11 +169,13 @@ def compare(
         columns=columns,
         common=common,
         rows=tuple(rows),
-        apart=tuple(apart),
-        model_tests=() if replication else compare_models([row.runs[0] for row in rows if len(row.runs) == 1]),
+        excluded=tuple(Excluded(reason, tuple(group)) for reason, group in sorted(by_reason.items())),
+        model_tests=single_models.compare_models(singles),
         spread=_spread(rows, difference),
-        test_evaluations=sum(_test_evaluations(run) for run in runs) if with_test or replication else None,
-        unmatched=tuple(entry for entry in published if not any(matches(entry, row.parameters) for row in rows)),
+        test_evaluations=sum(map(_test_evaluations, runs)) if with_test or replication else None,
+        unmatched=tuple(
+            entry for entry in published if not any(configurations.matches(entry, row.parameters) for row in rows)
+        ),
     )
 
 
@@ -165,32 +183,26 @@ def lower_is_better(objective: str) -> bool:
     return "loss" in objective or "error" in objective
 
 
+def curve_metric(objective: str) -> str:
+    """The metric logged each epoch of which the objective is the final or the best value."""
+    return objective.removeprefix("final_").removeprefix("best_")
+
+
 def _is_replication(run: RunRecord) -> bool:
     return run.parameters.get("validation_size") == 0
 
 
-def _set_apart(runs: Sequence[RunRecord], objective: str, replication: bool) -> tuple[list[RunRecord], list[Apart]]:
-    compared: list[RunRecord] = []
-    apart: defaultdict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        if run.kind == "sweep":
-            apart["parent of a sweep"].append(run)
-        elif run.tags.get("pruned") == "true":
-            apart[PRUNED].append(run)
-        elif run.status != "FINISHED":
-            apart[run.status].append(run)
-        elif _is_replication(run) and not replication:
-            apart["no validation split"].append(run)
-        elif not math.isfinite(run.metrics.get(objective, math.nan)):
-            apart[f"no {objective}"].append(run)
-        else:
-            compared.append(run)
-    if not compared and f"no {objective}" in apart:
-        names = sorted({name for run in apart[f"no {objective}"] for name in run.metrics})
-        raise ConfigurationError(
-            f"no finished run has the metric {objective}; they have: {', '.join(names) or 'none'}", "comparison"
-        )
-    return compared, [Apart(reason, tuple(group)) for reason, group in sorted(apart.items())]
+def _why_excluded(run: RunRecord, objective: str, replication: bool) -> str:
+    """Why the run is not compared; empty if it is."""
+    if run.kind == "sweep":
+        return "parent of a sweep"
+    if run.tags.get("pruned") == "true":
+        return PRUNED
+    if run.status != "FINISHED":
+        return run.status
+    if _is_replication(run) and not replication:
+        return "no validation split"
+    return "" if math.isfinite(run.metrics.get(objective, math.nan)) else f"no {objective}"
 
 
 def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list[Reported]) -> Row:
@@ -201,10 +213,8 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
     counted = tuple(by_seed[seed][0] for seed in sorted(by_seed))
     values = tuple(run.metrics[objective] for run in counted)
     minutes = [run.minutes for run in counted if run.minutes is not None]
-    test = [
-        run.metrics["test_accuracy"] for run in counted if math.isfinite(run.metrics.get("test_accuracy", math.nan))
-    ]
-    parameters = configuration_of(counted[0])
+    test = [value for run in counted if math.isfinite(value := run.metrics.get("test_accuracy", math.nan))]
+    parameters = configurations.configuration_of(counted[0])
     return Row(
         parameters=parameters,
         runs=counted,
@@ -214,7 +224,9 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
         minutes=sum(minutes) / len(minutes) if minutes else None,
         verdict=Verdict("none"),
         test=statistics.mean_interval(test, bounds=statistics.PER_CENT) if with_test and test else None,
-        reported=tuple(value for entry in published if matches(entry, parameters) for value in entry.accuracy),
+        reported=tuple(
+            value for entry in published if configurations.matches(entry, parameters) for value in entry.accuracy
+        ),
     )
 
 
@@ -247,13 +259,11 @@ def _columns(
     """
     if not rows:
         return (), {}
-    missing = object()
-    everything = [*rows, *pruned]
-    names = dict.fromkeys(name for parameters in everything for name in parameters)
-    differ = tuple(
-        name for name in names if len({hashable(parameters.get(name, missing)) for parameters in everything}) > 1
-    )
-    return differ, {name: rows[0][name] for name in names if name not in differ}
+    everything, missing = (*rows, *pruned), object()
+    names = dict.fromkeys(name for each in everything for name in each)
+    values = {name: {configurations.hashable(each.get(name, missing)) for each in everything} for name in names}
+    differ = tuple(name for name in names if len(values[name]) > 1)
+    return differ, {name: rows[0][name] for name in names if len(values[name]) == 1}
 
 
 def _spread(rows: list[Row], difference: float) -> Spread | None:

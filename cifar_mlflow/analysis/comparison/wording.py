@@ -1,11 +1,12 @@
-"""A comparison in words: labels, numbers, verdicts, and the notes that every format carries."""
+"""A comparison in words: the columns of its table, and the notes that every format carries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from cifar_mlflow.analysis.comparison.single_models import ModelTest
-from cifar_mlflow.analysis.comparison.verdicts import ALPHA, Apart, Comparison, Row, Spread, Verdict
+from cifar_mlflow.analysis.comparison.verdicts import ALPHA, Comparison, Excluded, Row, Verdict
+from cifar_mlflow.text import count, plain
 
 MISSING = "-"
 NAMES_SHOWN = 5
@@ -24,13 +25,8 @@ def parameter(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list | tuple):
-        return ",".join(parameter(item) for item in value) or MISSING
+        return ",".join(map(parameter, value)) or MISSING
     return "none" if value is None else plain(str(value))
-
-
-def plain(text: str) -> str:
-    """Without line breaks and escape sequences, which would upset a terminal."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def cell(parameters: Mapping[str, object], name: str) -> str:
@@ -42,20 +38,31 @@ def label(row: Row, columns: Sequence[str]) -> str:
     return ", ".join(f"{plain(name)} {cell(row.parameters, name)}" for name in columns) or "the only configuration"
 
 
-def settings(parameters: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {parameter(value)}" for name, value in parameters.items())
+def columns(comparison: Comparison) -> list[tuple[str, Callable[[Row], str]]]:
+    """What the table says of each configuration behind its parameters: headings, and how each cell is made.
 
-
-def p_value(p: float) -> str:
-    return "p<0.001" if p < 0.001 else f"p={p:.3f}"
+    A column that no row fills is left out.
+    """
+    objective, rows = comparison.objective, comparison.rows
+    found: list[tuple[bool, str, Callable[[Row], str]]] = [
+        (True, "n", lambda row: str(row.summary.n)),
+        (True, "mean", lambda row: number(row.summary.mean, objective)),
+        (True, "95% interval", lambda row: interval(row, objective)),
+        (True, "min", lambda row: number(min(row.values), objective)),
+        (True, "max", lambda row: number(max(row.values), objective)),
+        (any(row.minutes is not None for row in rows), "minutes",
+         lambda row: MISSING if row.minutes is None else f"{row.minutes:.1f}"),
+        (any(row.test for row in rows), "test", _test),
+        (any(row.reported for row in rows), "reported", _reported),
+        (not comparison.replication, "verdict", lambda row: verdict(row.verdict, objective)),
+    ]  # fmt: skip
+    return [(heading, text) for shown, heading, text in found if shown]
 
 
 def verdict(verdict: Verdict, objective: str) -> str:
     if verdict.kind == "worse" and verdict.difference is not None and verdict.p is not None:
-        return f"worse by {number(verdict.difference, objective)} ({p_value(verdict.p)})"
-    if verdict.kind == "one run":
-        return "one run: no interval"
-    return "" if verdict.kind == "none" else verdict.kind
+        return f"worse by {number(verdict.difference, objective)} ({_p_value(verdict.p)})"
+    return {"one run": "one run: no interval", "none": ""}.get(verdict.kind, verdict.kind)
 
 
 def interval(row: Row, objective: str) -> str:
@@ -63,59 +70,56 @@ def interval(row: Row, objective: str) -> str:
     return MISSING if low is None else f"{number(low, objective)}–{number(high, objective)}"
 
 
-def reported(row: Row) -> str:
+def _reported(row: Row) -> str:
     """Published accuracies: each, while they are few."""
     values = row.reported
     if len(values) <= 3:
-        return " ".join(number(value) for value in values) or MISSING
+        return " ".join(map(number, values)) or MISSING
     return f"{number(sum(values) / len(values))} (mean of {len(values)})"
 
 
-def minutes(row: Row) -> str:
-    return MISSING if row.minutes is None else f"{row.minutes:.1f}"
-
-
-def test(row: Row) -> str:
+def _test(row: Row) -> str:
     """Mean test accuracy, with its n where not all runs have one."""
     if row.test is None:
         return MISSING
     return number(row.test.mean) + (f" (n={row.test.n})" if row.test.n != row.summary.n else "")
 
 
+def _p_value(p: float) -> str:
+    return "p<0.001" if p < 0.001 else f"p={p:.3f}"
+
+
 def notes(comparison: Comparison) -> list[str]:
     """Sentences that belong to the table: how it was judged, what was left out, and what would settle more."""
-    rows = comparison.rows
+    rows, tests = comparison.rows, comparison.model_tests
     written = [_method(comparison)]
-    single = sum(row.summary.n == 1 for row in rows)
-    if single:
+    if single := sum(row.summary.n == 1 for row in rows):
         missing = "no interval" if comparison.replication else "no interval and no verdict"
         written.append(f"One run: {missing} for {count(single, 'configuration')} of {len(rows)}.")
-    best = next((row for row in rows if row.verdict.kind == "best"), None)
-    if best is not None and rows[0] is not best:
+    if comparison.best is not None and rows[0] is not comparison.best:
         written.append("A single run stands above the best repeated configuration: repeat it before believing it.")
     written += [_repeated_seed(row, seed, comparison) for row in rows for seed in row.repeats]
-    written += [_apart(apart) for apart in comparison.apart]
-    if comparison.model_tests:
+    written += map(_excluded, comparison.excluded)
+    if tests:
         written.append(
             "Single models on the same images (McNemar's mid-p test; p for all pairs of models). "
             "This tells trained models apart, not configurations: another seed may come out otherwise."
         )
-        written += [_model_test(test) for test in comparison.model_tests[:NAMES_SHOWN]]
-        if len(comparison.model_tests) > NAMES_SHOWN:
-            written.append(f"{len(comparison.model_tests) - NAMES_SHOWN} further models were tested: see JSON.")
+        written += map(_model_test, tests[:NAMES_SHOWN])
+        if len(tests) > NAMES_SHOWN:
+            written.append(f"{len(tests) - NAMES_SHOWN} further models were tested: see JSON.")
     if not comparison.replication:
-        written.append(_seeds(comparison.spread, comparison))
+        written.append(_seeds(comparison))
     if comparison.test_evaluations is not None:
         written.append(
             f"The test set was consulted {count(comparison.test_evaluations, 'time')} by these runs; "
             "each choice made by it makes its accuracy say less about new images."
         )
-    written += [
-        f"Reported, with no run here: {settings(entry.parameters) or 'no parameters'}: "
-        f"{' '.join(number(value) for value in entry.accuracy)}."
-        for entry in comparison.unmatched
-    ]
-    return [plain(note) for note in written]
+    for entry in comparison.unmatched:
+        settings = ", ".join(f"{name} {parameter(value)}" for name, value in entry.parameters.items())
+        accuracies = " ".join(map(number, entry.accuracy))
+        written.append(f"Reported, with no run here: {settings or 'no parameters'}: {accuracies}.")
+    return list(map(plain, written))
 
 
 def _method(comparison: Comparison) -> str:
@@ -124,8 +128,7 @@ def _method(comparison: Comparison) -> str:
             "A replication: no validation split, accuracy measured on the test set. "
             "Nothing may be chosen from this table, so it has no winner and no verdicts."
         )
-    tested = sum(row.summary.n > 1 for row in comparison.rows)
-    if tested < 2:
+    if sum(row.summary.n > 1 for row in comparison.rows) < 2:
         return "No verdicts: they need two configurations with two seeds or more."
     pairs = comparison.spread.pairs if comparison.spread else 0
     which = f"all {pairs} pairs" if pairs > 1 else "the one pair"
@@ -136,9 +139,8 @@ def _method(comparison: Comparison) -> str:
 
 
 def _repeated_seed(row: Row, seed: int, comparison: Comparison) -> str:
-    runs = row.repeats[seed]
     counted = next(run for run in row.runs if run.seed == seed)
-    values = [run.metrics[comparison.objective] for run in (counted, *runs)]
+    values = [run.metrics[comparison.objective] for run in (counted, *row.repeats[seed])]
     spread = max(values) - min(values)
     agreement = f"differ by up to {number(spread, comparison.objective)}" if spread else "agree to the last digit"
     return (
@@ -147,37 +149,29 @@ def _repeated_seed(row: Row, seed: int, comparison: Comparison) -> str:
     )
 
 
-def _apart(apart: Apart) -> str:
-    names = [run.name for run in apart.runs[:NAMES_SHOWN]]
-    more = len(apart.runs) - len(names)
-    return (
-        f"Not compared, {apart.reason}: {count(len(apart.runs), 'run')} "
-        f"({', '.join(names)}{f' and {more} more' if more else ''})."
-    )
+def _excluded(excluded: Excluded) -> str:
+    names = ", ".join(run.name for run in excluded.runs[:NAMES_SHOWN])
+    more = f" and {len(excluded.runs) - NAMES_SHOWN} more" if len(excluded.runs) > NAMES_SHOWN else ""
+    return f"Not compared, {excluded.reason}: {count(len(excluded.runs), 'run')} ({names}{more})."
 
 
 def _model_test(test: ModelTest) -> str:
     return (
         f"{test.best.name} {number(test.best_accuracy)}, {test.other.name} {number(test.other_accuracy)} "
         f"of {test.images:,} images: {test.only_best} right by the first alone, {test.only_other} by the second; "
-        f"{p_value(test.p)}."
+        f"{_p_value(test.p)}."
     )
 
 
-def _seeds(spread: Spread | None, comparison: Comparison) -> str:
+def _seeds(comparison: Comparison) -> str:
+    spread, objective = comparison.spread, comparison.objective
     if spread is None:
         return "The spread between seeds is unknown: run a configuration with two seeds or more."
     if spread.sd == 0:
         return "The seeds show no spread at all, so no number of them can be advised."
-    difference = f"{comparison.difference:g}{' points' if 'accuracy' in comparison.objective else ''}"
-    text = (
-        f"To tell {difference} apart at the spread seen (standard deviation {number(spread.sd, comparison.objective)}, "
-        f"{count(spread.degrees, 'degree')} of freedom) takes {spread.seeds_for_one_pair:,} seeds a configuration "
-        f"for a single pair"
-    )
     more = f", {spread.seeds_for_all_pairs:,} for all {spread.pairs} pairs here" if spread.pairs > 1 else ""
-    return f"{text}{more} (power 80%)."
-
-
-def count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return (
+        f"To tell {comparison.difference:g}{' points' if 'accuracy' in objective else ''} apart at the spread seen "
+        f"(standard deviation {number(spread.sd, objective)}, {count(spread.degrees, 'degree')} of freedom) "
+        f"takes {spread.seeds_for_one_pair:,} seeds a configuration for a single pair{more} (power 80%)."
+    )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from cifar_mlflow.analysis import plots
 from cifar_mlflow.analysis.comparison import formats, report, verdicts, wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
-from cifar_mlflow.analysis.plots import sweeps as overlays
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
 from cifar_mlflow.jobs.sweeping.plan import objective_metric
 from cifar_mlflow.records import RunRecord
@@ -44,16 +44,17 @@ def publish(
 ) -> tuple[Comparison, Winner | None]:
     """Compares the runs, writes what came of it to the parent, and returns it."""
     compared = verdicts.compare(records, objective=_objective(spec))
-    title = f"Sweep {spec.name}"
+    title, metric = f"Sweep {spec.name}", verdicts.curve_metric(compared.objective)
+    curves = [(wording.label(row, compared.columns), row.curve(metric)) for row in compared.rows]
     files = {
         "results.csv": formats.to_csv(compared).encode(),
         "results.json": formats.to_json(compared).encode(),
         "report.html": report.to_html(compared, title).encode(),
-        "curves.png": overlays.curves(compared, title),
+        "curves.png": plots.sweep_curves(curves, metric, title),
     }
     if importances:
         files["importances.json"] = json.dumps(importances, indent=2).encode()
-        files["importances.png"] = overlays.importances(importances, f"{title}: what {spec.objective} depends on")
+        files["importances.png"] = plots.importances(importances, f"{title}: what {spec.objective} depends on")
     parent.log_files(files)
     winner = _winner(compared)
     verdict = f"Winner: {winner.text}." if winner else "A replication on the test set: a table, and no winner."
@@ -70,7 +71,7 @@ def _objective(spec: SweepConfig) -> str:
 def _winner(compared: Comparison) -> Winner | None:
     if compared.replication or not compared.rows:
         return None
-    row = next((row for row in compared.rows if row.verdict.kind == "best"), compared.rows[0])
+    row = compared.best or compared.rows[0]
     mean = wording.number(row.summary.mean, compared.objective)
     text = f"{wording.label(row, compared.columns)}: {compared.objective} {mean}"
     if row.summary.n == 1:

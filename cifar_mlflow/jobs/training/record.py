@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cifar_mlflow.analysis import classification
-from cifar_mlflow.analysis.plots import png
+from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.jobs.training.progress import warn
 from cifar_mlflow.text import count, redact
@@ -219,12 +218,12 @@ def _prediction_files(
     title = f"{run_name}: validation, {score.accuracy:.2f}% of {score.images:,} images"
     return {
         "val_predictions.npz": buffer.getvalue(),
-        "confusion_matrix.png": png.confusion_matrix(score.confusion, dataset.classes, title),
+        "confusion_matrix.png": plots.confusion_matrix(score.confusion, dataset.classes, title),
     }
 
 
 def _curves(run: SpooledRecorder, history: History) -> bytes:
-    return png.curves(history.values, history.held_out, run.run_name)
+    return plots.curves(history.values, history.held_out, run.run_name)
 
 
 def log_failure(

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from cifar_mlflow.analysis.comparison import svg as figures
 from cifar_mlflow.analysis.comparison.report import to_html
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, compare
-from cifar_mlflow.analysis.plots import svg as figures
 from cifar_mlflow.records import RunRecord
 
 MakeRun = Callable[..., RunRecord]
@@ -62,7 +62,8 @@ def comparison(make_run: MakeRun) -> Comparison:
 
 
 def test_each_of_a_few_epochs_is_marked_on_the_axis(comparison: Comparison) -> None:
-    texts = [element.text for element in ElementTree.fromstring(figures.curves(comparison)).iter() if element.text]
+    _, curves, _ = svgs(to_html(comparison))
+    texts = [element.text for element in curves.iter() if element.text]
     assert texts[texts.index("epoch") - 3 : texts.index("epoch")] == ["1", "2", "3"]
 
 
@@ -185,7 +186,7 @@ def test_parameters_of_any_kind_have_their_place(make_run: MakeRun) -> None:
         for n in range(30)
     ]
     comparison = compare([*runs, make_run(parameters={"lr": 0.1})])
-    parallel = ElementTree.fromstring(figures.parallel_coordinates(comparison))
+    _, parallel = svgs(to_html(comparison))
     lines = [node for node in parallel.iter() if node.get("class") == "path"]
     assert len(lines) == 31
     heights = [float(point.split(",")[1]) for line in lines for point in line.get("points", "").split()]
