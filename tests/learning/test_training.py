@@ -244,7 +244,9 @@ def test_weights_are_a_copy(prepare):
 
 def test_predict_joins_its_batches_and_tells_of_them(monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", 4)
-    images = datasets.Images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.zeros(10, dtype=torch.int64))
+    images = datasets.LabeledImages(
+        torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.zeros(10, dtype=torch.int64)
+    )
     told = []
     answers = evaluation.predict(lambda pixels: pixels.flatten(1), images, told.append)
     assert answers.flatten().tolist() == list(np.arange(10))

@@ -127,18 +127,17 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def hardware_tags(device: torch.device, precision: torch.dtype) -> dict[str, str]:
+def hardware_tags(config: TrainingConfig, device: torch.device, precision: torch.dtype) -> dict[str, str]:
     import torch
 
-    from cifar_mlflow.learning import hardware
-    from cifar_mlflow.learning.compiled import bindings
+    from cifar_mlflow.learning import compiled, hardware
 
     return {
         "device": device.type,
         "hardware": hardware.describe(device),
         "precision_used": str(precision).removeprefix("torch."),
         "threads_used": str(torch.get_num_threads()),
-        "kernels_used": bindings.describe(device),
+        "kernels_used": compiled.describe(config, device),
         "version_cuda": str(torch.version.cuda or "none"),
     }
 

@@ -21,7 +21,7 @@ AUTO_VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Images:
+class LabeledImages:
     """Labelled images: `pixels` uint8 (n, height, width, channels), `labels` int64 (n)."""
 
     pixels: torch.Tensor
@@ -30,11 +30,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int) -> Images:
-        return Images(self.pixels[:count], self.labels[:count])
+    def first(self, count: int) -> LabeledImages:
+        return LabeledImages(self.pixels[:count], self.labels[:count])
 
-    def to(self, device: torch.device) -> Images:
-        return Images(self.pixels.to(device), self.labels.to(device))
+    def to(self, device: torch.device) -> LabeledImages:
+        return LabeledImages(self.pixels.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class Dataset:
     name: str
     source: str
     classes: tuple[str, ...]
-    train: Images
-    validation: Images
+    train: LabeledImages
+    validation: LabeledImages
     validation_indices: np.ndarray
-    test: Images
+    test: LabeledImages
     digest: str
     test_digest: str
 
@@ -144,7 +144,7 @@ def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
-def overlap(test: Images, train: Images) -> int:
+def overlap(test: LabeledImages, train: LabeledImages) -> int:
     """How many of the `test` images are, byte for byte, among the `train` images."""
     if test.pixels.shape[1:] != train.pixels.shape[1:]:
         return 0
@@ -161,8 +161,8 @@ def _validation_count(config: TrainingConfig, images: int) -> int:
     return count
 
 
-def _images(pixels: np.ndarray, labels: np.ndarray) -> Images:
-    return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
+def _images(pixels: np.ndarray, labels: np.ndarray) -> LabeledImages:
+    return LabeledImages(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _digest(*arrays: np.ndarray) -> str:
