@@ -69,4 +69,4 @@ def _views(pixels: torch.Tensor, views: int) -> list[tuple[float, torch.Tensor]]
 
 
 def _batches(images: LabeledImages) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    return zip(images.pixels.split(BATCH), images.labels.split(BATCH), strict=True)
+    return zip(torch.split(images.pixels, BATCH), torch.split(images.labels, BATCH), strict=True)

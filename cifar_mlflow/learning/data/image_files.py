@@ -92,15 +92,8 @@ def find(paths: Sequence[str]) -> list[Path]:
 
 
 def _images_in(directory: Path, faults: list[str]) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        faults.append(f"{error.filename!r}: {error.strerror}")
-
-    return sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(directory, onerror=refuse)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    walk = os.walk(directory, onerror=lambda error: faults.append(f"{error.filename!r}: {error.strerror}"))
+    return sorted(Path(parent, name) for parent, _, names in walk for name in names if name.lower().endswith(SUFFIXES))
 
 
 def count(path: Path) -> int:
@@ -129,12 +122,15 @@ def _is_npz(path: Path) -> bool:
     return path.suffix.lower() == ".npz"
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, MemoryError):
-        return "it does not fit into memory"
-    return str(error)
+def _reason(error: Exception) -> str:
+    match error:
+        case MemoryError():
+            return "it does not fit into memory"
+        case zipfile.BadZipFile():
+            return f"it is no .npz file, or a damaged one ({error})"
+        case _Refused() | OSError():
+            return getattr(error, "strerror", None) or str(error)
+    return f"it is damaged ({type(error).__name__}: {error})"
 
 
 # ------------------------------------------------------------------------------------------------- image files
@@ -250,10 +246,5 @@ def _read_npz(path: Path, shape: tuple[int, int, int]) -> Iterator[DecodedImage 
                     pixels = _fit(pillow.fromarray(pixels if original[2] == 3 else pixels[..., 0]), shape)
                 yield DecodedImage(f"{path}[{told}]", pixels)
                 told += 1
-    except (_Refused, MemoryError) as error:
-        yield Skipped(str(path), _reason(error), images - told)
-    except zipfile.BadZipFile as error:
-        yield Skipped(str(path), f"it is no .npz file, or a damaged one ({error})", images - told)
     except Exception as error:  # zipfile, zlib and numpy raise classes of their own, with no common base
-        reason = _reason(error) if isinstance(error, OSError) else f"it is damaged ({type(error).__name__}: {error})"
-        yield Skipped(str(path), reason, images - told)
+        yield Skipped(str(path), _reason(error), images - told)

@@ -65,7 +65,7 @@ class FastNetwork(nn.Module):
         shape = self.whitening.weight.shape[1:]
         windows = images.unfold(2, shape[1], 1).unfold(3, shape[2], 1)
         patches = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, shape.numel())
-        # On the CPU in any case, so that all machines start from the same signs and order. Apple's GPUs know no float64.
+        # On the CPU, so that all machines start from the same signs and order, and Apple's GPUs know no float64.
         covariance = (patches.T @ patches / len(patches)).cpu().double()
         values, vectors = torch.linalg.eigh(covariance)
         filters = (vectors / (values + EIGENVALUE_FLOOR).sqrt()).T.reshape(-1, *shape).float()
