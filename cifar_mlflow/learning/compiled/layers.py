@@ -59,6 +59,7 @@ class _Block:
             and inputs.shape[1] % bindings.LANES == 0
             and inputs.shape[1] == self.normalization.num_features
             and inputs.numel() > inputs.shape[1]  # torch refuses to normalize a single pixel
+            and not (isinstance(self.activation, nn.PReLU) and _is_cast(inputs))
             and not (self.pools and (inputs.shape[2] % 2 or inputs.shape[3] % 2))
         )
 
@@ -174,11 +175,16 @@ class PReLU(nn.PReLU):
     """torch's PReLU (He et al., 2015) with a single slope."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        ours = type(input) is torch.Tensor and input.is_cpu and self.num_parameters == 1
+        ours = type(input) is torch.Tensor and input.is_cpu and self.num_parameters == 1 and not _is_cast(input)
         if self.training and ours:
             activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
             return activated
         return super().forward(input)
+
+
+def _is_cast(inputs: torch.Tensor) -> bool:
+    """Whether autocast lets PReLU compute in another type than that of `inputs`."""
+    return torch.is_autocast_enabled("cpu") and inputs.dtype != torch.get_autocast_dtype("cpu")
 
 
 class _FastPReLU(torch.autograd.Function):
