@@ -31,7 +31,9 @@ def block(channels, activation, dropout, pools, *, pooling=None, normalization=N
 
 # Each with the compiled functions that do a step of it.
 CONVOLUTIONS = st.builds(
-    lambda *channels, bias: (convolution(*channels, bias=bias), [f"convolution_{each}" for each in "forward forward backward".split()]),
+    lambda *channels, bias: (
+        convolution(*channels, bias=bias), ["convolution_forward", "convolution_forward", "convolution_backward"]
+    ),
     st.sampled_from([24, 32, 48]), st.sampled_from([32, 48, 80]), bias=st.booleans(),
 )  # fmt: skip
 POOLINGS = st.builds(lambda: (nn.MaxPool2d(2), ["pool_forward", "pool_backward"]))
