@@ -74,7 +74,7 @@ def test_a_step_of_a_network_is_torchs(values, size, number, autocast, seed):
         one, other, best = (
             torch.cat([each.double().flatten() for each in made[part]]) for made in (found, torchs, truth)
         )
-        assert distance(one, best) <= 1.5 * distance(other, best) + (0.1 if autocast else 2e-3)
+        assert distance(one, best) <= 2 * distance(other, best) + (0.4 if autocast else 2e-3)
 
 
 @needs_compiled
@@ -199,7 +199,7 @@ def test_what_is_derived_from_a_layer_is_left_alone():
     before = types(made)
     with calls() as call:
         accelerate(made)
-        step(made.train(), images((2, 16, 8, 8)))
+        made.train()(images((2, 16, 8, 8))).sum().backward()
     assert types(made)[1:] == before[1:]
     assert not call.called
 

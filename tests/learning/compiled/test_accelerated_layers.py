@@ -42,7 +42,8 @@ BLOCKS = st.builds(
     st.sampled_from([16, 48]), st.sampled_from(["prelu", "relu", "leaky_relu", "none"]), st.sampled_from([0, 0.35]),
     st.booleans(), normalization=st.fixed_dictionaries({"momentum": st.sampled_from([0.1, 0.9]), "eps": st.just(1e-3)}),
 )  # fmt: skip
-TAKEN = CONVOLUTIONS | POOLINGS | BLOCKS
+PRELUS = st.builds(lambda slope: (nn.PReLU(init=slope), []), st.sampled_from([0.25, 0.0, -0.375, 1.5]))
+TAKEN = CONVOLUTIONS | POOLINGS | BLOCKS | PRELUS
 
 
 def channels_of(layer):

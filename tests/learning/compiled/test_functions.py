@@ -143,8 +143,8 @@ def exact_block(given, side, slope, kept, weight, bias, incoming):
 
 @examples(
     80, 1500, library=LIBRARIES, size=SIZES | MANY, channels=st.sampled_from([16, 32, 48]),
-    dtype=st.sampled_from(TYPES), side=st.sampled_from([1, 2]), slope=st.sampled_from([0.25, 0.0, -0.375, 1.0]), drops=st.booleans(),
-    threads=THREADS, seed=SEEDS,
+    dtype=st.sampled_from(TYPES), side=st.sampled_from([1, 2]), slope=st.sampled_from([0.25, 0.0, -0.375, 1.0]),
+    drops=st.booleans(), threads=THREADS, seed=SEEDS,
 )  # fmt: skip
 def test_what_follows_a_convolution_is_torchs(library, size, channels, dtype, side, slope, drops, threads, seed):
     number, height, width = size[0] + 1, side * size[1], side * size[2]  # a single pixel cannot be normalized
@@ -160,7 +160,7 @@ def test_what_follows_a_convolution_is_torchs(library, size, channels, dtype, si
     exact = exact_block(*values)
     names = ("outputs", "mean", "variance", "inputs", "slope", "weight", "bias")
     for name, one, other in zip(names, found, exact, strict=True):
-        # The slope's gradient is a sum that may come to nearly zero, and so may those of the inputs if these are few.
+        # The slope's gradient is a sum, which may come to nearly zero, as may the inputs' gradients if these are few.
         size_of = max(other.abs().max().item(), given.numel() ** 0.5 if name == "slope" else 0.1)
         rounded = dtype == torch.bfloat16 and name in ("outputs", "inputs")
         assert (one.double() - other).abs().max() < (2**-7 if rounded else 1e-4) * size_of, name
