@@ -24,7 +24,7 @@ import yaml
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning import hardware
 from cifar_mlflow.learning.compiled import bindings
-from cifar_mlflow.learning.data.datasets import Dataset, Images
+from cifar_mlflow.learning.data.datasets import Dataset, LabeledImages
 from cifar_mlflow.learning.training import Training
 
 FAST94 = Path(__file__).resolve().parent.parent / "experiments" / "fast94.yaml"
@@ -41,7 +41,9 @@ def milliseconds(network: str, precision: str) -> float:
 
 
 def random_images(number: int) -> Dataset:
-    images = Images(torch.randint(0, 256, (number, 32, 32, 3), dtype=torch.uint8), torch.randint(0, 10, (number,)))
+    images = LabeledImages(
+        torch.randint(0, 256, (number, 32, 32, 3), dtype=torch.uint8), torch.randint(0, 10, (number,))
+    )
     classes = tuple("0123456789")
     return Dataset("random", "none", classes, images, images.first(0), np.arange(0), images.first(100), "", "")
 

@@ -16,7 +16,7 @@ from cifar_mlflow.text import PATH_LIMIT, as_option, fault
 BUILT_IN_NETWORKS = ("report_cnn", "fast")
 BUILT_IN_DATASETS = ("cifar10", "digits")
 # What may differ between two runs of one configuration.
-NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "device", "data_dir", "epoch_evaluation"})
+NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "accelerate", "device", "data_dir", "epoch_evaluation"})
 
 
 def _split_commas(value: object) -> object:
@@ -115,6 +115,9 @@ class TrainingConfig(BaseModel):
         "auto", "arithmetic of the training steps; auto is bfloat16 where the hardware has it"
     )
     threads: AutoOrPositive = field("auto", "processor threads; auto is torch's own choice")
+    accelerate: Literal["auto", "none"] = field(
+        "auto", "functions that train: auto is the compiled ones where there are any; none is torch's own"
+    )
 
     @field_validator("*", mode="before")
     @classmethod

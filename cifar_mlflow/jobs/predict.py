@@ -16,7 +16,7 @@ import numpy as np
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.training.progress import bar
 from cifar_mlflow.learning.data import image_files
-from cifar_mlflow.learning.data.image_files import Picture, Skipped
+from cifar_mlflow.learning.data.image_files import DecodedImage, Skipped
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models
 from cifar_mlflow.tracking.writing.recorder import mark_job
@@ -73,7 +73,7 @@ def _results(
 ) -> Iterator[Prediction | Skipped]:
     from cifar_mlflow.learning.evaluation import BATCH
 
-    batch: list[Picture] = []
+    batch: list[DecodedImage] = []
     with bar(sum(map(image_files.count, files)), "predicting", " images") as update:
         for path in files:
             for entry in image_files.read(path, interface.image_shape):
@@ -91,7 +91,7 @@ def _results(
 
 
 def _ranked(
-    predictor: Callable[..., Any], batch: list[Picture], classes: tuple[str, ...], top: int
+    predictor: Callable[..., Any], batch: list[DecodedImage], classes: tuple[str, ...], top: int
 ) -> Iterator[Prediction]:
     import torch
 

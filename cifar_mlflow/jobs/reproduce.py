@@ -203,7 +203,7 @@ def _differences(original: Original, config: TrainingConfig) -> list[Difference]
     device = hardware.choose_device(config)
     here = {
         **provenance.tags(),
-        **record.hardware_tags(device, hardware.choose_precision(config, device)),
+        **record.hardware_tags(config, device, hardware.choose_precision(config, device)),
         **({} if config.threads == "auto" else {"threads_used": str(config.threads)}),
     }
     there, ours = _commit(original), provenance.commit_and_state()

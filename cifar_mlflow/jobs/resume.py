@@ -146,11 +146,11 @@ def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:
 
 def _differences(run: BrokenOff) -> list[str]:
     """What is another here than it was when the run was last at work."""
-    from cifar_mlflow.learning import hardware
-    from cifar_mlflow.learning.compiled import bindings
+    from cifar_mlflow.learning import compiled, hardware
 
     device = hardware.choose_device(run.config)
-    here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": bindings.describe(device)}
+    kernels = compiled.describe(run.config, device)
+    here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": kernels}
     return [
         f"{what}: the run had {run.tags[tag]}, here is {here[tag]}"
         for tag, what in COMPARED_TAGS.items()

@@ -163,7 +163,8 @@ class _Sweep:
         say(estimate.text)
         from cifar_mlflow.learning.compiled import bindings
 
-        for text in (*filter(None, [bindings.fault()]), *sweep_estimate.warnings(spec)):
+        told = bindings.warning() if spec.base_config.accelerate == "auto" else None
+        for text in (*filter(None, [told]), *sweep_estimate.warnings(spec)):
             warn(text)
         if not estimate.left:
             return not more

@@ -87,9 +87,9 @@ def train(
     from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.networks import build
 
-    if fault := bindings.fault():
-        warn(fault)
-    hardware.choose_device(config)
+    on_cpu = hardware.choose_device(config).type == "cpu"
+    if on_cpu and config.accelerate == "auto" and (warning := bindings.warning()):
+        warn(warning)
     dataset = datasets.load(config)
     build.build(config, len(dataset.classes), dataset.image_shape)  # a fault is told before a run is made
     experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
@@ -153,7 +153,7 @@ def record_training(
         session = Training(config, dataset, on_step=listener.step, on_check=keeper.save_if_due)
         earlier.restore(session, history)
         keeper.follow(session, dataset, history)
-        run.set_tags(record.hardware_tags(session.device, session.precision))
+        run.set_tags(record.hardware_tags(config, session.device, session.precision))
         for result in history.results:
             record.log_epoch(run, config, result, earlier.recorded)
         for result in session.epochs():

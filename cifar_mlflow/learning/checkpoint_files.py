@@ -103,25 +103,25 @@ def _write_whole(path: Path, parts: list[Any]) -> None:
     part = path.with_name(f".{path.name}.part")  # one a directory: what a killed process left is written over
     try:
         with part.open("wb") as file:
-            for each in parts:
-                file.write(each)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
         _sync_directory(path.parent)
     except BaseException:
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            part.unlink()
         raise
 
 
 def _sync_directory(directory: Path) -> None:
-    """The new name, too, must outlive a loss of power, before an old file is removed."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """The new name, too, must outlive a loss of power, before an old file is removed. Windows has no such call."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _read_whole(path: Path) -> dict[str, Any]:

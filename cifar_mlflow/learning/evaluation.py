@@ -8,15 +8,14 @@ import numpy as np
 import torch
 
 from cifar_mlflow.learning.data.augmentation import padded_by
-from cifar_mlflow.learning.data.datasets import Images
+from cifar_mlflow.learning.data.datasets import LabeledImages
 
 BATCH = 100  # on two cores as fast as more, which would only take more memory
-VIEWS = (1, 2, 6)
-TINY = 1e-30  # a probability that is nought has a logarithm then
+TINY = 1e-30  # a probability of zero has a logarithm then
 
 
 @torch.inference_mode()
-def loss_and_accuracy(network: Callable[[torch.Tensor], torch.Tensor], images: Images) -> tuple[float, float]:
+def loss_and_accuracy(network: Callable[[torch.Tensor], torch.Tensor], images: LabeledImages) -> tuple[float, float]:
     """Mean cross-entropy and accuracy (per cent) over every image; `network` maps uint8 images to logits."""
     loss = torch.zeros((), device=images.labels.device)
     correct = torch.zeros((), dtype=torch.int64, device=images.labels.device)
@@ -36,15 +35,15 @@ def probabilities(model: Callable[[torch.Tensor], torch.Tensor], pixels: torch.T
 
 def predict(
     model: Callable[[torch.Tensor], torch.Tensor],
-    images: Images,
-    on_batch: Callable[[int], object] | None = None,
+    images: LabeledImages,
+    on_batch: Callable[[int], object] = lambda images: None,
     *,
     views: int = 1,
 ) -> np.ndarray:
     """Class probabilities float32 (n, classes); `model` maps uint8 images to probabilities.
 
-    `on_batch` is told the number of images after each batch. With more than one of the `VIEWS` the model sees each
-    image several times, and the logits are averaged (test-time augmentation, weighted as in airbench94).
+    `on_batch` is told the number of images after each batch. With 2 or 6 `views` the model sees each image several
+    times, and the logits are averaged (test-time augmentation, weighted as in airbench94).
     """
     parts = []
     for pixels, _ in _batches(images):
@@ -54,8 +53,7 @@ def predict(
             # The logarithms of the probabilities are the logits less a number an image, which softmax takes away.
             logits = [weight * np.log(probabilities(model, view) + TINY) for weight, view in _views(pixels, views)]
             parts.append(torch.from_numpy(np.sum(logits, axis=0)).softmax(1).numpy())
-        if on_batch is not None:
-            on_batch(len(pixels))
+        on_batch(len(pixels))
     return np.concatenate(parts)
 
 
@@ -65,13 +63,10 @@ def _views(pixels: torch.Tensor, views: int) -> list[tuple[float, torch.Tensor]]
     if views == 2:
         return [(1 / 2, view) for view in both]
     height, width = pixels.shape[1:3]
-    shifted = []
-    for view in both:
-        padded = padded_by(view, 1, reflect=True)
-        shifted += [padded[:, :height, :width], padded[:, 2:, 2:]]
+    padded = [padded_by(view, 1, reflect=True) for view in both]
+    shifted = [view[:, start : start + height, start : start + width] for view in padded for start in (0, 2)]
     return [(1 / 4, view) for view in both] + [(1 / 8, view.contiguous()) for view in shifted]
 
 
-def _batches(images: Images) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    for start in range(0, len(images), BATCH):
-        yield images.pixels[start : start + BATCH], images.labels[start : start + BATCH]
+def _batches(images: LabeledImages) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    return zip(torch.split(images.pixels, BATCH), torch.split(images.labels, BATCH), strict=True)

@@ -9,7 +9,8 @@ from importlib.metadata import version
 import torch
 from torch import nn
 
-from cifar_mlflow.learning.networks.build import Preprocessing
+from cifar_mlflow.learning import compiled
+from cifar_mlflow.learning.networks.preprocessing import Preprocessing
 
 
 class Classifier(nn.Module):
@@ -28,6 +29,7 @@ class Classifier(nn.Module):
 def classifier(preprocessing: Preprocessing, network: nn.Module, weights: Mapping[str, torch.Tensor]) -> Classifier:
     """A copy of `network` with `weights`, in evaluation mode on the CPU, ready for torch.export."""
     network = copy.deepcopy(network).cpu()
+    compiled.restore(network)
     network.load_state_dict(dict(weights))
     exportable = Classifier(copy.deepcopy(preprocessing).cpu(), network).eval()
     for parameter in exportable.parameters():

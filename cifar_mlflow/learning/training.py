@@ -15,13 +15,15 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, Diverged, TrainingError
-from cifar_mlflow.learning import hardware
+from cifar_mlflow.learning import compiled, hardware
 from cifar_mlflow.learning.data.augmentation import Augmentation
 from cifar_mlflow.learning.data.datasets import Dataset
 from cifar_mlflow.learning.evaluation import loss_and_accuracy
 from cifar_mlflow.learning.networks import build
 from cifar_mlflow.learning.networks.fast import WHITENED_IMAGES, FastNetwork
-from cifar_mlflow.learning.optimizers.build import Schedule, build_optimizer
+from cifar_mlflow.learning.networks.preprocessing import Preprocessing
+from cifar_mlflow.learning.optimizers.build import build_optimizer
+from cifar_mlflow.learning.optimizers.schedule import Schedule
 from cifar_mlflow.text import first_line
 
 STEPS_BETWEEN_CHECKS = 100  # of loss and clock: often enough to stop early, seldom enough not to wait for a GPU
@@ -70,8 +72,8 @@ class Training:
         self,
         config: TrainingConfig,
         data: Dataset,
-        on_step: Callable[[int, int], object] | None = None,
-        on_check: Callable[[], object] | None = None,
+        on_step: Callable[[int, int], object] = lambda images, steps: None,
+        on_check: Callable[[], object] = lambda: None,
     ) -> None:
         """`on_step` is told the images of each step and the epoch's number of steps; it must not take long.
 
@@ -80,7 +82,9 @@ class Training:
         Raises:
             ConfigurationError: the device asked for is not there, or the images are smaller than the shift.
         """
-        _check_shift(config, data.image_shape)
+        side = min(data.image_shape[:2])
+        if config.augmentation == "flip_crop" and config.shift >= side:
+            raise ConfigurationError(f"--shift: {config.shift} is refused: the images have {side} pixels a side")
         if config.threads != "auto":
             torch.set_num_threads(config.threads)
         self.config = config
@@ -94,12 +98,17 @@ class Training:
         self._train = data.train.to(self.device)
         self._held_out = (data.test if config.trains_on_all else data.validation).to(self.device)
         statistics = data.channel_statistics() if config.normalize else ((0.0,), (1.0,))
-        self.preprocessing = build.Preprocessing(*statistics).to(self.device)
+        self.preprocessing = Preprocessing(*statistics).to(self.device)
         network = build.build(config, len(data.classes), data.image_shape)
         self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if isinstance(network, FastNetwork):
             network.whiten(self.preprocessing(self._train.pixels[:WHITENED_IMAGES]))
-        self._average = _moving_average(self.network, config.averaging_decay) if config.averaging == "ema" else None
+        if compiled.applies_to(config):
+            compiled.accelerate(self.network)
+        self._average: AveragedModel | None = None
+        if config.averaging == "ema":
+            average = get_ema_multi_avg_fn(config.averaging_decay)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self._loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self._batches = _batch_bounds(len(data.train), config.batch_size)
         self._optimizer = build_optimizer(config, self.network)
@@ -117,22 +126,19 @@ class Training:
         while self._passed < self.config.epochs:
             epoch = self._passed + 1
             try:
-                train_loss, train_accuracy, rate, images_per_second = self._train_epoch(epoch)
-                held_out_loss, held_out_accuracy = self._score() if self._is_scored(epoch) else (math.nan, math.nan)
+                loss, accuracy, rate, speed = self._train_epoch(epoch)
+                held_out = self._score() if self._is_scored(epoch) else (math.nan, math.nan)
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"epoch {epoch}: the {self.device.type} device is out of memory with --batch-size "
                     f"{self.config.batch_size}; try half of it ({first_line(error)})"
                 ) from None
             self._passed, self._in_progress = epoch, None
-            yield EpochResult(
-                epoch, train_loss, train_accuracy, held_out_loss, held_out_accuracy, rate, images_per_second
-            )
+            yield EpochResult(epoch, loss, accuracy, *held_out, rate, speed)
 
     def _is_scored(self, epoch: int) -> bool:
-        if self.config.epoch_evaluation:
-            return True
-        return epoch == self.config.epochs and not self.config.trains_on_all
+        is_last = epoch == self.config.epochs
+        return self.config.epoch_evaluation or (is_last and not self.config.trains_on_all)
 
     def _score(self) -> tuple[float, float]:
         """Mean loss and accuracy over the held-out images."""
@@ -148,6 +154,8 @@ class Training:
 
         Dicts, lists, numbers, strings and tensors; the tensors are the training's own, which the next step changes.
         """
+        now = self._in_progress
+        images_in_progress = self._batches[now.steps - 1][1] if now and now.steps else 0
         random = {"cpu": torch.get_rng_state(), "order": self._generator.get_state()}
         if self.device.type != "cpu":
             random[self.device.type] = torch.get_device_module(self.device).get_rng_state()
@@ -156,7 +164,7 @@ class Training:
             "precision": str(self.precision).removeprefix("torch."),
             "threads": torch.get_num_threads(),
             "epochs": self._passed,
-            "images_done": self._images_done(),
+            "images_done": self._passed * len(self._train) + images_in_progress,  # each as often as it was trained on
             "network": dict(self.network.state_dict()),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state(),
@@ -164,8 +172,7 @@ class Training:
         }
         if self._average is not None:
             state["average"] = dict(self._average.state_dict())
-        if self._in_progress:
-            now = self._in_progress
+        if now:
             state["in_progress"] = {
                 "drawn_from": now.drawn_from,
                 "losses": now.losses,
@@ -214,11 +221,6 @@ class Training:
         logits: torch.Tensor = self.network(self.preprocessing(pixels))
         return logits
 
-    def _images_done(self) -> int:
-        """How many images were trained on, each counted as often as it was."""
-        steps = self._in_progress.steps if self._in_progress else 0
-        return self._passed * len(self._train) + (self._batches[steps - 1][1] if steps else 0)
-
     def _begin_epoch(self, epoch: int) -> _EpochInProgress:
         drawn_from = self._generator.get_state()
         order = torch.randperm(len(self._train), generator=self._generator).to(self.device)
@@ -248,23 +250,22 @@ class Training:
             rate = self._schedule.rate
             self._optimizer.step()
             self._schedule.after_step()
-            if self._average is not None:
+            if self._average is not None:  # it starts at the weights after the first step
                 self._average.update_parameters(self.network)
             now.losses[now.steps] = loss.detach()
             now.correct += (logits.detach().argmax(1) == labels).sum()
             now.steps += 1
-            if self._on_step is not None:
-                self._on_step(end - start, len(self._batches))
+            self._on_step(end - start, len(self._batches))
             # After the last step, the epoch's own end follows at once.
             if now.steps % STEPS_BETWEEN_CHECKS == 0 and now.steps < len(self._batches):
                 self._check(now.losses[: now.steps], epoch)
-                if self._on_check is not None:
-                    self._on_check()
+                self._on_check()
         self._check(now.losses, epoch)
         self._schedule.after_epoch()
         images = len(self._train)
         sizes = torch.tensor([end - start for start, end in self._batches], dtype=torch.float64)
-        mean_loss = float((now.losses.double().cpu() * sizes).sum() / images)
+        # First to the CPU: Apple's GPUs know no float64.
+        mean_loss = float((now.losses.cpu().double() * sizes).sum() / images)
         return mean_loss, 100 * now.correct.item() / images, rate, images / (time.perf_counter() - now.started)
 
     def _check(self, losses: torch.Tensor, epoch: int) -> None:
@@ -276,18 +277,6 @@ class Training:
                 f"The likely cause is a learning rate that is too high (--learning-rate {self.config.learning_rate} "
                 f"with --optimizer {self.config.optimizer}); try a tenth of it"
             )
-
-
-def _check_shift(config: TrainingConfig, image_shape: tuple[int, int, int]) -> None:
-    side = min(image_shape[:2])
-    if config.augmentation == "flip_crop" and config.shift >= side:
-        raise ConfigurationError(f"--shift: {config.shift} is refused: the images have {side} pixels a side")
-
-
-def _moving_average(network: nn.Module, decay: float) -> AveragedModel:
-    """Of weights and of batch normalization's statistics; it starts at the weights after the first step."""
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
 def _batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:

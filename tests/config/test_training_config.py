@@ -51,6 +51,7 @@ OTHER = {
     "device": "cpu",
     "precision": "float32",
     "threads": 2,
+    "accelerate": "none",
 }
 CHANGES = {name: value for name, value in OTHER.items() if value is not None}
 
@@ -238,10 +239,10 @@ class TestFingerprint:
     @pytest.mark.parametrize("name", CHANGES)
     def test_names_the_configuration_not_the_repeat(self, name):
         same = resolve({name: CHANGES[name]}).fingerprint == resolve({}).fingerprint
-        assert same == (name in {"seed", "threads", "device", "data_dir", "epoch_evaluation"})
+        assert same == (name in NOT_IN_FINGERPRINT)
 
     def test_leaves_out_what_this_test_says(self):
-        assert {"seed", "threads", "device", "data_dir", "epoch_evaluation"} == NOT_IN_FINGERPRINT
+        assert {"seed", "threads", "accelerate", "device", "data_dir", "epoch_evaluation"} == NOT_IN_FINGERPRINT
 
     def test_of_a_run_has_the_seed_and_the_data(self):
         first = resolve({}).run_fingerprint("a")

@@ -154,7 +154,7 @@ class TestViews:
             assert images.is_contiguous() or views == 2
             return torch.cat((images[:, 0, :2, 0], images[:, :2, 0, 0]), 1).float().softmax(1)
 
-        images = datasets.Images(pixels, torch.zeros(len(pixels), dtype=torch.int64))
+        images = datasets.LabeledImages(pixels, torch.zeros(len(pixels), dtype=torch.int64))
         return np.log(evaluation.predict(model, images, views=views))
 
     def test_of_two_are_the_image_and_its_mirror(self):

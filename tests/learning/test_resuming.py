@@ -20,7 +20,7 @@ def prepare(tiny, monkeypatch):
     """A function that makes a training on the tiny dataset; `on_check` is called after every step but the last."""
     monkeypatch.setattr(training, "STEPS_BETWEEN_CHECKS", 1)
 
-    def make(on_check=None, **values):
+    def make(on_check=lambda: None, **values):
         settings = {"dataset": str(tiny), "epochs": EPOCHS, "batch_size": 8, "precision": "float32", **values}
         config = resolve(settings)
         return Training(config, datasets.load(config), on_check=on_check)

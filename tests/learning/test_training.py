@@ -21,7 +21,7 @@ from cifar_mlflow.learning.training import Training, _batch_bounds
 def prepare(tiny):
     """A function that makes a training on the tiny dataset."""
 
-    def make(on_step=None, dataset=None, **values):
+    def make(on_step=lambda images, steps: None, dataset=None, **values):
         settings = {"dataset": str(tiny), "epochs": 2, "batch_size": 8, "precision": "float32", **values}
         config = resolve(settings)
         return Training(config, dataset or datasets.load(config), on_step=on_step)
@@ -124,14 +124,14 @@ class TestAnEpoch:
 SECOND_EPOCH = """
 import resource, sys
 from cifar_mlflow.config.rules import resolve
-from cifar_mlflow.learning import data
+from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.training import Training
 
 def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 config = resolve({"dataset": "digits", "validation_size": 1000, "precision": sys.argv[1], "scheduler": "none"})
-training = Training(config, data.load(config))
+training = Training(config, datasets.load(config))
 epochs = training.epochs()
 next(epochs)
 before = pages()
@@ -244,7 +244,9 @@ def test_weights_are_a_copy(prepare):
 
 def test_predict_joins_its_batches_and_tells_of_them(monkeypatch):
     monkeypatch.setattr(evaluation, "BATCH", 4)
-    images = datasets.Images(torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.zeros(10, dtype=torch.int64))
+    images = datasets.LabeledImages(
+        torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.zeros(10, dtype=torch.int64)
+    )
     told = []
     answers = evaluation.predict(lambda pixels: pixels.flatten(1), images, told.append)
     assert answers.flatten().tolist() == list(np.arange(10))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.records import RunRecord
 
-NOT_CONFIGURATION = frozenset({"seed", "threads", "device", "data_dir"})
+NOT_CONFIGURATION = frozenset({"seed", "threads", "accelerate", "device", "data_dir"})
 
 
 @dataclass(frozen=True)

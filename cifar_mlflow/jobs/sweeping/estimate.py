@@ -72,13 +72,13 @@ def warnings(spec: SweepConfig) -> list[str]:
 def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
     import torch
 
-    from cifar_mlflow.learning.data.datasets import Images
+    from cifar_mlflow.learning.data.datasets import LabeledImages
     from cifar_mlflow.learning.training import Training
 
     config = spec.base_config
     dataset = load_dataset(config)
     images = len(dataset.train)
-    few = Images(dataset.train.pixels[:SAMPLE_IMAGES], dataset.train.labels[:SAMPLE_IMAGES])
+    few = LabeledImages(dataset.train.pixels[:SAMPLE_IMAGES], dataset.train.labels[:SAMPLE_IMAGES])
     sample = dataclasses.replace(dataset, train=few, validation=few, test=few)
     before = torch.get_num_threads()
     measured = config.model_copy(update={"threads": spec.threads, "epochs": 2, "validation_size": "auto"})

@@ -122,18 +122,17 @@ def _sentence(config: TrainingConfig, dataset: Dataset) -> str:
     )
 
 
-def hardware_tags(device: torch.device, precision: torch.dtype) -> dict[str, str]:
+def hardware_tags(config: TrainingConfig, device: torch.device, precision: torch.dtype) -> dict[str, str]:
     import torch
 
-    from cifar_mlflow.learning import hardware
-    from cifar_mlflow.learning.compiled import bindings
+    from cifar_mlflow.learning import compiled, hardware
 
     return {
         "device": device.type,
         "hardware": hardware.describe(device),
         "precision_used": str(precision).removeprefix("torch."),
         "threads_used": str(torch.get_num_threads()),
-        "kernels_used": bindings.describe(device),
+        "kernels_used": compiled.describe(config, device),
         "version_cuda": str(torch.version.cuda or "none"),
     }
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import os
+import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+SOURCE_TREE = Path(__file__).parents[3]  # if the package is not installed, but stands in a clone of its repository
 LANES = 16  # of which the number of channels must be a multiple
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 _VERSION = 5
+_INSTEAD = "torch's own functions train in place of the compiled ones, which takes longer"
 
 
 class Block(ctypes.Structure):
@@ -59,6 +65,7 @@ class Kernels:
         ):
             raise OSError("compiled from another version of this package; install it again")
         library.openmp_address.restype = ctypes.c_void_p
+        # torch names its OpenMP library nowhere; the symbol is found through the extension module that is linked to it.
         torchs = ctypes.CDLL(torch._C.__file__).omp_get_max_threads
         if library.openmp_address() != ctypes.cast(torchs, ctypes.c_void_p).value:
             raise OSError("its OpenMP library is not torch's, so that their threads would be at odds")
@@ -70,7 +77,8 @@ class Kernels:
         library.block_scratch.argtypes = [ctypes.c_int64]
         library.block_scratch.restype = ctypes.c_int64
         self._library = library
-        # With AMX, torch multiplies bfloat16 several times faster than any other instructions could.
+        # With AMX, torch multiplies bfloat16 several times faster than any other instructions could. Nothing public in
+        # torch 2.10 tells of single instructions.
         self.convolves_bfloat16 = (
             torch.cpu._is_avx512_bf16_supported()
             and not torch.cpu._is_amx_tile_supported()
@@ -155,7 +163,9 @@ def differentiable_once(backward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(backward)
     def once(ctx: Any, *gradients: torch.Tensor) -> Any:
         if torch.is_grad_enabled():
-            raise RuntimeError("layers of cifar_mlflow have no second derivative; use torch's, of the same names")
+            raise RuntimeError(
+                "accelerated layers have no second derivative; train with torch's own (--accelerate none)"
+            )
         return backward(ctx, *gradients)
 
     return once
@@ -170,9 +180,18 @@ def available() -> Kernels | None:
 def fault() -> str | None:
     """What to tell the user if functions were compiled but cannot be used; None if they can, or if none were."""
     found = _found()
-    if isinstance(found, str):
-        return f"{found}; torch's own functions train in place of the compiled ones, which takes longer"
-    return None
+    return f"{found}; {_INSTEAD}" if isinstance(found, str) else None
+
+
+def warning() -> str | None:
+    """What to tell who trains: the fault, or that a clone of the repository runs in which nothing was compiled.
+
+    A clone is meant to run as it is, under `mlflow run` for example. Where there is no compiler, nothing was expected.
+    """
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if _found() is None and (SOURCE_TREE / "setup.py").is_file() and shutil.which(compiler):
+        return f"{SOURCE_TREE} is a clone in which nothing was compiled; {_INSTEAD}"
+    return fault()
 
 
 @functools.cache
@@ -191,7 +210,7 @@ def library_path() -> str | None:
 
 
 def describe(device: torch.device) -> str:
-    """Whose functions train on `device`: their results differ in the last bits."""
+    """Whose functions are used on `device`."""
     kernels = available() if device.type == "cpu" else None
     if kernels is None:
         return "torch"

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
 
 from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.learning.compiled.bindings import Kernels, differentiable_once
@@ -21,7 +22,7 @@ class Sequential(nn.Sequential):
     That is Dropout2d and BatchNorm2d, with PReLU, LeakyReLU or ReLU before and MaxPool2d(2) behind them, by the
     functions of kernels.c, if they were compiled. One layer after the other, torch reads and writes the images about
     four times as often. What those functions do not take (images in another order, a number of channels that is no
-    multiple of 16, layers with other options, ...) is left to the layers. Hooks are called of those alone.
+    multiple of 16, layers with other options or with hooks, ...) is left to the layers.
     """
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -58,6 +59,7 @@ class _Block:
             and inputs.shape[1] % bindings.LANES == 0
             and inputs.shape[1] == self.normalization.num_features
             and inputs.numel() > inputs.shape[1]  # torch refuses to normalize a single pixel
+            and not (isinstance(self.activation, nn.PReLU) and _is_cast(inputs))
             and not (self.pools and (inputs.shape[2] % 2 or inputs.shape[3] % 2))
         )
 
@@ -110,8 +112,17 @@ def _block_of(layers: list[nn.Module]) -> _Block | None:
         case [nn.MaxPool2d(kernel_size=2, stride=2, padding=0, dilation=1, ceil_mode=False, return_indices=False), *_]:
             pools = True
     block = _Block(activation, dropout, normalization, pools)
-    # Not what is derived from them, which may do something else.
-    return block if all(each.training and type(each) in KINDS for each in layers[: block.length]) else None
+    return block if all(map(_can_be_left_out, layers[: block.length])) else None
+
+
+def _can_be_left_out(layer: nn.Module) -> bool:
+    """Whether nobody sees that the layer itself is not called."""
+    # What is derived from a layer may do something else.
+    if not layer.training or type(layer) not in KINDS or "forward" in vars(layer):
+        return False
+    # torch has no public way to ask for hooks; these are the ones that `nn.Module.__call__` looks for.
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return not any(hooks) and not _has_any_global_hook()  # type: ignore[no-untyped-call]
 
 
 class _InOneGo(torch.autograd.Function):
@@ -164,11 +175,16 @@ class PReLU(nn.PReLU):
     """torch's PReLU (He et al., 2015) with a single slope."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        ours = type(input) is torch.Tensor and input.is_cpu and self.num_parameters == 1
+        ours = type(input) is torch.Tensor and input.is_cpu and self.num_parameters == 1 and not _is_cast(input)
         if self.training and ours:
             activated: torch.Tensor = _FastPReLU.apply(input, self.weight)
             return activated
         return super().forward(input)
+
+
+def _is_cast(inputs: torch.Tensor) -> bool:
+    """Whether autocast lets PReLU compute in another type than that of `inputs`."""
+    return torch.is_autocast_enabled("cpu") and inputs.dtype != torch.get_autocast_dtype("cpu")
 
 
 class _FastPReLU(torch.autograd.Function):

@@ -7,7 +7,7 @@ import os
 import pickle
 import socket
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,14 +64,32 @@ def _empty(files: int) -> np.ndarray:
 
 def _official_files(place: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each of CIFAR-10's files; DataError at the first that is not the official one."""
-    contents = _member_reader(place)
+    is_folder = place.is_dir()
+    archived = {} if is_folder else _archived(place)
+    inside, remedy = ("", "") if is_folder else (f"{FOLDER}/", "delete the archive and ")
     for name, md5 in {**BATCHES, **META}.items():
-        data = contents(name)
+        try:
+            data = (place / name).read_bytes() if is_folder else archived[name]
+        except (KeyError, FileNotFoundError):
+            raise DataError(f"{place}: {inside}{name} is missing; {remedy}fetch CIFAR-10 again") from None
+        except OSError as error:
+            raise DataError(f"{place}: {name} cannot be read: {error.strerror}; fetch CIFAR-10 again") from None
         if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
             raise DataError(
                 f"{place}: {name} is not the official file (its md5 differs); delete it and fetch CIFAR-10 again"
             )
         yield name, data
+
+
+def _archived(place: Path) -> dict[str, bytes]:
+    """Name and content of the files in CIFAR-10's archive, of which nothing is ever unpacked to disk."""
+    try:
+        with tarfile.open(place) as archive:
+            wanted = (member for member in archive if member.isfile() and Path(member.name).parent.name == FOLDER)
+            return {Path(member.name).name: file.read() for member in wanted if (file := archive.extractfile(member))}
+    except (OSError, EOFError, tarfile.TarError) as error:
+        reason = first_line(error).rstrip(":")
+        raise DataError(f"{place}: this archive is damaged ({reason}); delete it and fetch CIFAR-10 again") from None
 
 
 def inspect() -> Iterator[Finding]:
@@ -127,36 +145,6 @@ def _find(directory: Path) -> Path | None:
     if found is None and directory.name in (FOLDER, ARCHIVE) and directory.exists():
         return directory
     return found
-
-
-def _member_reader(place: Path) -> Callable[[str], bytes]:
-    """A function from the name of one of CIFAR-10's files to its bytes."""
-    if place.is_dir():
-        members = {path.name: path for path in place.iterdir()}
-
-        def from_folder(name: str) -> bytes:
-            try:
-                return members[name].read_bytes()
-            except (KeyError, OSError) as error:
-                reason = "is missing" if isinstance(error, KeyError) else f"cannot be read: {error.strerror}"
-                raise DataError(f"{place}: {name} {reason}; fetch CIFAR-10 again") from None
-
-        return from_folder
-    try:
-        # Read into memory: nothing of an archive is ever unpacked to disk.
-        with tarfile.open(place) as archive:
-            wanted = (member for member in archive if member.isfile() and Path(member.name).parent.name == FOLDER)
-            read = {Path(member.name).name: file.read() for member in wanted if (file := archive.extractfile(member))}
-    except (OSError, EOFError, tarfile.TarError) as error:
-        reason = first_line(error).rstrip(":")
-        raise DataError(f"{place}: this archive is damaged ({reason}); delete it and fetch CIFAR-10 again") from None
-
-    def from_archive(name: str) -> bytes:
-        if name not in read:
-            raise DataError(f"{place}: {FOLDER}/{name} is missing; delete the archive and fetch CIFAR-10 again")
-        return read[name]
-
-    return from_archive
 
 
 def _download(cache: Path, timeout: float) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ AUTO_VALIDATION_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class Images:
+class LabeledImages:
     """Labelled images: `pixels` uint8 (n, height, width, channels), `labels` int64 (n)."""
 
     pixels: torch.Tensor
@@ -30,11 +31,11 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int) -> Images:
-        return Images(self.pixels[:count], self.labels[:count])
+    def first(self, count: int) -> LabeledImages:
+        return LabeledImages(self.pixels[:count], self.labels[:count])
 
-    def to(self, device: torch.device) -> Images:
-        return Images(self.pixels.to(device), self.labels.to(device))
+    def to(self, device: torch.device) -> LabeledImages:
+        return LabeledImages(self.pixels.to(device), self.labels.to(device))
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ class Dataset:
     name: str
     source: str
     classes: tuple[str, ...]
-    train: Images
-    validation: Images
+    train: LabeledImages
+    validation: LabeledImages
     validation_indices: np.ndarray
-    test: Images
+    test: LabeledImages
     digest: str
     test_digest: str
 
@@ -144,7 +145,7 @@ def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
-def overlap(test: Images, train: Images) -> int:
+def overlap(test: LabeledImages, train: LabeledImages) -> int:
     """How many of the `test` images are, byte for byte, among the `train` images."""
     if test.pixels.shape[1:] != train.pixels.shape[1:]:
         return 0
@@ -161,8 +162,8 @@ def _validation_count(config: TrainingConfig, images: int) -> int:
     return count
 
 
-def _images(pixels: np.ndarray, labels: np.ndarray) -> Images:
-    return Images(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
+def _images(pixels: np.ndarray, labels: np.ndarray) -> LabeledImages:
+    return LabeledImages(torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(labels.astype(np.int64)))
 
 
 def _digest(*arrays: np.ndarray) -> str:
@@ -176,7 +177,10 @@ def _digest(*arrays: np.ndarray) -> str:
 
 def _read_digits() -> _Arrays:
     # The file that scikit-learn's load_digits reads: importing scikit-learn takes as long as importing MLflow.
-    rows = np.loadtxt(_package_directory("sklearn") / "datasets" / "data" / "digits.csv.gz", delimiter=",")
+    sklearn = importlib.util.find_spec("sklearn")
+    if sklearn is None or sklearn.origin is None:
+        raise DataError("the digits come with the package sklearn, which is not installed here; install it with pip")
+    rows = np.loadtxt(Path(sklearn.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
     # 8 x 8 gray levels of 0 to 16 become 32 x 32 RGB, so that networks for CIFAR-10 take them as they are.
     levels = np.round(rows[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     pixels = np.repeat(levels.repeat(4, axis=1).repeat(4, axis=2)[..., None], 3, axis=3)
@@ -188,49 +192,35 @@ def _read_digits() -> _Arrays:
     return _Arrays(pixels[~test], labels[~test], pixels[test], labels[test], classes, "scikit-learn load_digits")
 
 
-def _package_directory(name: str) -> Path:
-    """Where a package is installed, which is not imported for that."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise DataError(f"the digits come with the package {name}, which is not installed here; install it with pip")
-    return Path(spec.submodule_search_locations[0])
-
-
 def _read_npz(path: Path) -> _Arrays:
     needed = ("x_train", "y_train", "x_test", "y_test")
+    if os.path.isfile(path) and not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: this is no .npz file, or a part of one; write it with numpy.savez")
     try:
-        if path.is_file() and not zipfile.is_zipfile(path):
-            raise DataError(f"{path}: this is no .npz file, or a part of one; write it with numpy.savez")
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in needed if name not in file.files]
-            if missing:
-                raise DataError(
-                    f"{path}: the arrays {', '.join(missing)} are missing (found: {', '.join(file.files) or 'none'}); "
-                    f"needed are {', '.join(needed)}"
-                )
-            arrays = {name: file[name] for name in (*needed, "classes") if name in file.files}
-    except DataError:
-        raise
+            there = list(file.files)
+            arrays = {name: file[name] for name in (*needed, "classes") if name in there}
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file; --dataset takes cifar10, digits or an .npz file") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: this is not a readable .npz file without pickled objects ({error})") from None
     except Exception as error:  # zipfile and zlib raise classes of their own, with no common base
         raise DataError(f"{path}: this .npz file is damaged ({type(error).__name__}: {error})") from None
-    faults = _npz_faults(arrays)
-    if faults:
-        raise DataError(f"{path}: this dataset cannot be used:" + "".join(f"\n  - {fault}" for fault in faults))
-    names = arrays.get("classes")
-    classes = tuple(map(str, names)) if names is not None else tuple(map(str, range(int(arrays["y_train"].max()) + 1)))
-    labels = {name: arrays[name].astype(np.int64) for name in ("y_train", "y_test")}
-    result = _Arrays(arrays["x_train"], labels["y_train"], arrays["x_test"], labels["y_test"], classes, str(path))
-    shared = overlap(_images(result.x_test, result.y_test), _images(result.x_train, result.y_train))
-    if shared:
+    if missing := [name for name in needed if name not in there]:
         raise DataError(
-            f"{path}: {shared} of the {len(result.y_test)} test images are also training images, so a test accuracy "
+            f"{path}: the arrays {', '.join(missing)} are missing (found: {', '.join(there) or 'none'}); "
+            f"needed are {', '.join(needed)}"
+        )
+    if faults := _npz_faults(arrays):
+        raise DataError(f"{path}: this dataset cannot be used:" + "".join(f"\n  - {fault}" for fault in faults))
+    x_train, y_train, x_test, y_test = (arrays[name] for name in needed)
+    classes = tuple(map(str, arrays.get("classes", range(int(y_train.max()) + 1))))
+    if shared := overlap(_images(x_test, y_test), _images(x_train, y_train)):
+        raise DataError(
+            f"{path}: {shared} of the {len(y_test)} test images are also training images, so a test accuracy "
             "would flatter; take them out of x_test"
         )
-    return result
+    return _Arrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), classes, str(path))
 
 
 def _npz_faults(arrays: dict[str, Any]) -> list[str]:

@@ -21,7 +21,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -43,7 +43,7 @@ _GRAY_16 = {"I;16", "I;16L", "I;16B", "I;16N"}
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedImage:
     """An image that was read: `pixels` is uint8 (height, width, channels). One of an .npz is called FILE.npz[17]."""
 
     name: str
@@ -93,15 +93,8 @@ def find(paths: Sequence[str]) -> list[Path]:
 
 
 def _images_in(directory: Path, faults: list[str]) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        faults.append(f"{error.filename!r}: {error.strerror}")
-
-    return sorted(
-        Path(parent, name)
-        for parent, _, names in os.walk(directory, onerror=refuse)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    walk = os.walk(directory, onerror=lambda error: faults.append(f"{error.filename!r}: {error.strerror}"))
+    return sorted(Path(parent, name) for parent, _, names in walk for name in names if name.lower().endswith(SUFFIXES))
 
 
 def count(path: Path) -> int:
@@ -115,13 +108,13 @@ def count(path: Path) -> int:
         return 1
 
 
-def read(path: Path, shape: tuple[int, int, int]) -> Iterator[Picture | Skipped]:
+def read(path: Path, shape: tuple[int, int, int]) -> Iterator[DecodedImage | Skipped]:
     """The images of a file, fitted to `shape` (height, width, channels); only one of them is held in memory."""
     if _is_npz(path):
         yield from _read_npz(path, shape)
         return
     try:
-        yield Picture(str(path), _read_file(path, shape))
+        yield DecodedImage(str(path), _read_file(path, shape))
     except (_Refused, OSError, MemoryError) as error:
         yield Skipped(str(path), _reason(error))
 
@@ -130,12 +123,15 @@ def _is_npz(path: Path) -> bool:
     return path.suffix.lower() == ".npz"
 
 
-def _reason(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    if isinstance(error, MemoryError):
-        return "it does not fit into memory"
-    return str(error)
+def _reason(error: Exception) -> str:
+    match error:
+        case MemoryError():
+            return "it does not fit into memory"
+        case zipfile.BadZipFile():
+            return f"it is no .npz file, or a damaged one ({error})"
+        case _Refused() | OSError():
+            return getattr(error, "strerror", None) or str(error)
+    return f"it is damaged ({type(error).__name__}: {error})"
 
 
 # ------------------------------------------------------------------------------------------------- image files
@@ -157,7 +153,7 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
             with (
                 path.open("rb") as file,
                 pillow.open(file, formats=FORMATS) as image,
-                _silenced(image.format == "TIFF"),
+                _silenced() if image.format == "TIFF" else nullcontext(),
             ):
                 return _fit(_upright_8_bit(image), shape)
         except (_Refused, MemoryError):
@@ -174,11 +170,8 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 @contextmanager
-def _silenced(needed: bool) -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     """Keeps what libtiff prints of damaged files, past Python, from standard error."""
-    if not needed:
-        yield
-        return
     before = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
@@ -210,12 +203,7 @@ def _upright_8_bit(image: pillow.Image) -> pillow.Image:
 def _fit(image: pillow.Image, shape: tuple[int, int, int]) -> np.ndarray:
     height, width, channels = shape
     image = image.convert("RGB" if channels == 3 else "L")
-    if image.size != (width, height):
-        scale = min(image.width / width, image.height / height)
-        across, down = min(scale * width, image.width), min(scale * height, image.height)
-        left, top = (image.width - across) / 2, (image.height - down) / 2
-        image = image.resize((width, height), pillow.Resampling.BICUBIC, (left, top, left + across, top + down))
-    return np.asarray(image).reshape(shape)
+    return np.asarray(ImageOps.fit(image, (width, height))).reshape(shape)  # bicubic, and the centre
 
 
 # -------------------------------------------------------------------------------------------------- .npz files
@@ -243,7 +231,7 @@ def _array(archive: zipfile.ZipFile) -> Iterator[tuple[IO[bytes], tuple[int, ...
         yield file, shape
 
 
-def _read_npz(path: Path, shape: tuple[int, int, int]) -> Iterator[Picture | Skipped]:
+def _read_npz(path: Path, shape: tuple[int, int, int]) -> Iterator[DecodedImage | Skipped]:
     """Image by image, so that no file has to fit into memory; what it says of itself is not trusted."""
     told, images = 0, 1
     try:
@@ -256,12 +244,7 @@ def _read_npz(path: Path, shape: tuple[int, int, int]) -> Iterator[Picture | Ski
                 pixels = np.frombuffer(content, np.uint8).reshape(original)
                 if pixels.shape != shape:
                     pixels = _fit(pillow.fromarray(pixels if original[2] == 3 else pixels[..., 0]), shape)
-                yield Picture(f"{path}[{told}]", pixels)
+                yield DecodedImage(f"{path}[{told}]", pixels)
                 told += 1
-    except (_Refused, MemoryError) as error:
-        yield Skipped(str(path), _reason(error), images - told)
-    except zipfile.BadZipFile as error:
-        yield Skipped(str(path), f"it is no .npz file, or a damaged one ({error})", images - told)
     except Exception as error:  # zipfile, zlib and numpy raise classes of their own, with no common base
-        reason = _reason(error) if isinstance(error, OSError) else f"it is damaged ({type(error).__name__}: {error})"
-        yield Skipped(str(path), reason, images - told)
+        yield Skipped(str(path), _reason(error), images - told)

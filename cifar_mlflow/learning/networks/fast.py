@@ -9,8 +9,6 @@ from torch import nn
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.learning.compiled.convolution import Conv2d
-from cifar_mlflow.learning.compiled.pooling import MaxPool2d
 
 LEAST_SIZE = 9  # pixels that leave one after a 2 x 2 convolution and three poolings
 WHITENED_IMAGES = 5000
@@ -28,11 +26,7 @@ class FastNetwork(nn.Module):
     """
 
     def __init__(
-        self,
-        config: TrainingConfig,
-        activation: Callable[[], nn.Module],
-        classes: int,
-        image_shape: tuple[int, int, int],
+        self, config: TrainingConfig, activation: Callable[[], nn.Module], classes: int, image_shape: tuple[int, ...]
     ) -> None:
         """Raises ConfigurationError if the images are too small."""
         super().__init__()
@@ -69,13 +63,12 @@ class FastNetwork(nn.Module):
         Its filters are the eigenvectors of the covariance of all 2 x 2 patches, each divided by its deviation.
         """
         shape = self.whitening.weight.shape[1:]
-        patches = (
-            images.unfold(2, shape[1], 1).unfold(3, shape[2], 1).permute(0, 2, 3, 1, 4, 5).reshape(-1, shape.numel())
-        )
-        # On the CPU in any case, so that all machines start from the same signs and order.
-        covariance = (patches.T @ patches / len(patches)).double().cpu()
+        windows = images.unfold(2, shape[1], 1).unfold(3, shape[2], 1)
+        patches = windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, shape.numel())
+        # On the CPU, so that all machines start from the same signs and order, and Apple's GPUs know no float64.
+        covariance = (patches.T @ patches / len(patches)).cpu().double()
         values, vectors = torch.linalg.eigh(covariance)
-        filters = (vectors / (values + EIGENVALUE_FLOOR).sqrt()).T.reshape(-1, *shape)
+        filters = (vectors / (values + EIGENVALUE_FLOOR).sqrt()).T.reshape(-1, *shape).float()
         self.whitening.weight.copy_(torch.cat((filters, -filters)))
 
 
@@ -83,7 +76,7 @@ def _block(inputs: int, outputs: int, activation: Callable[[], nn.Module]) -> li
     """Pooling comes before normalization, which then has a quarter of the pixels to do."""
     return [
         _convolution(inputs, outputs),
-        MaxPool2d(2),
+        nn.MaxPool2d(2),
         _normalization(outputs),
         activation(),
         _convolution(outputs, outputs),
@@ -92,9 +85,9 @@ def _block(inputs: int, outputs: int, activation: Callable[[], nn.Module]) -> li
     ]
 
 
-def _convolution(inputs: int, outputs: int) -> Conv2d:
+def _convolution(inputs: int, outputs: int) -> nn.Conv2d:
     """Its first `inputs` filters start as the identity (Dirac), so that each layer passes on what it gets."""
-    convolution = Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[:inputs])
     return convolution
 

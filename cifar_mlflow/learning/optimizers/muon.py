@@ -7,14 +7,12 @@ from typing import Any
 import torch
 
 from cifar_mlflow.learning.hardware import has_fast_bfloat16
-from cifar_mlflow.learning.optimizers.eager import eager
 
 NEWTON_SCHULZ_STEPS = 3
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # the quintic of steepest slope at zero
 SGD_MOMENTUM = 0.85
 
 
-@eager
 class Muon(torch.optim.Optimizer):
     """Muon for convolutions, SGD with Nesterov momentum and decoupled weight decay for all other parameters.
 

@@ -1,17 +1,14 @@
 """The convolution is torch's own, whether the compiled functions do it or not."""
 
 import copy
-from unittest import mock
 
 import pytest
 import torch
-from layer_results import images, results
+from layer_results import calls, images, named, results
 from torch import nn
 
-from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.learning.compiled.convolution import Conv2d
-from cifar_mlflow.learning.networks.build import build
 
 
 def both(inputs, outputs, shape, *, bias=True, kind=Conv2d):
@@ -39,12 +36,9 @@ def assert_not_hidden(convolution, value):
     assert not weight_gradient[:, 3].isfinite().any()
 
 
-def calls():
-    return mock.patch.object(bindings.Kernels, "_call", autospec=True, side_effect=bindings.Kernels._call)
-
-
 @pytest.mark.usefixtures("level")
 class TestConv2d:
+    @pytest.mark.long
     @pytest.mark.parametrize("bias", [False, True])
     @pytest.mark.parametrize("channels", [(16, 16), (8, 32), (24, 64), (48, 16), (64, 80)])
     @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 8, 8), (9, 32, 32), (2, 7, 6), (40, 15, 3), (2, 3, 31)])
@@ -52,6 +46,7 @@ class TestConv2d:
         for errors, _ in both(*channels, shape, bias=bias):
             assert errors.abs().max() < 5e-5
 
+    @pytest.mark.long
     def test_of_few_and_of_many_tiles(self):
         for number in (1, 23, 24, 25, 95, 96, 97, 200):
             for errors, _ in both(16, 16, (number, 4, 4)):
@@ -66,6 +61,7 @@ class TestConv2d:
         exact = nn.functional.conv2d(given, convolution.weight, convolution.bias, padding=1)
         assert convolution.train()(given).round().equal(exact)
 
+    @pytest.mark.long
     @pytest.mark.parametrize("bias", [False, True])
     @pytest.mark.parametrize("inputs", [1, 3, 24])
     @pytest.mark.parametrize("shape", [(6, 31, 31), (1, 4, 4), (3, 7, 13), (70, 8, 8)])
@@ -76,7 +72,7 @@ class TestConv2d:
         with calls() as call:
             ours(given).square().sum().backward()
         expected = ["convolution_forward", "convolution_backward"][inputs < 8 :]
-        assert [each.args[1] for each in call.call_args_list] == ([] if level == "torch" else expected)
+        assert named(call) == ([] if level == "torch" else expected)
         exact(given.double()).square().sum().backward()
         for parameter, other in zip(ours.parameters(), exact.parameters(), strict=True):
             assert (parameter.grad - other.grad).abs().max() < 5e-5 * other.grad.abs().max()
@@ -99,10 +95,12 @@ class TestConv2d:
         ):
             torch.testing.assert_close(ordered, other, rtol=1e-4, atol=1e-4)
 
+    @pytest.mark.long
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
     def test_what_is_no_finite_number_is_not_hidden(self, value):
         assert_not_hidden(Conv2d(16, 16, 3, padding=1), value)
 
+    @pytest.mark.long
     def test_any_number_of_threads_comes_to_the_same_bits(self, level):
         if level == "torch":
             pytest.skip("torch's own functions are another matter")
@@ -122,6 +120,7 @@ class TestConv2d:
             assert one.equal(other)
             assert one.equal(third)
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ("convolution", "shape"),
         [
@@ -184,6 +183,7 @@ class TestInBfloat16:
         if compiled is None or not compiled.convolves_bfloat16:
             pytest.skip("no functions were compiled for bfloat16, or this processor does not multiply it")
 
+    @pytest.mark.long
     @pytest.mark.parametrize("bias", [False, True])
     @pytest.mark.parametrize("channels", [(24, 64), (32, 48), (64, 80), (40, 32)])
     @pytest.mark.parametrize("shape", [(1, 2, 2), (3, 8, 8), (9, 31, 31), (2, 7, 6), (40, 15, 3), (2, 2, 31)])
@@ -196,6 +196,7 @@ class TestInBfloat16:
             assert errors.square().mean().sqrt() < 0.005
             assert one.dtype == torch.float32 or one is found[0][1]
 
+    @pytest.mark.long
     def test_of_few_and_of_many_tiles(self):
         for number in (1, 11, 13, 47, 48, 49, 97, 191, 192, 193, 400):
             for errors, _ in both(32, 32, (number, 2, 2), kind=InBfloat16):
@@ -210,10 +211,12 @@ class TestInBfloat16:
         exact = nn.functional.conv2d(given.double(), convolution.weight.double(), convolution.bias.double(), padding=1)
         assert convolution(given).equal(exact.to(torch.bfloat16))
 
+    @pytest.mark.long
     @pytest.mark.parametrize("value", [torch.nan, torch.inf])
     def test_what_is_no_finite_number_is_not_hidden(self, value):
         assert_not_hidden(InBfloat16(32, 32, 3, padding=1), value)
 
+    @pytest.mark.long
     def test_any_number_of_threads_comes_to_the_same_bits(self):
         threads, made = torch.get_num_threads(), []
         try:
@@ -226,6 +229,7 @@ class TestInBfloat16:
             assert one.equal(other)
             assert one.equal(third)
 
+    @pytest.mark.long
     @pytest.mark.parametrize(
         ("convolution", "shape", "dtype"),
         [
@@ -257,20 +261,3 @@ class TestInBfloat16:
         with calls() as call:
             assert convolution(given).dtype == torch.bfloat16
         assert not call.called
-
-
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_trains_the_fast_network(precision):
-    compiled = bindings.available()
-    if compiled is None or (precision == torch.bfloat16 and not compiled.convolves_bfloat16):
-        pytest.skip("no functions were compiled, or not for this processor")
-    network = build(resolve({"network": "fast"}), 10, (32, 32, 3)).to(memory_format=torch.channels_last)
-    with calls() as call:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
-            outputs = network.train()(images((4, 3, 32, 32)))
-        outputs.sum().backward()
-    forward, both_gradients = "convolution_forward", ["convolution_forward", "convolution_backward"]
-    assert [each.args[1] for each in call.call_args_list] == [
-        *[forward, "pool_forward", forward] * 3,
-        *[*both_gradients, "pool_backward", *both_gradients] * 3,
-    ]

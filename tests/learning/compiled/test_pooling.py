@@ -1,29 +1,23 @@
 """The pooling is torch's own to the last bit, whether the compiled functions do it or not."""
 
-from unittest import mock
-
 import pytest
 import torch
-from layer_results import images, results
+from layer_results import calls, images, named, results
 from torch import nn
 
-from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.learning.compiled.pooling import MaxPool2d
-
-
-def calls():
-    return mock.patch.object(bindings.Kernels, "_call", autospec=True, side_effect=bindings.Kernels._call)
 
 
 @pytest.mark.usefixtures("level")
 class TestMaxPool2d:
+    @pytest.mark.long
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("shape", [(1, 16, 2, 2), (3, 48, 8, 6), (5, 16, 7, 9), (2, 32, 2, 3), (40, 64, 31, 31)])
     def test_equals_torchs(self, shape, dtype, level):
         given = images(shape, dtype)
         with calls() as call:
             ours = results(MaxPool2d(2), given)
-        assert [each.args[1] for each in call.call_args_list] == ["pool_forward", "pool_backward"] * (level != "torch")
+        assert named(call) == ["pool_forward", "pool_backward"] * (level != "torch")
         for one, other in zip(ours, results(nn.MaxPool2d(2), given), strict=True):
             assert one.equal(other)
             assert one.is_contiguous(memory_format=torch.channels_last)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cifar_mlflow.learning.data import image_files
-from cifar_mlflow.learning.data.image_files import Picture, Skipped
+from cifar_mlflow.learning.data.image_files import DecodedImage, Skipped
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -135,8 +135,8 @@ def test_any_bytes_are_read_or_skipped_in_silence(work, capfd, data):
     cut = data.draw(st.integers(0, len(content)) if data.draw(st.booleans()) else st.just(len(content)))
     (work / "x.png").write_bytes(content[:cut])
     (result,) = image_files.read(work / "x.png", (8, 8, 3))
-    assert isinstance(result, Picture | Skipped)
-    if isinstance(result, Picture):
+    assert isinstance(result, DecodedImage | Skipped)
+    if isinstance(result, DecodedImage):
         assert result.pixels.shape == (8, 8, 3)
     else:
         assert result.reason
@@ -208,5 +208,5 @@ def test_any_damage_to_an_npz_is_told_once(work, data):
     (work / "a.npz").write_bytes(content)
     assert image_files.count(work / "a.npz") >= 1
     found = list(image_files.read(work / "a.npz", (8, 8, 3)))
-    assert all(isinstance(entry, Picture) for entry in found[:-1])
+    assert all(isinstance(entry, DecodedImage) for entry in found[:-1])
     assert found

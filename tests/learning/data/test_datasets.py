@@ -16,7 +16,7 @@ from torchvision.datasets import CIFAR10
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError, DataError
 from cifar_mlflow.learning.data import cifar10, datasets
-from cifar_mlflow.learning.data.datasets import Images, overlap, stratified_indices
+from cifar_mlflow.learning.data.datasets import LabeledImages, overlap, stratified_indices
 
 
 def load(path="digits", **values):
@@ -252,7 +252,7 @@ class TestTheDigest:
 
 def test_overlap_counts_equal_images():
     def images(values):
-        return Images(torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1), torch.zeros(len(values)))
+        return LabeledImages(torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1), torch.zeros(len(values)))
 
     assert overlap(images([1, 2, 3, 3]), images([3, 4])) == 2
     assert overlap(images([1, 2]), images([3, 4])) == 0

@@ -6,7 +6,7 @@ from PIL import Image
 
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.learning.data import image_files
-from cifar_mlflow.learning.data.image_files import Picture
+from cifar_mlflow.learning.data.image_files import DecodedImage
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -16,7 +16,7 @@ SMOOTH = np.linspace(0, 255, 64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8)
 
 def pixels(path, shape=(8, 8, 3)):
     (picture,) = image_files.read(path, shape)
-    assert isinstance(picture, Picture), picture
+    assert isinstance(picture, DecodedImage), picture
     assert picture.pixels.dtype == np.uint8
     assert picture.pixels.shape == shape
     return picture.pixels

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from cifar_mlflow.config.rules import resolve
-from cifar_mlflow.learning.networks.build import ACTIVATIONS, Preprocessing, build
+from cifar_mlflow.learning.networks.build import ACTIVATIONS, build
+from cifar_mlflow.learning.networks.preprocessing import Preprocessing
 
 CIFAR = (32, 32, 3)
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cifar_mlflow.config.rules import resolve
-from cifar_mlflow.learning.optimizers.build import Schedule, build_optimizer
+from cifar_mlflow.learning.optimizers.build import build_optimizer
+from cifar_mlflow.learning.optimizers.schedule import Schedule
 
 EPOCHS, STEPS, RATE = 12, 5, 0.1
 
@@ -135,10 +136,10 @@ class TestMuon:
 TRAIN_ONE_EPOCH = """
 import sys
 from cifar_mlflow.config.rules import resolve
-from cifar_mlflow.learning import data
+from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.training import Training
 config = resolve({"dataset": sys.argv[1], "optimizer": sys.argv[2], "epochs": 2, "threads": 1, "batch_size": 8})
-training = Training(config, data.load(config))
+training = Training(config, datasets.load(config))
 results = list(training.epochs())
 training.state()
 print(*sorted(name for name in sys.modules if name in ("torch._dynamo", "torch._inductor", "sklearn")))

@@ -1,6 +1,6 @@
 /* What takes the most time of a training step, forward and backward: 3 x 3 convolutions (convolutions.inc, for bfloat16
  * convolutions_bfloat16.inc), 2 x 2 max-pooling (pooling.inc), and what follows a convolution (blocks.inc) in one go over
- * the images: an activation that is linear on both sides of nought (PReLU and its kin), channel dropout, batch
+ * the images: an activation that is linear on both sides of zero (PReLU and its kin), channel dropout, batch
  * normalization, and that pooling.
  *
  * The functions are compiled for any processor, for two levels of x86, and for each type of elements, but for bfloat16
@@ -27,14 +27,14 @@
 typedef float float32;
 typedef uint16_t bfloat16;
 
-/* What the functions read and write; kernels.py has the same. Sizes of arrays are in brackets. */
+/* What the functions read and write; bindings.py has the same. Sizes of arrays are in brackets. */
 struct block {
     int64_t images, height, width, channels;
     int64_t side; /* 2 pools 2 x 2 pixels into one, and takes even heights and widths; 1 pools none */
     float momentum, epsilon;
     const void *inputs;           /* elements [images, height, width, channels] */
-    const float *slope;           /* of the activation below nought [1] */
-    const float *kept;            /* nought where dropout has struck, else 1 / (1 - p) [images, channels] */
+    const float *slope;           /* of the activation below zero [1] */
+    const float *kept;            /* zero where dropout has struck, else 1 / (1 - p) [images, channels] */
     const float *weight, *bias;   /* of batch normalization [channels] */
     float *running_mean, *running_variance, *means, *inverses; /* the last of deviations [channels] */
     void *outputs;                /* elements [images, height / side, width / side, channels] */
@@ -56,7 +56,7 @@ struct block {
 /* Floats between one point's values and the next one's, which else would meet in the same lines of the cache. */
 #define GAP 16
 
-/* What a convolution reads and writes; kernels.py has the same. */
+/* What a convolution reads and writes; bindings.py has the same. */
 struct convolution {
     int64_t images, height, width, inputs, outputs; /* the last are numbers of channels */
     const void *input;                              /* elements [images, height, width, inputs] */
@@ -152,7 +152,7 @@ static inline int64_t threads_for(int64_t pieces)
 #undef LEVEL
 #endif
 
-/* Changes with what the functions take or come to: kernels.py calls no other version than its own. */
+/* Changes with what the functions take or come to: bindings.py calls no other version than its own. */
 int version(void)
 {
     return 5;
