@@ -10,7 +10,7 @@ import click
 from cifar_mlflow.errors import PromotionRefused
 
 if TYPE_CHECKING:
-    from cifar_mlflow.jobs.promote import Verdict
+    from cifar_mlflow.jobs.promotion.verdict import PromotionVerdict
 
 WIDTH = 110
 FORM = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -60,16 +60,15 @@ def promote(
     tie lets a new model in, unless --require better is given. Exit code 7: refused.
     """
     from cifar_mlflow.jobs.promote import promote as job
-    from cifar_mlflow.jobs.promotion.gates import Bars
+    from cifar_mlflow.jobs.promotion.gates import Thresholds
 
-    bars = Bars(min_accuracy, min_class_recall, require, significance)
     verdict = job(
         model,
         best_of=best_of,
         weights=weights,
         name=name,
         alias=alias,
-        bars=bars,
+        thresholds=Thresholds(min_accuracy, min_class_recall, require, significance),
         force=force,
         dry_run=dry_run,
         data_dir=data_dir,
@@ -81,7 +80,7 @@ def promote(
         click.echo(verdict.sentence)
 
 
-def _gates(verdict: Verdict) -> str:
+def _gates(verdict: PromotionVerdict) -> str:
     """A line a gate; what was required stands below where a gate failed, and below the comparison with the champion."""
     indent = " " * 25
     lines = []

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cifar_mlflow.errors import CifarMlflowError, ModelError, TrackingError
+from cifar_mlflow.errors import CifarMlflowError
 from cifar_mlflow.jobs.health import machine
 from cifar_mlflow.jobs.training.progress import bar
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import redact
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import leftovers, models
+from cifar_mlflow.tracking.reading import leftovers
 from cifar_mlflow.tracking.store import SQLITE, Store
-from cifar_mlflow.tracking.writing import digests
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
@@ -116,8 +114,12 @@ def _of_the_store(store: Store) -> Iterator[Check]:
         yield "server", "its MLflow is of the version that is installed here", lambda: leftovers.other_server(store)
     yield "runs", "none is RUNNING without its process", lambda: leftovers.left_running(store)
     yield "models", "each was logged completely", lambda: leftovers.incomplete_models(store)
-    yield "aliases", "each is where its record says", lambda: leftovers.aliases(store)
-    yield "files", "those of every model with an alias are as they were logged", lambda: _model_files(store)
+    yield "aliases", "each is where its record says", lambda: leftovers.misplaced_aliases(store)
+    yield (
+        "files",
+        "those of every model with an alias are as they were logged",
+        lambda: leftovers.changed_model_files(store),
+    )
 
 
 def _made(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -147,28 +149,3 @@ def _missing_file() -> Path | None:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     path = Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
     return path if uri.startswith(SQLITE) and path.name and not path.exists() else None
-
-
-def _model_files(store: Store) -> Iterator[Finding]:
-    """Models that an alias names, and whose files are gone or are not those that were logged."""
-    from cifar_mlflow.jobs.promotion import gates
-
-    for model in leftovers.registered_models(store):
-        for alias, version in sorted(model.aliases.items()):
-            what = f"models:/{model.name}@{alias} (version {version})"
-            try:
-                found = models.find_model(store, f"models:/{model.name}@{alias}")
-                if digests.TAG not in found.tags:
-                    continue
-                with tempfile.TemporaryDirectory() as directory:
-                    copy = gates.download(store, found, Path(directory))
-                    told = digests.differences(copy, found.tags) or []
-            except TrackingError:
-                raise
-            except ModelError as error:
-                told = [redact(str(error))]
-            if told:
-                more = f" and {len(told) - 5} more" if len(told) > 5 else ""
-                text = f"{what} is not what was logged: {', '.join(told[:5])}{more}"
-                remedy = f"put the files back from a copy, or promote another model: cifar-mlflow history {model.name}"
-                yield Finding("error", text, remedy)

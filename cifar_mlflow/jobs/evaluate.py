@@ -16,7 +16,7 @@ from cifar_mlflow.config.training import resolve
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.training.progress import bar, warn
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import models
+from cifar_mlflow.tracking.reading import models, runs
 from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ def evaluate_model(
     )
     run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
     _record(run, outcome, scored, prefix)
-    looked = int(models.tag(store, found.run_id, "test_evaluations") or 0) + 1
-    run.set_tags({"test_evaluations": str(looked), f"{prefix}_digest": scored.test_digest})
+    times = int(runs.find(store, found.run_id).data.tags.get("test_evaluations", 0)) + 1
+    run.set_tags({"test_evaluations": str(times), f"{prefix}_digest": scored.test_digest})
     return outcome
 
 

@@ -18,8 +18,8 @@ from cifar_mlflow.jobs.training.progress import say, warn
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
-from cifar_mlflow.tracking.reading import recorded_training
-from cifar_mlflow.tracking.reading.recorded_training import Original
+from cifar_mlflow.tracking.reading import metric_curves, recorded_training
+from cifar_mlflow.tracking.reading.recorded_training import RecordedTraining
 from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
@@ -116,9 +116,9 @@ def reproduce(
     """
     changes = changes or {}
     store = tracking_store.connect()
-    original = recorded_training.find_original(store, what)
+    original = recorded_training.find(store, what)
     check_paths(data_dir=str(changes.get("data_dir", "auto")))
-    before = recorded_training.curves(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
+    before = metric_curves.read_run(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
     reached = len(before.get("lr", {}))
     if not reached:
         raise ModelError(f"the run {original.run_id} ({original.status}) has no epoch to compare with")
@@ -132,7 +132,7 @@ def reproduce(
     for difference in differences:
         say(str(difference))
     run = _train_again(store, original, config, dataset)
-    again = recorded_training.curves(store, run.run_id, tuple(before))
+    again = metric_curves.read_run(store, run.run_id, before)
     comparison = reproduction.compare(before, again, tolerance)
     outcome = ReproduceOutcome(run.run_id, run.run_name, run.url, original.run_id, tuple(differences), comparison)
     run.log_files({"reproduction.json": json.dumps(outcome.document(), indent=2, allow_nan=False).encode()})
@@ -146,7 +146,7 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     Raises:
         ModelError: there is no such run, or it trained nothing.
     """
-    original = recorded_training.find_original(tracking_store.connect(), what)
+    original = recorded_training.find(tracking_store.connect(), what)
     config = resolve({**original.config.model_dump(), **_used(original), **(changes or {})})
     words = ["cifar-mlflow", "train"]
     for name, value in config:
@@ -161,13 +161,13 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     return f"git checkout {shlex.quote(commit)} && {shlex.join(words)}"
 
 
-def _used(original: Original) -> dict[str, str]:
+def _used(original: RecordedTraining) -> dict[str, str]:
     """What came of the settings that may be auto."""
     tags = original.tags
     return {"device": tags["device"], "precision": tags["precision_used"], "threads": tags["threads_used"]}
 
 
-def _as_used(original: Original, changes: Mapping[str, object]) -> TrainingConfig:
+def _as_used(original: RecordedTraining, changes: Mapping[str, object]) -> TrainingConfig:
     """The original's configuration, with each `auto` that would come out otherwise here set to what it was there."""
     from cifar_mlflow.learning import hardware
 
@@ -195,7 +195,7 @@ def _device(config: TrainingConfig, used: str) -> str:
     return "auto"
 
 
-def _differences(original: Original, config: TrainingConfig) -> list[Difference]:
+def _differences(original: RecordedTraining, config: TrainingConfig) -> list[Difference]:
     """What is another here than it was there, the code first."""
     from cifar_mlflow.learning import hardware
 
@@ -221,7 +221,7 @@ def _differences(original: Original, config: TrainingConfig) -> list[Difference]
     return found
 
 
-def _commit(original: Original) -> tuple[str | None, bool]:
+def _commit(original: RecordedTraining) -> tuple[str | None, bool]:
     """The original's commit, None if it is unknown, and whether there were changes besides."""
     tags = original.tags
     commit = tags.get("git_commit", "unknown")
@@ -232,7 +232,9 @@ def _code(commit: str | None, dirty: bool) -> str:
     return "unknown" if commit is None else f"{commit[:12]}{' with uncommitted changes' if dirty else ''}"
 
 
-def _train_again(store: tracking_store.Store, original: Original, config: TrainingConfig, dataset: Dataset) -> Recorder:
+def _train_again(
+    store: tracking_store.Store, original: RecordedTraining, config: TrainingConfig, dataset: Dataset
+) -> Recorder:
     """Trains into a new run and returns it; a training that fails as the original did has done what it should."""
     started: list[SpooledRecorder] = []
 

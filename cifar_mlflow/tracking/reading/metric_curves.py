@@ -1,4 +1,4 @@
-"""The values of a metric by epoch, of many runs at once: asked for one by one, they would take a request a run."""
+"""The values of metrics by epoch: of one metric of many runs with few requests, or of several metrics of one run."""
 
 from __future__ import annotations
 
@@ -39,11 +39,23 @@ def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tu
     return found
 
 
+def read_run(store: Store, run_id: str, metrics: Iterable[str]) -> dict[str, dict[int, float]]:
+    """Metric to its values by epoch, for those of `metrics` that the run has; of two values at one epoch the later.
+
+    Raises:
+        TrackingError: the store cannot be read.
+    """
+    with translated_errors(store.uri):
+        points = {name: store.client.get_metric_history(run_id, name) for name in metrics}
+    by_time = {name: sorted(found, key=lambda point: point.timestamp) for name, found in points.items() if found}
+    return {name: {point.step: point.value for point in found} for name, found in by_time.items()}
+
+
 def _together(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
     """What one request tells of the runs; those of which it may tell only a part are left out."""
     if store.uri.startswith("http"):
         return _complete(_from_server(store, run_ids, metric), MOST_POINTS)
-    # MlflowClient has no such method; its server asks its own database store by this one.
+    # MlflowClient has no such request. Its private store has it, which is what MLflow's own server asks.
     database: Any = getattr(getattr(store.client, "_tracking_client", None), "store", None)
     if not hasattr(database, "get_metric_history_bulk"):
         return {}

@@ -1,16 +1,20 @@
-"""Recorded trainings as something that can be done again."""
+"""Trainings that the store holds, with all that is needed to do them again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ModelError
-from cifar_mlflow.tracking.reading import models
+from cifar_mlflow.tracking.reading import models, runs
 from cifar_mlflow.tracking.store import Store, translated_errors
 
-# What a training writes before its first step, and without which it cannot be done again.
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+# Tags that a training writes before its first step, and without which it cannot be done again.
 NEEDED = ("config_fingerprint", "dataset_digest", "device", "precision_used", "threads_used")
 TRAINED_NOTHING = {
     "sweep": "is the parent of a sweep and trained nothing itself; name one of its runs",
@@ -19,7 +23,7 @@ TRAINED_NOTHING = {
 
 
 @dataclass(frozen=True)
-class Original:
+class RecordedTraining:
     """A run that trained a network: its configuration as given, and tags that tell what came of each `auto`."""
 
     run_id: str
@@ -30,34 +34,39 @@ class Original:
     tags: dict[str, str]
 
 
-def find_original(store: Store, what: str) -> Original:
-    """The training run that `what` names: a run id, or a model as in `history.find_model`.
+def find(store: Store, what: str) -> RecordedTraining:
+    """The training run that `what` names: a run id, or a model as in `models.find_model`.
 
     Raises:
         ModelError: there is none, it trained nothing, or it was not recorded by this package.
+        TrackingError: the store cannot be read.
     """
-    run_id = what if models.RUN_ID.fullmatch(what) else models.find_model(store, what).run_id
-    run = models.find_run(store, run_id)
+    run = runs.find(store, what if runs.RUN_ID.fullmatch(what) else models.find_model(store, what).run_id)
     tags = run.data.tags
     if (kind := tags.get("kind")) in TRAINED_NOTHING:
-        raise ModelError(f"the run {run_id} {TRAINED_NOTHING[kind]}")
-    if missing := [name for name in NEEDED if name not in tags]:
-        raise ModelError(
-            f"the run {run_id} ({run.info.status}) was not recorded by cifar-mlflow, or broke off before its training "
-            f"began: it has no tag {', '.join(missing)}"
-        )
+        raise ModelError(f"the run {run.info.run_id} {TRAINED_NOTHING[kind]}")
+    if missing := [f"tag {name}" for name in NEEDED if name not in tags]:
+        raise ModelError(f"the run {run.info.run_id} {not_recorded(run, missing)}")
+    return from_run(store, run)
+
+
+def not_recorded(run: Run, missing: Sequence[str]) -> str:
+    """What is wrong with a run that lacks the first of `missing`, which every training writes before its first step."""
+    return (
+        f"({run.info.status}) was not recorded by cifar-mlflow, or broke off before its training began: "
+        f"it has no {missing[0]}"
+    )
+
+
+def from_run(store: Store, run: Run) -> RecordedTraining:
+    """The run as a recorded training.
+
+    Raises:
+        ModelError: its parameters are not a training configuration of this version.
+        TrackingError: the store cannot be read.
+    """
     with translated_errors(store.uri):
         experiment = store.client.get_experiment(run.info.experiment_id).name
-    return Original(run_id, run.info.run_name, run.info.status, experiment, models.run_config(run), dict(tags))
-
-
-def curves(store: Store, run_id: str, names: Sequence[str]) -> dict[str, dict[int, float]]:
-    """Metric to its values by step, of those `names` that the run has; of two values at one step the later."""
-    found = {}
-    there = models.find_run(store, run_id).data.metrics
-    with translated_errors(store.uri):
-        for name in names:
-            if name in there:
-                points = store.client.get_metric_history(run_id, name)
-                found[name] = {point.step: point.value for point in sorted(points, key=lambda point: point.timestamp)}
-    return found
+    info = run.info
+    config = runs.configuration(run)
+    return RecordedTraining(info.run_id, info.run_name, info.status, experiment, config, dict(run.data.tags))

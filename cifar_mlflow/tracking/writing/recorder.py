@@ -1,4 +1,4 @@
-"""All that a job writes to its run."""
+"""What a job writes to its run, as requests to the store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking import processes
+from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.store import Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests, model_files
 from cifar_mlflow.tracking.writing.model_files import ExportedModel
@@ -31,7 +31,7 @@ class Recorder:
     @classmethod
     def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Recorder:
         """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
-        # From the first: a run that is broken off at once must tell whose it was.
+        # These tags come with the run, so that one that breaks off at once tells whose it was.
         tags = {**processes.process_tags(), **tags}
         with translated_errors(store.uri):
             if store.project_run_id:
@@ -145,8 +145,7 @@ class Recorder:
         """The model that was begun under `key`, if any: creating one is not repeatable."""
         if key is None:
             return None
-        condition = f"source_run_id = '{self.run_id}'"
-        found = self._client.search_logged_models([self.experiment_id], condition)
+        found = queries.models_of_run(self._store, self.experiment_id, self.run_id)
         return next((model for model in found if model.tags.get(KEY_TAG) == key), None)
 
     def finish(self, status: str, timestamp: int | None = None) -> None:

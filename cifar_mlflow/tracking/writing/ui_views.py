@@ -67,7 +67,7 @@ def publish_views(
             # The menu lists the newest first, so the first view is given the latest time.
             value = _envelope(name, state, now - place, tags.get(VIEW_TAG + key))
             if value != tags.get(VIEW_TAG + key):
-                _set_tag(store, experiment_id, VIEW_TAG + key, value)
+                client.set_experiment_tag(experiment_id, VIEW_TAG + key, value)
                 tags[VIEW_TAG + key] = value
         for tag in _surplus(tags, keep=written):
             client.delete_experiment_tag(experiment_id, tag)
@@ -248,7 +248,7 @@ def _describe(store: Store, experiment_id: str, tags: Mapping[str, str]) -> None
     )
     text = OUR_NOTE.format(", ".join(links))
     if text != before:
-        _set_tag(store, experiment_id, NOTE_TAG, text)
+        store.client.set_experiment_tag(experiment_id, NOTE_TAG, text)
 
 
 def _view_path(experiment_id: str, key: str) -> str:
@@ -257,13 +257,3 @@ def _view_path(experiment_id: str, key: str) -> str:
         f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}&compareRunsMode={mode}"
         "&workflowType=machine_learning"
     )
-
-
-def _set_tag(store: Store, experiment_id: str, name: str, value: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        store.client.set_experiment_tag(experiment_id, name, value)
-    except MlflowException:
-        # Of two processes that write a new tag at once, MLflow refuses one.
-        store.client.set_experiment_tag(experiment_id, name, value)

@@ -11,6 +11,7 @@ import torch
 
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking.reading import models
+from cifar_mlflow.tracking.reading.runs import configuration
 from cifar_mlflow.tracking.store import connect
 from cifar_mlflow.tracking.writing import digests, provenance
 from cifar_mlflow.tracking.writing.model_files import ExportedModel
@@ -133,14 +134,14 @@ def test_a_model_that_holds_a_pickle_is_not_loaded(recorder, client):
 def test_the_configuration_of_a_run_is_read_through_the_shells_quotes(recorder, client):
     client().log_param(recorder.run_id, "dataset", "'my data/x.npz'")
     recorder.log_parameters({"learning_rate": "1e-3", "note": "no field"})
-    config = models.run_config(client().get_run(recorder.run_id))
+    config = configuration(client().get_run(recorder.run_id))
     assert (config.dataset, config.learning_rate) == ("my data/x.npz", 0.001)
 
 
 def test_parameters_that_are_no_configuration_are_a_model_error(recorder, client):
     recorder.log_parameters({"epochs": "many"})
     with pytest.raises(ModelError, match=f"the parameters of the run {recorder.run_id} are no configuration"):
-        models.run_config(client().get_run(recorder.run_id))
+        configuration(client().get_run(recorder.run_id))
 
 
 class TestProvenance:
