@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 import time
+from contextlib import ContextDecorator
 from typing import Any
 
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds, on average, before each further attempt
@@ -13,14 +14,17 @@ TRANSIENT = ("database is locked", "UNIQUE constraint failed", "duplicate key va
 
 
 class PatientClient:
-    """An MlflowClient whose calls are repeated if another process was in the way. Their transactions were undone."""
+    """An MlflowClient whose calls are repeated if another process was in the way. Their transactions were undone.
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    What they raise in the end is translated by `translated`, a context manager that decorates each call.
+    """
+
+    def __init__(self, client: Any, translated: ContextDecorator) -> None:
+        self._client, self._translated = client, translated
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
-        return patiently(attribute) if callable(attribute) else attribute
+        return self._translated(patiently(attribute)) if callable(attribute) else attribute
 
 
 def patiently(call: Any) -> Any:

@@ -34,7 +34,6 @@ def read(store: Store, found: FoundModel) -> Evaluation | None:
 
     Raises:
         ModelError: the recorded predictions are damaged.
-        TrackingError: the store cannot be read.
     """
     arrays = _arrays(
         store,
@@ -52,7 +51,6 @@ def read_validation(store: Store, run_id: str) -> Predictions | None:
 
     Raises:
         ModelError: the recorded predictions are damaged.
-        TrackingError: the store cannot be read.
     """
     arrays = _arrays(store, run_id, "val_predictions.npz", {"index": 1, "label": 1, "predicted": 1})
     return None if arrays is None else Predictions(*(array.astype(np.int64) for array in arrays))

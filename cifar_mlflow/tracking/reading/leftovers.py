@@ -96,8 +96,7 @@ def _in_an_environment(run_id: str) -> bool:
 
 
 def _close(store: Store, run_id: str) -> str:
-    with translated_errors(store.uri):
-        run = store.client.get_run(run_id)
+    run = store.client.get_run(run_id)
     if run.info.status != "RUNNING":
         return f"it is {run.info.status} by now"
     if run_id in _spools_by_run():
@@ -118,7 +117,7 @@ def incomplete_models(store: Store) -> Iterator[Finding]:
     """Models that were begun by a run that ended, or whose process is gone, and that never were logged completely."""
     experiment_ids = list(runs.experiments(store).values())
     # MLflow cannot search by status, so all models are read.
-    found = queries.search_all(store, store.client.search_logged_models, experiment_ids) if experiment_ids else []
+    found = queries.search_all(store.client.search_logged_models, experiment_ids) if experiment_ids else []
     for model in found:
         if str(model.status) == "PENDING" and "weights" in model.tags and _is_over(store, model):
             yield Finding(
@@ -132,8 +131,7 @@ def incomplete_models(store: Store) -> Iterator[Finding]:
 def _is_over(store: Store, model: LoggedModel) -> bool:
     if not model.source_run_id:
         return False
-    with translated_errors(store.uri):
-        run = store.client.get_run(model.source_run_id)
+    run = store.client.get_run(model.source_run_id)
     if run.info.status != "RUNNING":
         # A sync may be at work on the models of a run that is over.
         kept = _spools_by_run().get(run.info.run_id)
@@ -144,13 +142,12 @@ def _is_over(store: Store, model: LoggedModel) -> bool:
 def _give_up(store: Store, model_id: str) -> str:
     from mlflow.entities import LoggedModelStatus
 
-    with translated_errors(store.uri):
-        model = store.client.get_logged_model(model_id)
-        if str(model.status) != "PENDING":
-            return f"it is {model.status} by now"
-        if model.source_run_id in _spools_by_run():
-            raise TrackingError("the writes of its run could not be delivered, so it is left as it is")
-        store.client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+    model = store.client.get_logged_model(model_id)
+    if str(model.status) != "PENDING":
+        return f"it is {model.status} by now"
+    if model.source_run_id in _spools_by_run():
+        raise TrackingError("the writes of its run could not be delivered, so it is left as it is")
+    store.client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
     return "marked as FAILED"
 
 

@@ -20,11 +20,7 @@ Point = tuple[str, int, float]
 
 
 def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
-    """Run id to the (epoch, value) pairs of the metric, in the order of the epochs.
-
-    Raises:
-        TrackingError: the store cannot be read.
-    """
+    """Run id to the (epoch, value) pairs of the metric, in the order of the epochs."""
     found: dict[str, list[tuple[int, float]]] = {}
     with translated_errors(store.uri):
         for start in range(0, len(run_ids), MOST_RUNS):
@@ -40,13 +36,8 @@ def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tu
 
 
 def read_run(store: Store, run_id: str, metrics: Iterable[str]) -> dict[str, dict[int, float]]:
-    """Metric to its values by epoch, for those of `metrics` that the run has; of two values at one epoch the later.
-
-    Raises:
-        TrackingError: the store cannot be read.
-    """
-    with translated_errors(store.uri):
-        points = {name: store.client.get_metric_history(run_id, name) for name in metrics}
+    """Metric to its values by epoch, for those of `metrics` that the run has; of two values at one epoch the later."""
+    points = {name: store.client.get_metric_history(run_id, name) for name in metrics}
     by_time = {name: sorted(found, key=lambda point: point.timestamp) for name, found in points.items() if found}
     return {name: {point.step: point.value for point in found} for name, found in by_time.items()}
 

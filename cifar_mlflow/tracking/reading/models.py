@@ -53,7 +53,6 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
 
     Raises:
         ModelError: there is none, or it was not logged by this package.
-        TrackingError: the store cannot be read.
     """
     if runs.RUN_ID.fullmatch(what):
         model = _model_of_run(store, what, weights)
@@ -100,7 +99,7 @@ def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
 def _model_of_uri(store: Store, name: str) -> LoggedModel:
     # A registered model may be called m-net, too.
     model_id = name if re.fullmatch(r"m-[0-9a-f]+", name) else _model_id_of_version(store, name)
-    model = queries.find(store, store.client.get_logged_model, model_id)
+    model = queries.find(store.client.get_logged_model, model_id)
     if model is None:
         raise ModelError(runs.not_here("model", f"models:/{model_id}", store))
     return model
@@ -113,7 +112,7 @@ def _model_id_of_version(store: Store, name: str) -> str:
         raise ModelError(f"models:/{name} names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
     registered, wanted = name.rsplit("@" if by_alias else "/", 1)
     request = store.client.get_model_version_by_alias if by_alias else store.client.get_model_version
-    if version := queries.find(store, request, registered, wanted):
+    if version := queries.find(request, registered, wanted):
         return str(version.model_id or version.source.removeprefix("models:/"))
     known = sorted(versions.find(store, registered).aliases)  # raises if the name itself is not there
     if not by_alias:

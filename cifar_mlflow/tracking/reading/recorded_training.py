@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.tracking.reading import models, runs
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -39,7 +39,6 @@ def find(store: Store, what: str) -> RecordedTraining:
 
     Raises:
         ModelError: there is none, it trained nothing, or it was not recorded by this package.
-        TrackingError: the store cannot be read.
     """
     run = runs.find(store, what if runs.RUN_ID.fullmatch(what) else models.find_model(store, what).run_id)
     tags = run.data.tags
@@ -63,10 +62,8 @@ def from_run(store: Store, run: Run) -> RecordedTraining:
 
     Raises:
         ModelError: its parameters are not a training configuration of this version.
-        TrackingError: the store cannot be read.
     """
-    with translated_errors(store.uri):
-        experiment = store.client.get_experiment(run.info.experiment_id).name
+    experiment = store.client.get_experiment(run.info.experiment_id).name
     info = run.info
     config = runs.configuration(run)
     return RecordedTraining(info.run_id, info.run_name, info.status, experiment, config, dict(run.data.tags))

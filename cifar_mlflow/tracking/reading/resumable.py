@@ -16,7 +16,7 @@ from cifar_mlflow.tracking.outbox.log import Spool
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -119,8 +119,7 @@ def _why_not(run: Run, tags: Mapping[str, str]) -> str | None:
 
 
 def _recorded(store: Store, run: Run) -> Recorded:
-    with translated_errors(store.uri):
-        points = {name: store.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    points = {name: store.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
     models = queries.models_of_run(store, run.info.experiment_id, run.info.run_id)
     return Recorded(
         {name: frozenset(point.step for point in values) for name, values in points.items()},
@@ -130,21 +129,16 @@ def _recorded(store: Store, run: Run) -> Recorded:
 
 
 def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> SpooledRecorder:
-    """The run, RUNNING again by this process, with `tags`; models that were not logged completely are removed.
-
-    Raises:
-        TrackingError: the store refuses.
-    """
+    """The run, RUNNING again by this process, with `tags`; models that were not logged completely are removed."""
     client = store.client
-    with translated_errors(store.uri):
-        found = client.get_run(run.run_id)
-        recorder = Recorder(store, run.run_id, found.info.experiment_id, run.name)
-        client.update_run(run.run_id, status="RUNNING")
-        times = int(run.tags.get("resumed", 0)) + 1
-        recorder.set_tags({**tags, **processes.process_tags(), "resumed": str(times)})
-        for outdated in {"failure", "failure_type"} & set(run.tags):
-            client.delete_tag(run.run_id, outdated)
-        for model in queries.models_of_run(store, found.info.experiment_id, run.run_id):
-            if str(model.status) != "READY":
-                client.delete_logged_model(model.model_id)
+    found = client.get_run(run.run_id)
+    recorder = Recorder(store, run.run_id, found.info.experiment_id, run.name)
+    client.update_run(run.run_id, status="RUNNING")
+    times = int(run.tags.get("resumed", 0)) + 1
+    recorder.set_tags({**tags, **processes.process_tags(), "resumed": str(times)})
+    for outdated in {"failure", "failure_type"} & set(run.tags):
+        client.delete_tag(run.run_id, outdated)
+    for model in queries.models_of_run(store, found.info.experiment_id, run.run_id):
+        if str(model.status) != "READY":
+            client.delete_logged_model(model.model_id)
     return SpooledRecorder.to(store, recorder, f"{run.run_id}-{times}", run.experiment, tags)

@@ -28,9 +28,8 @@ def find(store: Store, run_id: str) -> Run:
 
     Raises:
         ModelError: there is none.
-        TrackingError: the store cannot be read.
     """
-    run = queries.find(store, store.client.get_run, run_id)
+    run = queries.find(store.client.get_run, run_id)
     if run is None:
         raise ModelError(not_here("run", run_id, store))
     return run
@@ -43,20 +42,16 @@ def not_here(kind: str, name: str, store: Store) -> str:
 
 def experiments(store: Store) -> dict[str, str]:
     """Name to id of every experiment that is not deleted."""
-    found = queries.search_all(store, store.client.search_experiments)
+    found = queries.search_all(store.client.search_experiments)
     return {experiment.name: experiment.experiment_id for experiment in found}
 
 
 def search(store: Store, experiment_ids: Collection[str], condition: str) -> list[Run]:
-    """All runs of the experiments that are not deleted and meet MLflow's filter `condition`; the oldest first.
-
-    Raises:
-        TrackingError: the store cannot be read, or refuses the filter.
-    """
+    """All runs of the experiments that are not deleted and meet MLflow's filter `condition`; the oldest first."""
     if not experiment_ids:
         return []
     order = ["attributes.start_time ASC", "attributes.run_id ASC"]
-    return queries.search_all(store, store.client.search_runs, list(experiment_ids), condition, order_by=order)
+    return queries.search_all(store.client.search_runs, list(experiment_ids), condition, order_by=order)
 
 
 def configuration(run: Run) -> TrainingConfig:
@@ -85,11 +80,7 @@ def unquoted(value: str) -> str:
 
 
 def to_records(store: Store, found: Sequence[Run], metrics: Sequence[str] = ()) -> list[RunRecord]:
-    """The runs as records, with the values by epoch of those of `metrics` that a run has.
-
-    Raises:
-        TrackingError: the values cannot be read.
-    """
+    """The runs as records, with the values by epoch of those of `metrics` that a run has."""
     curves: dict[str, dict[str, list[tuple[int, float]]]] = {run.info.run_id: {} for run in found}
     for name in metrics:
         having = [run.info.run_id for run in found if name in run.data.metrics]
@@ -137,11 +128,7 @@ def _rank(record: RunRecord) -> float:
 
 
 def read_artifact(store: Store, run_id: str, path: str) -> bytes | None:
-    """The content of a run's artifact, or None if it has no such file.
-
-    Raises:
-        TrackingError: the artifacts cannot be read.
-    """
+    """The content of a run's artifact, or None if it has no such file."""
     with translated_errors(store.uri), tempfile.TemporaryDirectory() as directory:
         if path not in [file.path for file in store.client.list_artifacts(run_id)]:
             return None

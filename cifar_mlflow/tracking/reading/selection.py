@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
+from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.store import Store, redact
 
@@ -28,7 +29,6 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
     Raises:
         ModelError: a word names nothing.
         ConfigurationError: MLflow refuses the filter.
-        TrackingError: the store cannot be read.
     """
     extra = f" and {condition}" if condition else ""
     ids = [word for word in what if runs.RUN_ID.fullmatch(word)]
@@ -41,7 +41,7 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
             if word not in ids:
                 chosen += _by_name(store, by_name, word, extra)
     except TrackingError as error:
-        if condition and getattr(error.__cause__, "error_code", None) == "INVALID_PARAMETER_VALUE":
+        if condition and queries.error_code(error) == "INVALID_PARAMETER_VALUE":
             raise ConfigurationError(f"--filter: MLflow refuses {condition!r}: {error.__cause__}", "options") from None
         raise
     once = {run.info.run_id: run for run in chosen}.values()

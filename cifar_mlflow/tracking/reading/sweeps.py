@@ -17,7 +17,7 @@ import yaml
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.reading import runs
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import Store, redact
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -40,11 +40,7 @@ class EarlierSweep:
 
 
 def find_sweep(store: Store, experiment_id: str, name: str) -> EarlierSweep | None:
-    """The latest sweep of this name in the experiment that was not superseded by another start of it.
-
-    Raises:
-        TrackingError: the store cannot be read.
-    """
+    """The latest sweep of this name in the experiment that was not superseded by another start of it."""
     current = _current(runs.search(store, [experiment_id], f"tags.kind = 'sweep' and tags.sweep = '{name}'"))
     if not current:
         return None
@@ -63,7 +59,6 @@ def winner(store: Store, what: str) -> str:
 
     Raises:
         ModelError: there is no such sweep, several have the name, or it has no winner (yet).
-        TrackingError: the store cannot be read.
     """
     everywhere = runs.experiments(store).values()
     if runs.RUN_ID.fullmatch(what):
@@ -94,21 +89,19 @@ def start_parent(store: Store, experiment: str, name: str, earlier: EarlierSweep
         processes.refuse_if_busy(what, earlier.parent_id, earlier.tags, "start again")
     tags = {"kind": "sweep", "sweep": name, **processes.process_tags()}
     if earlier and not store.project_run_id:
-        with translated_errors(store.uri):
-            store.client.update_run(earlier.parent_id, status="RUNNING")
-            run = store.client.get_run(earlier.parent_id)
+        store.client.update_run(earlier.parent_id, status="RUNNING")
+        run = store.client.get_run(earlier.parent_id)
         parent = Recorder(store, earlier.parent_id, run.info.experiment_id, run.info.run_name)
     else:
         parent = Recorder.start(store, experiment, name, tags)
     sweep_id = earlier.sweep_id if earlier else parent.run_id
     parent.set_tags({**tags, "sweep_id": sweep_id})
     if earlier and earlier.parent_id != parent.run_id:
-        with translated_errors(store.uri):
-            store.client.set_tag(earlier.parent_id, "superseded_by", parent.run_id)
-            if earlier.status == "RUNNING":
-                store.client.set_terminated(earlier.parent_id, "KILLED")
-            for child in children(store, parent.experiment_id, sweep_id):
-                store.client.set_tag(child.info.run_id, "mlflow.parentRunId", parent.run_id)
+        store.client.set_tag(earlier.parent_id, "superseded_by", parent.run_id)
+        if earlier.status == "RUNNING":
+            store.client.set_terminated(earlier.parent_id, "KILLED")
+        for child in children(store, parent.experiment_id, sweep_id):
+            store.client.set_tag(child.info.run_id, "mlflow.parentRunId", parent.run_id)
     return parent, sweep_id
 
 
@@ -140,11 +133,7 @@ def close_abandoned(store: Store, experiment_id: str, sweep_id: str, on_wait: Ca
 
 
 def close_lost(store: Store, experiment_id: str, sweep_id: str, reason: str, status: str) -> list[Run]:
-    """Closes the runs whose process on this machine is gone; returns those whose process is alive.
-
-    Raises:
-        TrackingError: the store cannot be read, or refuses.
-    """
+    """Closes the runs whose process on this machine is gone; returns those whose process is alive."""
     alive = []
     for run in children(store, experiment_id, sweep_id, "RUNNING"):
         if processes.is_gone(run.data.tags):
@@ -155,11 +144,6 @@ def close_lost(store: Store, experiment_id: str, sweep_id: str, reason: str, sta
 
 
 def close(store: Store, run_id: str, reason: str, status: str = "KILLED") -> None:
-    """Ends a run in the place of the process that should have.
-
-    Raises:
-        TrackingError: the store refuses.
-    """
-    with translated_errors(store.uri):
-        store.client.set_tag(run_id, "failure", reason)
-        store.client.set_terminated(run_id, status)
+    """Ends a run in the place of the process that should have."""
+    store.client.set_tag(run_id, "failure", reason)
+    store.client.set_terminated(run_id, status)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 from cifar_mlflow.tracking.registry import versions
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing import provenance
 
 CHAMPION = "champion"
@@ -111,9 +111,6 @@ def repair(store: Store, name: str, alias: str) -> list[Move]:
     """Puts right what a killed process or another hand has left; under the name's lease. Returns the moves.
 
     What the alias names is taken as it is. A move that did not come to pass is struck out.
-
-    Raises:
-        TrackingError: the store refuses.
     """
     found, actual = moves(store, name, alias), holder(store, name, alias)
     record = _settled(found, actual)
@@ -122,8 +119,7 @@ def repair(store: Store, name: str, alias: str) -> list[Move]:
         if done in record:
             _write(store, name, done)
         else:
-            with translated_errors(store.uri):
-                store.client.delete_registered_model_tag(name, _key(move))
+            store.client.delete_registered_model_tag(name, _key(move))
     last = _holders(record)[-1]
     if actual != last:
         record.append(_new_move(store, name, alias, "outside", actual, last))
@@ -135,18 +131,13 @@ def repair(store: Store, name: str, alias: str) -> list[Move]:
 def move(
     store: Store, name: str, alias: str, action: str, version: str, *, reason: str = "", accuracy: float | None = None
 ) -> None:
-    """Moves the alias to the version and records it; under the name's lease, after `repair`.
-
-    Raises:
-        TrackingError: the store refuses.
-    """
+    """Moves the alias to the version and records it; under the name's lease, after `repair`."""
     before = holder(store, name, alias)
     done = replace(_new_move(store, name, alias, action, version, before), reason=reason[:2000], accuracy=accuracy)
     _write(store, name, replace(done, state="intended"))
-    with translated_errors(store.uri):
-        if action == "promote" and before is not None:
-            store.client.set_registered_model_alias(name, previous_alias(alias), before)
-        store.client.set_registered_model_alias(name, alias, version)
+    if action == "promote" and before is not None:
+        store.client.set_registered_model_alias(name, previous_alias(alias), before)
+    store.client.set_registered_model_alias(name, alias, version)
     _write(store, name, done)
     _set_previous(store, name, alias, moves(store, name, alias))
     _describe(store, name)
@@ -177,19 +168,17 @@ def _key(move: Move) -> str:
 
 
 def _write(store: Store, name: str, move: Move) -> None:
-    with translated_errors(store.uri):
-        store.client.set_registered_model_tag(name, _key(move), json.dumps(asdict(move), ensure_ascii=False))
+    store.client.set_registered_model_tag(name, _key(move), json.dumps(asdict(move), ensure_ascii=False))
 
 
 def _set_previous(store: Store, name: str, alias: str, record: Sequence[Move]) -> None:
     """Lets the alias `previous` name what a rollback would bring back."""
     wanted, previous = rollback_target(store, name, record), previous_alias(alias)
     actual = holder(store, name, previous)
-    with translated_errors(store.uri):
-        if wanted is None and actual is not None:
-            store.client.delete_registered_model_alias(name, previous)
-        elif wanted is not None and wanted != actual:
-            store.client.set_registered_model_alias(name, previous, wanted)
+    if wanted is None and actual is not None:
+        store.client.delete_registered_model_alias(name, previous)
+    elif wanted is not None and wanted != actual:
+        store.client.set_registered_model_alias(name, previous, wanted)
 
 
 def _describe(store: Store, name: str) -> None:
@@ -203,5 +192,4 @@ def _describe(store: Store, name: str) -> None:
         if len(text) + len(line) > versions.DESCRIPTION_LIMIT:
             break
         text += line if move.state == "done" else ""
-    with translated_errors(store.uri):
-        store.client.update_registered_model(name, text)
+    store.client.update_registered_model(name, text)

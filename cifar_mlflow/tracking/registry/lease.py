@@ -19,7 +19,7 @@ from typing import Any
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import processes
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store
 
 PREFIX = "mlflow.cifar_mlflow.lease."  # MLflow's UI does not show tags that begin with mlflow.
 SECONDS = 120  # that a ticket is valid; what is done under a lease takes a few
@@ -68,8 +68,7 @@ def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) ->
 
 def left_behind(store: Store, name: str) -> list[str]:
     """Who left a ticket at the registered model, and is gone: process NUMBER on HOST."""
-    with translated_errors(store.uri):
-        found = _written(store, name).values()
+    found = _written(store, name).values()
     return [processes.describe(ticket) for ticket in found if _is_over(ticket)]
 
 
@@ -86,19 +85,17 @@ def _must_wait(store: Store, name: str, key: str, number: int) -> bool:
 def _write(store: Store, name: str, key: str, number: int) -> float:
     expires = time.time() + SECONDS
     ticket = {"number": number, "expires": expires, **processes.process_tags()}
-    with translated_errors(store.uri):
-        store.client.set_registered_model_tag(name, key, json.dumps(ticket))
+    store.client.set_registered_model_tag(name, key, json.dumps(ticket))
     return expires
 
 
 def _tickets(store: Store, name: str) -> dict[str, dict[str, Any]]:
     """The tickets of living processes, by key; the others are removed."""
-    with translated_errors(store.uri):
-        found = _written(store, name)
-        for key in [key for key, ticket in found.items() if _is_over(ticket)]:
-            del found[key]
-            with suppress(Exception):  # another process may have removed it first
-                store.client.delete_registered_model_tag(name, key)
+    found = _written(store, name)
+    for key in [key for key, ticket in found.items() if _is_over(ticket)]:
+        del found[key]
+        with suppress(Exception):  # another process may have removed it first
+            store.client.delete_registered_model_tag(name, key)
     return found
 
 

@@ -33,20 +33,19 @@ class Recorder:
         """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
         # These tags come with the run, so that one that breaks off at once tells whose it was.
         tags = {**processes.process_tags(), **tags}
-        with translated_errors(store.uri):
-            if store.project_run_id:
-                run = store.client.get_run(store.project_run_id)
-                if run.info.status != "RUNNING":
-                    raise TrackingError(
-                        f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
-                    )
-            else:
-                run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
-                if not run.info.run_id:
-                    raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
-            recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
-            if store.project_run_id:
-                recorder.set_tags(tags)
+        if store.project_run_id:
+            run = store.client.get_run(store.project_run_id)
+            if run.info.status != "RUNNING":
+                raise TrackingError(
+                    f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
+                )
+        else:
+            run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
+            if not run.info.run_id:
+                raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
+        recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
+        if store.project_run_id:
+            recorder.set_tags(tags)
         return recorder
 
     @property
@@ -57,10 +56,9 @@ class Recorder:
         """Logs what is missing: `mlflow run` has logged what was typed, and a parameter can be written only once."""
         from mlflow.entities import Param
 
-        with translated_errors(self._store.uri):
-            logged = self._client.get_run(self.run_id).data.params
-            missing = [Param(name, value) for name, value in parameters.items() if name not in logged]
-            self._client.log_batch(self.run_id, params=missing)
+        logged = self._client.get_run(self.run_id).data.params
+        missing = [Param(name, value) for name, value in parameters.items() if name not in logged]
+        self._client.log_batch(self.run_id, params=missing)
 
     def log_metrics(
         self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None, timestamp: int | None = None
@@ -73,24 +71,19 @@ class Recorder:
 
         at = int(time.time() * 1000) if timestamp is None else timestamp
         entries = [Metric(name, value, at, step, model_id=model_id) for name, value in metrics.items()]
-        with translated_errors(self._store.uri):
-            self._client.log_batch(self.run_id, metrics=entries)
+        self._client.log_batch(self.run_id, metrics=entries)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        with translated_errors(self._store.uri):
-            self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, int], context: str) -> None:
         """The dataset as an input of the run. `digest` has at most 36 characters."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(name, digest, "local", json.dumps({"uri": source}), profile=json.dumps(dict(profile)))
-        with translated_errors(self._store.uri):
-            self._client.log_inputs(
-                self.run_id, [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])]
-            )
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])])
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
         """Artifacts of the run, by path."""
@@ -100,8 +93,7 @@ class Recorder:
 
     def log_directory(self, directory: Path) -> None:
         """All files of the directory as artifacts of the run."""
-        with translated_errors(self._store.uri):
-            self._client.log_artifacts(self.run_id, str(directory))
+        self._client.log_artifacts(self.run_id, str(directory))
 
     def log_model(self, exported: ExportedModel, metrics: Mapping[str, float]) -> str:
         """Logs the model with signature and example, and the metrics that tell its worth; returns its id, m-..."""
@@ -150,8 +142,7 @@ class Recorder:
 
     def finish(self, status: str, timestamp: int | None = None) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""
-        with translated_errors(self._store.uri):
-            self._client.set_terminated(self.run_id, status, timestamp)
+        self._client.set_terminated(self.run_id, status, timestamp)
 
 
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:

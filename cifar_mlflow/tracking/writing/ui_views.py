@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import Store, redact
 
 COLOR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
@@ -50,29 +50,26 @@ def publish_views(
     Returns:
         The key of each view by its name, for `view_url`; the leaderboard is the first.
     """
-    with translated_errors(store.uri):
-        client = store.client
-        runs_shown = (
-            f"tags.sweep = '{sweep}' and tags.kind = 'trial'"
-            if sweep
-            else "tags.kind != 'sweep' and tags.kind != 'job'"
-        )
-        runs = client.search_runs([experiment_id], runs_shown, max_results=RUNS_READ)
-        settings = [run.data.params for run in runs]
-        parameters = list(swept_parameters) or _varying(settings)
-        tags = dict(client.get_experiment(experiment_id).tags)
-        written = dict(_views(parameters, settings, runs_shown, sweep, trains_on_all))
-        now = int(time.time() * 1000)
-        for place, (key, (name, state)) in enumerate(written.items()):
-            # The menu lists the newest first, so the first view is given the latest time.
-            value = _envelope(name, state, now - place, tags.get(VIEW_TAG + key))
-            if value != tags.get(VIEW_TAG + key):
-                client.set_experiment_tag(experiment_id, VIEW_TAG + key, value)
-                tags[VIEW_TAG + key] = value
-        for tag in _surplus(tags, keep=written):
-            client.delete_experiment_tag(experiment_id, tag)
-            del tags[tag]
-        _describe(store, experiment_id, tags)
+    client = store.client
+    runs_shown = (
+        f"tags.sweep = '{sweep}' and tags.kind = 'trial'" if sweep else "tags.kind != 'sweep' and tags.kind != 'job'"
+    )
+    runs = client.search_runs([experiment_id], runs_shown, max_results=RUNS_READ)
+    settings = [run.data.params for run in runs]
+    parameters = list(swept_parameters) or _varying(settings)
+    tags = dict(client.get_experiment(experiment_id).tags)
+    written = dict(_views(parameters, settings, runs_shown, sweep, trains_on_all))
+    now = int(time.time() * 1000)
+    for place, (key, (name, state)) in enumerate(written.items()):
+        # The menu lists the newest first, so the first view is given the latest time.
+        value = _envelope(name, state, now - place, tags.get(VIEW_TAG + key))
+        if value != tags.get(VIEW_TAG + key):
+            client.set_experiment_tag(experiment_id, VIEW_TAG + key, value)
+            tags[VIEW_TAG + key] = value
+    for tag in _surplus(tags, keep=written):
+        client.delete_experiment_tag(experiment_id, tag)
+        del tags[tag]
+    _describe(store, experiment_id, tags)
     return {name: key for key, (name, _) in written.items()}
 
 
