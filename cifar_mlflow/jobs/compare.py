@@ -33,13 +33,13 @@ def compare(
 ) -> verdicts.Comparison:
     """The comparison of the runs that `what` names (see `tracking.reading.selection.select`).
 
-    `difference` is the one worth finding, in the unit of `objective`. `reported` is a YAML file of published results.
-    `with_curves` also reads the values by epoch, which `report.to_html` draws.
+    `difference` is the smallest one worth finding, in the unit of `objective`. `reported` is a YAML file of published
+    results. `with_curves` also reads the values by epoch, which `report.to_html` draws.
 
     Raises:
         ModelError: there are no such runs.
         TrackingError: the store does not answer.
-        ConfigurationError: the objective is measured on the test set or is not there, or the file cannot be used.
+        ConfigurationError: the objective is measured on the test set or no run has it, or the file cannot be used.
     """
     published = read_reported(reported) if reported else []
     store = tracking_store.connect()

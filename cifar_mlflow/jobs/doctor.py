@@ -1,4 +1,4 @@
-"""Look at everything around the runs, say what is not in order, and put right what is safe to."""
+"""Check everything around the runs, say what is not in order, and put right what is safe to."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found: `well` says, by check, what is in order; `results` all else."""
+    """What was found: `well` says, by check, what is in order; `results` holds all else."""
 
     well: dict[str, str]
     results: tuple[Result, ...]
@@ -65,7 +65,7 @@ class Report:
 def doctor(*, fix: bool = False) -> Report:
     """Makes every check; with `fix`, puts right in their order what can be put right without a loss.
 
-    A store that does not answer is a finding itself: what concerns this machine is looked at all the same.
+    A store that does not answer is a finding itself; this machine is checked all the same.
     """
     well: dict[str, str] = {}
     results: list[Result] = []
@@ -84,7 +84,7 @@ def doctor(*, fix: bool = False) -> Report:
     checks = [*_of_this_machine(store), *(_of_the_store(store) if store else ())]
     with bar(len(checks), "looking", " checks") as advance:
         for name, in_order, check in checks:
-            found = [Result(name, finding) for finding in _made(check)]
+            found = [Result(name, finding) for finding in _findings(check)]
             # At once: what a spool delivers changes what there is to find in the checks that follow.
             results += [_fixed(result) for result in found] if fix else found
             if not any(result.finding.severity != "note" for result in found):
@@ -122,8 +122,8 @@ def _of_the_store(store: Store) -> Iterator[Check]:
     )
 
 
-def _made(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """What the check finds; one that breaks off must not keep the others from being made."""
+def _findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """What the check finds; an error of one check must not keep the others from being made."""
     found: list[Finding] = []
     try:
         found.extend(check())

@@ -32,7 +32,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class PredictOutcome:
-    """What a model says of images, in their order. `results` is read once; images are decoded as it goes on."""
+    """What a model says of images, in their order. `results` can be read once; each image is decoded when it is due."""
 
     model_uri: str
     classes: tuple[str, ...]
@@ -43,20 +43,18 @@ class PredictOutcome:
 def predict(model: str, images: Sequence[str], *, weights: str = "last", top: int = 1) -> PredictOutcome:
     """The `top` most probable classes of each of `images`: files, directories and .npz files.
 
-    An image that cannot be read is told as Skipped among the results. How images are made to fit the model stands in
-    `cifar_mlflow.learning.data.image_files`.
+    An image that cannot be read is a Skipped among the results. `cifar_mlflow.learning.data.image_files` says how
+    images are made to fit the model.
 
     Raises:
         ConfigurationError: a path that does not exist, a directory without images, or a `top` beyond the classes.
         ModelError: there is no such model.
         TrackingError: the store cannot be read.
     """
-    if os.environ.get("MLFLOW_RUN_ID"):
-        # The command stands in the project's directory, so a relative path would mislead.
-        relative = [path for path in images if not Path(path).is_absolute()]
-        if relative:
-            faults = [f"{path!r} is relative; give an absolute path under `mlflow run`" for path in relative]
-            raise ConfigurationError(faults, "paths of the images")
+    relative = [path for path in images if not Path(path).is_absolute()]
+    if relative and os.environ.get("MLFLOW_RUN_ID"):  # the command runs in the project's directory, not in the user's
+        faults = [f"{path!r} is relative; give an absolute path under `mlflow run`" for path in relative]
+        raise ConfigurationError(faults, "paths of the images")
     files = image_files.find(images)
     store = tracking_store.connect()
     mark_job(store)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from cifar_mlflow.analysis.gates import Gate, Rivals
 from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.jobs.evaluate import evaluate_model
 from cifar_mlflow.jobs.promotion import gates
 from cifar_mlflow.jobs.promotion.gates import Thresholds
 from cifar_mlflow.jobs.promotion.verdict import ALREADY, DRY_RUN, PROMOTED, REFUSED, PromotionVerdict
@@ -18,7 +19,7 @@ from cifar_mlflow.jobs.training import signals
 from cifar_mlflow.jobs.training.progress import say
 from cifar_mlflow.text import NAME_LIMIT, REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import models, sweeps
+from cifar_mlflow.tracking.reading import evaluations, models, sweeps
 from cifar_mlflow.tracking.reading.evaluations import Evaluation
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.registry import aliases, versions
@@ -221,7 +222,17 @@ class _Promotion:
         return any((move.action, move.version) == ("promote", version) for move in record)
 
     def _evaluation(self, found: FoundModel) -> Evaluation:
-        return gates.evaluation_of(self.store, found, self.data_dir, say)
+        """The recorded evaluation of the model; if there is none, it is evaluated now, which is recorded and counted.
+
+        Raises:
+            DataError: its test set is not here.
+            ModelError: what is recorded is damaged, or the model cannot be loaded.
+        """
+        if recorded := evaluations.read(self.store, found):
+            return recorded
+        say(f"{found.run_name} ({found.weights} weights) has not been evaluated yet: evaluating")
+        outcome = evaluate_model(self.store, found, data_dir=self.data_dir)
+        return Evaluation(outcome.test_digest, outcome.labels, outcome.probabilities)
 
     @property
     def _waiting(self) -> Callable[[], None]:

@@ -1,4 +1,4 @@
-"""Do a recorded training again, and say whether it comes to the same numbers."""
+"""Repeat a recorded training, and say whether it comes to the same numbers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import metric_curves, recorded_training
-from cifar_mlflow.tracking.reading.recorded_training import RecordedTraining
+from cifar_mlflow.tracking.reading.recorded_training import CONDITIONS, RecordedTraining
 from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
@@ -27,31 +27,16 @@ if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
 
 TOLERANCE = 0.001
-# What must come out again: images_per_second is the machine's affair, test_* and the like are other commands'.
+# The metrics that must be equal: images_per_second depends on the machine, test_* are written by other commands.
 EPOCH_METRICS = (
     "val_accuracy", "val_loss", "epoch_test_accuracy", "epoch_test_loss", "train_accuracy", "train_loss", "lr",
 )  # fmt: skip
 FINAL_METRICS = ("best_val_accuracy", "final_val_accuracy")
-# Tag to what it is called in a sentence.
-COMPARED_TAGS = {
-    "version_cifar_mlflow": "cifar_mlflow",
-    "version_python": "python",
-    "version_torch": "torch",
-    "version_torchvision": "torchvision",
-    "version_cuda": "cuda",
-    "version_numpy": "numpy",
-    "version_mlflow": "mlflow",
-    "device": "device",
-    "hardware": "hardware",
-    "precision_used": "precision",
-    "threads_used": "threads",
-    "kernels_used": "kernels",
-}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that was another when the original was trained, or of which that cannot be excluded."""
+    """Something that differed when the original was trained, or of which nobody can know that it did not."""
 
     what: str
     there: str
@@ -65,7 +50,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ReproduceOutcome:
-    """The new run, the one that it reproduces, what was different at its start, and what its numbers came to."""
+    """The new run, the run that it reproduces, what differed at its start, and the comparison of their numbers."""
 
     run_id: str
     run_name: str
@@ -168,7 +153,7 @@ def _used(original: RecordedTraining) -> dict[str, str]:
 
 
 def _as_used(original: RecordedTraining, changes: Mapping[str, object]) -> TrainingConfig:
-    """The original's configuration, with each `auto` that would come out otherwise here set to what it was there."""
+    """The original's configuration, with each `auto` that would mean something else here set to what it meant there."""
     from cifar_mlflow.learning import hardware
 
     used = _used(original)
@@ -196,7 +181,7 @@ def _device(config: TrainingConfig, used: str) -> str:
 
 
 def _differences(original: RecordedTraining, config: TrainingConfig) -> list[Difference]:
-    """What is another here than it was there, the code first."""
+    """What differs between the original's training and one here, the code first."""
     from cifar_mlflow.learning import hardware
 
     device = hardware.choose_device(config)
@@ -215,8 +200,8 @@ def _differences(original: RecordedTraining, config: TrainingConfig) -> list[Dif
         found.append(Difference("configuration fingerprint", recorded, ours_read))
     found += [
         Difference(what, original.tags.get(tag, "unknown"), here.get(tag, "unknown"))
-        for tag, what in COMPARED_TAGS.items()
-        if original.tags.get(tag) != here.get(tag)
+        for tag, what in CONDITIONS.items()
+        if tag != "git_commit" and original.tags.get(tag) != here.get(tag)
     ]
     return found
 
@@ -235,7 +220,7 @@ def _code(commit: str | None, dirty: bool) -> str:
 def _train_again(
     store: tracking_store.Store, original: RecordedTraining, config: TrainingConfig, dataset: Dataset
 ) -> Recorder:
-    """Trains into a new run and returns it; a training that fails as the original did has done what it should."""
+    """Trains into a new run and returns it; a training that fails as the original did is a success."""
     started: list[SpooledRecorder] = []
 
     def start() -> SpooledRecorder:

@@ -15,17 +15,13 @@ from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import resumable
+from cifar_mlflow.tracking.reading.recorded_training import CONDITIONS
 from cifar_mlflow.tracking.reading.resumable import ResumableRun
 from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
-# What may change the last bits of the numbers, by the tag that tells it.
-COMPARED_TAGS = {
-    "git_commit": "commit",
-    "version_torch": "torch",
-    "hardware": "hardware",
-    "kernels_used": "kernels",
-}
+# What may change the last bits of the numbers, and is not checked otherwise.
+COMPARED_TAGS = ("git_commit", "version_torch", "hardware", "kernels_used")
 
 
 def resume(
@@ -151,7 +147,7 @@ def _differences(run: ResumableRun) -> list[str]:
     device = hardware.choose_device(run.config)
     here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": bindings.describe(device)}
     return [
-        f"{what}: the run had {run.tags[tag]}, here is {here[tag]}"
-        for tag, what in COMPARED_TAGS.items()
+        f"{CONDITIONS[tag]}: the run had {run.tags[tag]}, here is {here[tag]}"
+        for tag in COMPARED_TAGS
         if run.tags.get(tag, here[tag]) != here[tag]
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 from cifar_mlflow.analysis import classification, gates
 from cifar_mlflow.analysis.gates import Gate, Rivals
 from cifar_mlflow.errors import ModelError
-from cifar_mlflow.jobs.evaluate import evaluate_model
-from cifar_mlflow.tracking.reading import evaluations
 from cifar_mlflow.tracking.reading.evaluations import Evaluation
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.registry import smoke
@@ -91,21 +88,6 @@ def of_the_comparison(rivals: Rivals | None, champion: str | None, alias: str, l
         return Gate("champion", "a comparison on the same images", reason, False)
     against = f"there is no {alias}" if champion is None else f"version {champion}"
     return gates.champion(rivals, level.require, level.significance, against)
-
-
-def evaluation_of(store: Store, found: FoundModel, data_dir: str | None, say: Callable[[str], object]) -> Evaluation:
-    """The recorded evaluation of the model; if there is none, it is evaluated now, which is recorded and counted.
-
-    Raises:
-        DataError: its test set is not here.
-        ModelError: what is recorded is damaged, or the model cannot be loaded.
-    """
-    recorded = evaluations.read(store, found)
-    if recorded is not None:
-        return recorded
-    say(f"{found.run_name} ({found.weights} weights) has not been evaluated yet: evaluating")
-    outcome = evaluate_model(store, found, data_dir=data_dir)
-    return Evaluation(outcome.test_digest, outcome.labels, outcome.probabilities)
 
 
 def _recorded(found: FoundModel, described: dict[str, Any]) -> Gate:

@@ -23,8 +23,8 @@ from cifar_mlflow.tracking.writing import digests
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
-LONG = 24 * 3600.0  # seconds after which a run of another machine is worth a look
-SETTLED = 600.0  # seconds after which a run that `mlflow run` made must have said whose it is
+LONG = 24 * 3600.0  # seconds after which a run of another machine is reported
+SETTLED = 600.0  # seconds after which the process must be known that works on a run made by `mlflow run`
 REASON = "the process that wrote it is gone (closed by cifar-mlflow doctor)"
 FIX = "cifar-mlflow doctor --fix"
 

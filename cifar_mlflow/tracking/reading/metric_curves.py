@@ -10,8 +10,8 @@ from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.tracking.retry import patiently
 from cifar_mlflow.tracking.store import Store, translated_errors
 
-MOST_RUNS = 100  # of which MLflow's server answers a single request
-MOST_POINTS = 2_500  # of a run; beyond that the server leaves points out
+MOST_RUNS = 100  # that one request to MLflow's server may name
+MOST_POINTS = 2_500  # of a run that the server returns; beyond that it leaves points out
 MOST_ROWS = 100_000  # that a database store is asked for at once
 ENDPOINT = "/api/2.0/mlflow/metrics/get-history-bulk-interval"
 
@@ -29,7 +29,7 @@ def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tu
                 by_run = _together(store, chunk, metric)
             for run_id in chunk:
                 points = by_run.get(run_id)
-                if points is None:  # it has more points than are told at once, or the store knows no such request
+                if points is None:  # it has more points than one request returns, or the store knows no such request
                     points = [(point.step, point.value) for point in store.client.get_metric_history(run_id, metric)]
                 found[run_id] = sorted(points)
     return found
@@ -43,7 +43,7 @@ def read_run(store: Store, run_id: str, metrics: Iterable[str]) -> dict[str, dic
 
 
 def _together(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
-    """What one request tells of the runs; those of which it may tell only a part are left out."""
+    """The points that one request returns, by run; runs of which it may have returned only a part are left out."""
     if store.uri.startswith("http"):
         return _complete(_from_server(store, run_ids, metric), MOST_POINTS)
     # MlflowClient has no such request. Its private store has it, which is what MLflow's own server asks.

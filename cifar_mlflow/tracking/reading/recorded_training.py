@@ -20,6 +20,22 @@ TRAINED_NOTHING = {
     "sweep": "is the parent of a sweep and trained nothing itself; name one of its runs",
     "job": "was made by `mlflow run` for another command and trained nothing",
 }
+# What may change the numbers of a training: tag to what it is called in a sentence.
+CONDITIONS = {
+    "git_commit": "commit",
+    "version_cifar_mlflow": "cifar_mlflow",
+    "version_python": "python",
+    "version_torch": "torch",
+    "version_torchvision": "torchvision",
+    "version_cuda": "cuda",
+    "version_numpy": "numpy",
+    "version_mlflow": "mlflow",
+    "device": "device",
+    "hardware": "hardware",
+    "precision_used": "precision",
+    "threads_used": "threads",
+    "kernels_used": "kernels",
+}
 
 
 @dataclass(frozen=True)

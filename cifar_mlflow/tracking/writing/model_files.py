@@ -80,10 +80,7 @@ def _metadata(exported: ExportedModel) -> dict[str, Any]:
 
 def about(directory: Path) -> dict[str, str]:
     """The `name`, `weights` and `epoch` of a saved model."""
-    from mlflow.models import Model
-
-    described: dict[str, str] = Model.load(str(directory)).metadata
-    return described
+    return dict(describe(directory)["metadata"])
 
 
 def describe(directory: Path) -> dict[str, Any]:

@@ -7,16 +7,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.store import Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests, model_files
-from cifar_mlflow.tracking.writing.model_files import ExportedModel
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
 
 KEY_TAG = "mlflow.cifar_mlflow.key"  # of a logged model, by which one that was begun is found again
 
@@ -95,50 +90,34 @@ class Recorder:
         """All files of the directory as artifacts of the run."""
         self._client.log_artifacts(self.run_id, str(directory))
 
-    def log_model(self, exported: ExportedModel, metrics: Mapping[str, float]) -> str:
-        """Logs the model with signature and example, and the metrics that tell its worth; returns its id, m-..."""
-        with tempfile.TemporaryDirectory() as directory:
-            model_files.save(exported, Path(directory) / "model")
-            return self.log_saved_model(Path(directory) / "model", metrics)
+    def log_saved_model(self, directory: Path, metrics: Mapping[str, float], timestamp: int, key: str) -> None:
+        """Logs what `model_files.save` has saved, and the metrics that tell its worth, at `timestamp` (milliseconds).
 
-    def log_saved_model(
-        self, directory: Path, metrics: Mapping[str, float], timestamp: int | None = None, key: str | None = None
-    ) -> str:
-        """Logs what `model_files.save` has saved; a model that was begun under the same `key` is completed instead."""
+        Creating a model is not repeatable: one that was begun under the same `key` is completed instead.
+        """
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
         about = model_files.about(directory)
+        models = queries.models_of_run(self._store, self.experiment_id, self.run_id)
+        logged = next((model for model in models if model.tags.get(KEY_TAG) == key), None)
         with translated_errors(self._store.uri):
-            logged = self._begun(key) or self._client.create_logged_model(
+            logged = logged or self._client.create_logged_model(
                 self.experiment_id,
                 name=about["name"],
                 source_run_id=self.run_id,
-                tags={"weights": about["weights"], "epoch": about["epoch"], **({KEY_TAG: key} if key else {})},
+                tags={"weights": about["weights"], "epoch": about["epoch"], KEY_TAG: key},
                 model_type="image-classifier",
             )
-            try:
-                model_files.assign(directory, logged)
-                self._client.set_logged_model_tags(logged.model_id, digests.tags(directory))
-                self._client.log_model_artifacts(logged.model_id, str(directory))
-                self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-            except BaseException:
-                if not key:  # with a key, this is tried again
-                    self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
-                raise
+            model_files.assign(directory, logged)
+            self._client.set_logged_model_tags(logged.model_id, digests.tags(directory))
+            self._client.log_model_artifacts(logged.model_id, str(directory))
+            self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
             outputs = self._client.get_run(self.run_id).outputs
             # MLflow refuses an output that the run has already.
             if logged.model_id not in {each.model_id for each in (outputs.model_outputs if outputs else [])}:
                 self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=int(about["epoch"]))])
         if metrics:
             self.log_metrics(metrics, model_id=logged.model_id, timestamp=timestamp)
-        return str(logged.model_id)
-
-    def _begun(self, key: str | None) -> LoggedModel | None:
-        """The model that was begun under `key`, if any: creating one is not repeatable."""
-        if key is None:
-            return None
-        found = queries.models_of_run(self._store, self.experiment_id, self.run_id)
-        return next((model for model in found if model.tags.get(KEY_TAG) == key), None)
 
     def finish(self, status: str, timestamp: int | None = None) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""

@@ -24,7 +24,7 @@ NOTE_TAG = "mlflow.note.content"
 VIEW_TAG = "mlflow.sharedViewState."
 PREFIX = "cifar-mlflow."  # of our views' keys; a view that a user saved has a UUID
 LEADERBOARD = "leaderboard"
-MAX_VIEWS = 30  # MLflow lets nobody save a view when there are 40
+MAX_VIEWS = 30  # of ours; MLflow saves no further view when there are 40
 MAX_COLUMNS = 6
 RUNS_READ = 200  # how many of the newest runs are asked for the values of their parameters
 # The description that we write; one that does not match was written by a user.
@@ -138,7 +138,7 @@ def _views(
     if len(parameters) > 1:
         groupings |= {f"by.{name}": [name] for name in shown}
     for suffix, grouping in groupings.items():
-        groups = {tuple(values.get(name, "null") for name in grouping) for values in settings}
+        groups = {tuple(f"param.{name}.{values.get(name, 'null')}" for name in grouping) for values in settings}
         yield (
             key + suffix,
             (
@@ -151,15 +151,11 @@ def _views(
                         "groupByKeys": [{"mode": "param", "groupByData": name} for name in grouping],
                     },
                     # Collapsed, so that the list of groups is a legend of the charts.
-                    "groupsExpanded": {_group_id(grouping, group): False for group in sorted(groups)},
+                    "groupsExpanded": {",".join(group): False for group in sorted(groups)},
                     "compareRunCharts": curves,
                 },
             ),
         )
-
-
-def _group_id(parameters: Sequence[str], values: Sequence[str]) -> str:
-    return ",".join(f"param.{name}.{value}" for name, value in zip(parameters, values, strict=True))
 
 
 def _columns(parameters: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
