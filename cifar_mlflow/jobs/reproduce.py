@@ -208,9 +208,8 @@ def _differences(original: RecordedTraining, config: TrainingConfig) -> list[Dif
 
 def _commit(original: RecordedTraining) -> tuple[str | None, bool]:
     """The original's commit, None if it is unknown, and whether there were changes besides."""
-    tags = original.tags
-    commit = tags.get("git_commit", "unknown")
-    return (None, False) if commit.startswith("unknown") else (commit, tags.get("git_dirty") == "true")
+    commit = original.tags.get("git_commit", "unknown")
+    return (None, False) if commit.startswith("unknown") else (commit, original.tags.get("git_dirty") == "true")
 
 
 def _code(commit: str | None, dirty: bool) -> str:

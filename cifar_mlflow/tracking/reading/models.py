@@ -28,7 +28,6 @@ class FoundModel:
     """A logged model and the run that it came from. `weights` is last or best, `uri` is models:/m-..."""
 
     uri: str
-    name: str
     weights: str
     run_id: str
     run_name: str
@@ -36,7 +35,6 @@ class FoundModel:
     run_status: str
     config: TrainingConfig
     dataset_digest: str
-    test_digest: str
     tags: dict[str, str]
     """The logged model's own tags."""
 
@@ -72,7 +70,6 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         raise ModelError(f"the run {run.info.run_id} was not recorded by cifar-mlflow: it has no dataset digest")
     return FoundModel(
         uri=f"models:/{model.model_id}",
-        name=model.name,
         weights=model.tags.get("weights", "last"),
         run_id=run.info.run_id,
         run_name=run.info.run_name,
@@ -80,7 +77,6 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         run_status=run.info.status,
         config=runs.configuration(run),
         dataset_digest=tags["dataset_digest"],
-        test_digest=tags.get("test_digest", ""),
         tags=dict(model.tags),
     )
 

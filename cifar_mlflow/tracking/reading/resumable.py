@@ -130,15 +130,12 @@ def _recorded(store: Store, run: Run) -> Recorded:
 
 def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> SpooledRecorder:
     """The run, RUNNING again by this process, with `tags`; models that were not logged completely are removed."""
-    client = store.client
-    found = client.get_run(run.run_id)
-    recorder = Recorder(store, run.run_id, found.info.experiment_id, run.name)
-    client.update_run(run.run_id, status="RUNNING")
+    recorder = Recorder.reopen(store, run.run_id)
     times = int(run.tags.get("resumed", 0)) + 1
     recorder.set_tags({**tags, **processes.process_tags(), "resumed": str(times)})
     for outdated in {"failure", "failure_type"} & set(run.tags):
-        client.delete_tag(run.run_id, outdated)
-    for model in queries.models_of_run(store, found.info.experiment_id, run.run_id):
+        store.client.delete_tag(run.run_id, outdated)
+    for model in queries.models_of_run(store, recorder.experiment_id, run.run_id):
         if str(model.status) != "READY":
-            client.delete_logged_model(model.model_id)
+            store.client.delete_logged_model(model.model_id)
     return SpooledRecorder.to(store, recorder, f"{run.run_id}-{times}", run.experiment, tags)

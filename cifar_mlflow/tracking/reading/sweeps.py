@@ -89,9 +89,7 @@ def start_parent(store: Store, experiment: str, name: str, earlier: EarlierSweep
         processes.refuse_if_busy(what, earlier.parent_id, earlier.tags, "start again")
     tags = {"kind": "sweep", "sweep": name, **processes.process_tags()}
     if earlier and not store.project_run_id:
-        store.client.update_run(earlier.parent_id, status="RUNNING")
-        run = store.client.get_run(earlier.parent_id)
-        parent = Recorder(store, earlier.parent_id, run.info.experiment_id, run.info.run_name)
+        parent = Recorder.reopen(store, earlier.parent_id)
     else:
         parent = Recorder.start(store, experiment, name, tags)
     sweep_id = earlier.sweep_id if earlier else parent.run_id

@@ -43,9 +43,9 @@ def publish_views(
 ) -> dict[str, str]:
     """Saves the leaderboard and the curves of the sweep of that name, or of all runs of the experiment.
 
-    Called again, it brings the views up to date; what users have saved, or written as description, it leaves.
-    Without `swept_parameters` those are taken in which the experiment's runs differ. With `trains_on_all` the
-    curves are the test set's, since there is no validation.
+    Called again, it brings the views up to date; it changes nothing that users have saved or described. Without
+    `swept_parameters` the views show those in which the experiment's runs differ. With `trains_on_all` the curves
+    are the test set's, since there is no validation.
 
     Returns:
         The key of each view by its name, for `view_url`; the leaderboard is the first.
