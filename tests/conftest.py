@@ -161,8 +161,13 @@ def asked(monkeypatch) -> Counter:
     plain, together = PatientClient.__getattr__, SqlAlchemyStore.get_metric_history_bulk
 
     def counted(self, name):
-        counts[name] += not name.startswith("_")
-        return plain(self, name)
+        attribute = plain(self, name)
+
+        def call(*arguments, **options):
+            counts[name] += 1
+            return attribute(*arguments, **options)
+
+        return call if callable(attribute) else attribute
 
     def counted_together(self, *arguments):
         counts["get_metric_history_bulk"] += 1

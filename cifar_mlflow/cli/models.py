@@ -94,12 +94,12 @@ def predict(model: str, images: tuple[str, ...], weights: str, top: int, form: s
 
     told = skipped = 0
     with lines_to(output) as write:
-        predictions = job.predict(model, images, weights=weights, top=top)
-        write(job.heading(predictions, form))
-        for result in predictions.results:
+        outcome = job.predict(model, images, weights=weights, top=top)
+        write(job.heading(outcome, form))
+        for result in outcome.results:
             if isinstance(result, job.Prediction):
                 told += 1
-                write(job.line(predictions, result, form))
+                write(job.line(outcome, result, form))
             else:
                 skipped += result.images
                 say(f"skipped {job.shown(result.name)}: {job.shown(result.reason)}")

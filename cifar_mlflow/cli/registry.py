@@ -11,7 +11,7 @@ from cifar_mlflow.errors import PromotionRefused
 from cifar_mlflow.tables import table
 
 if TYPE_CHECKING:
-    from cifar_mlflow.jobs.promote import Verdict
+    from cifar_mlflow.jobs.promotion.verdict import PromotionVerdict
 
 WIDTH = 110
 FORM = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
@@ -54,10 +54,9 @@ def promote(
     tie lets a new model in, unless --require better is given. Exit code 7: refused.
     """
     from cifar_mlflow.jobs.promote import promote as job
-    from cifar_mlflow.jobs.promotion.gates import Bars
+    from cifar_mlflow.jobs.promotion.gates import Thresholds
 
-    bars = Bars(min_accuracy, min_class_recall, require, significance)
-    verdict = job(bars=bars, **options)
+    verdict = job(thresholds=Thresholds(min_accuracy, min_class_recall, require, significance), **options)
     click.echo(verdict.as_json() if form == "json" else _gates(verdict))
     if verdict.failed and not verdict.forced:
         raise PromotionRefused(verdict.sentence)
@@ -65,7 +64,7 @@ def promote(
         click.echo(verdict.sentence)
 
 
-def _gates(verdict: Verdict) -> str:
+def _gates(verdict: PromotionVerdict) -> str:
     """A line a gate; what was required stands below where a gate failed, and below the comparison with the champion."""
     rows = []
     for gate in verdict.gates:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from cifar_mlflow.analysis.comparison import formats, report, verdicts
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.training.progress import warn
-from cifar_mlflow.records import Predictions, RunRecord
+from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import runs, selection
+from cifar_mlflow.tracking.reading import evaluations, runs, selection
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
 # Single runs are paired image by image; beyond this many the pairs are too many to read.
@@ -33,15 +30,15 @@ def compare(
     reported: str | Path | None = None,
     with_curves: bool = False,
 ) -> verdicts.Comparison:
-    """The comparison of the runs that `what` names (see `tracking.selection.select`).
+    """The comparison of the runs that `what` names (see `tracking.reading.selection.select`).
 
-    `difference` is the one worth finding, in the unit of `objective`. `reported` is a YAML file of published results.
-    `with_curves` also reads the values by epoch, which `report.to_html` draws.
+    `difference` is the smallest one worth finding, in the unit of `objective`. `reported` is a YAML file of published
+    results. `with_curves` also reads the values by epoch, which `report.to_html` draws.
 
     Raises:
         ModelError: there are no such runs.
         TrackingError: the store does not answer.
-        ConfigurationError: the objective is measured on the test set or is not there, or the file cannot be used.
+        ConfigurationError: the objective is measured on the test set or no run has it, or the file cannot be used.
     """
     published = read_reported(reported) if reported else []
     store = tracking_store.connect()
@@ -56,7 +53,7 @@ def compare(
         raise ModelError("no training run is among them, so there is nothing to compare")
     curves = (verdicts.curve_metric(objective), verdicts.REPLICATION_OBJECTIVE) if with_curves else ()
     records = runs.to_records(store, ours, curves)
-    # What was broken off and done again is no run that is missing.
+    # A run that broke off and was repeated does not count as missing.
     counted = {record.run_id for record in runs.without_superseded(records)}
     records = [record for record in records if record.status == "FINISHED" or record.run_id in counted]
     options: dict[str, Any] = {
@@ -100,13 +97,8 @@ def read_reported(path: str | Path) -> list[Mapping[str, object]]:
 
 
 def _with_predictions(store: tracking_store.Store, record: RunRecord) -> RunRecord:
-    content = runs.read_artifact(store, record.run_id, "val_predictions.npz")
-    if content is None:
-        return record
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            arrays = Predictions(*(file[name].astype(np.int64) for name in ("index", "label", "predicted")))
-    except Exception as error:  # a damaged artifact: numpy and zipfile share no base class
-        warn(f"the predictions of the run {record.run_id} cannot be read ({error}); it is compared without them")
+        return replace(record, predictions=evaluations.read_validation(store, record.run_id))
+    except ModelError as error:
+        warn(f"{error}; it is compared without them")
         return record
-    return replace(record, predictions=arrays)

@@ -1,23 +1,21 @@
-"""Look at everything around the runs, say what is not in order, and put right what is safe to."""
+"""Check everything around the runs, say what is not in order, and put right what is safe to."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cifar_mlflow.errors import CifarMlflowError, ModelError, TrackingError
+from cifar_mlflow.errors import CifarMlflowError
 from cifar_mlflow.jobs.health import machine
 from cifar_mlflow.jobs.training.progress import bar
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import redact
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import leftovers, models
+from cifar_mlflow.tracking.reading import leftovers
 from cifar_mlflow.tracking.store import SQLITE, Store
-from cifar_mlflow.tracking.writing import digests
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
@@ -38,7 +36,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """What was found: `well` says, by check, what is in order; `results` all else."""
+    """What was found: `well` says, by check, what is in order; `results` holds all else."""
 
     well: dict[str, str]
     results: tuple[Result, ...]
@@ -67,7 +65,7 @@ class Report:
 def doctor(*, fix: bool = False) -> Report:
     """Makes every check; with `fix`, puts right in their order what can be put right without a loss.
 
-    A store that does not answer is a finding itself: what concerns this machine is looked at all the same.
+    A store that does not answer is a finding itself; this machine is checked all the same.
     """
     well: dict[str, str] = {}
     results: list[Result] = []
@@ -86,7 +84,7 @@ def doctor(*, fix: bool = False) -> Report:
     checks = [*_of_this_machine(store), *(_of_the_store(store) if store else ())]
     with bar(len(checks), "looking", " checks") as advance:
         for name, in_order, check in checks:
-            found = [Result(name, finding) for finding in _made(check)]
+            found = [Result(name, finding) for finding in _findings(check)]
             # At once: what a spool delivers changes what there is to find in the checks that follow.
             results += [_fixed(result) for result in found] if fix else found
             if not any(result.finding.severity != "note" for result in found):
@@ -116,12 +114,16 @@ def _of_the_store(store: Store) -> Iterator[Check]:
         yield "server", "its MLflow is of the version that is installed here", lambda: leftovers.other_server(store)
     yield "runs", "none is RUNNING without its process", lambda: leftovers.left_running(store)
     yield "models", "each was logged completely", lambda: leftovers.incomplete_models(store)
-    yield "aliases", "each is where its record says", lambda: leftovers.aliases(store)
-    yield "files", "those of every model with an alias are as they were logged", lambda: _model_files(store)
+    yield "aliases", "each is where its record says", lambda: leftovers.misplaced_aliases(store)
+    yield (
+        "files",
+        "those of every model with an alias are as they were logged",
+        lambda: leftovers.changed_model_files(store),
+    )
 
 
-def _made(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
-    """What the check finds; one that breaks off must not keep the others from being made."""
+def _findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    """What the check finds; an error of one check must not keep the others from being made."""
     found: list[Finding] = []
     try:
         found.extend(check())
@@ -147,28 +149,3 @@ def _missing_file() -> Path | None:
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
     path = Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
     return path if uri.startswith(SQLITE) and path.name and not path.exists() else None
-
-
-def _model_files(store: Store) -> Iterator[Finding]:
-    """Models that an alias names, and whose files are gone or are not those that were logged."""
-    from cifar_mlflow.jobs.promotion import gates
-
-    for model in leftovers.registered_models(store):
-        for alias, version in sorted(model.aliases.items()):
-            what = f"models:/{model.name}@{alias} (version {version})"
-            try:
-                found = models.find_model(store, f"models:/{model.name}@{alias}")
-                if digests.TAG not in found.tags:
-                    continue
-                with tempfile.TemporaryDirectory() as directory:
-                    copy = gates.download(store, found, Path(directory))
-                    told = digests.differences(copy, found.tags) or []
-            except TrackingError:
-                raise
-            except ModelError as error:
-                told = [redact(str(error))]
-            if told:
-                more = f" and {len(told) - 5} more" if len(told) > 5 else ""
-                text = f"{what} is not what was logged: {', '.join(told[:5])}{more}"
-                remedy = f"put the files back from a copy, or promote another model: cifar-mlflow history {model.name}"
-                yield Finding("error", text, remedy)

@@ -15,7 +15,7 @@ from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.training.progress import bar, warn
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import models
+from cifar_mlflow.tracking.reading import models, runs
 from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 
 if TYPE_CHECKING:
@@ -86,9 +86,8 @@ def evaluate_model(
     from cifar_mlflow.learning.data import datasets
 
     where = {"data_dir": data_dir} if data_dir else {}
-    trained_on = datasets.load_recorded(
-        resolve({**found.config.model_dump(), **where}), found.dataset_digest, found.run_id
-    )
+    config = resolve({**found.config.model_dump(), **where})
+    trained_on = datasets.load_recorded(config, found.dataset_digest, found.run_id)
     scored = trained_on if dataset is None else datasets.load(resolve({"dataset": dataset, **where}))
     _check_test_set(scored, trained_on)
     if views > 1 and found.config.augmentation == "none":
@@ -102,8 +101,15 @@ def evaluate_model(
     prefix = found.test_prefix
     if dataset is not None:
         prefix += f"_{re.sub(r'[^0-9A-Za-z_.-]', '_', scored.name)}"
-    if views > 1:
-        prefix += f"_{views}_views"
+    prefix += f"_{views}_views" if views > 1 else ""
+    measured = {
+        "accuracy": score.accuracy,
+        "loss": score.loss,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "calibration_error": score.calibration_error,
+        "min_class_recall": float(np.nanmin(score.recall)),
+    }
     outcome = EvaluateOutcome(
         model_uri=found.uri,
         run_id=found.run_id,
@@ -114,19 +120,12 @@ def evaluate_model(
         probabilities=probabilities,
         score=score,
         interval=(low, high),
-        metrics={
-            f"{prefix}_accuracy": score.accuracy,
-            f"{prefix}_loss": score.loss,
-            f"{prefix}_accuracy_low": low,
-            f"{prefix}_accuracy_high": high,
-            f"{prefix}_calibration_error": score.calibration_error,
-            f"{prefix}_min_class_recall": float(np.nanmin(score.recall)),
-        },
+        metrics={f"{prefix}_{name}": value for name, value in measured.items()},
     )
     run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
     _record(run, outcome, scored, prefix)
-    looked = int(models.tag(store, found.run_id, "test_evaluations") or 0) + 1
-    run.set_tags({"test_evaluations": str(looked), f"{prefix}_digest": scored.test_digest})
+    times = int(runs.find(store, found.run_id).data.tags.get("test_evaluations", 0)) + 1
+    run.set_tags({"test_evaluations": str(times), f"{prefix}_digest": scored.test_digest})
     return outcome
 
 
@@ -138,8 +137,7 @@ def _check_test_set(scored: Dataset, trained_on: Dataset) -> None:
             f"{scored.source} has images of {scored.image_shape} and classes {', '.join(scored.classes[:12])}; "
             f"the model takes {trained_on.image_shape} and {', '.join(trained_on.classes[:12])}"
         )
-    shared = datasets.overlap(scored.test, trained_on.train)
-    if shared:
+    if shared := datasets.overlap(scored.test, trained_on.train):
         raise DataError(
             f"{shared} of the {len(scored.test)} test images of {scored.source} were trained on; "
             "an accuracy on them would say nothing"
@@ -147,10 +145,10 @@ def _check_test_set(scored: Dataset, trained_on: Dataset) -> None:
 
 
 def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, prefix: str) -> None:
+    """Writes the files, the metrics and the dataset to the run."""
     labels, probabilities, score = outcome.labels, outcome.probabilities, outcome.score
-    predicted = probabilities.argmax(1)
+    predicted, names = probabilities.argmax(1), np.array(scored.classes)
     worst = classification.worst_mistakes(labels, probabilities, GALLERY_IMAGES)
-    names = np.array(scored.classes)
     predictions = io.BytesIO()
     np.savez_compressed(predictions, label=labels, predicted=predicted, probabilities=probabilities)
     title = f"{run.run_name}: {scored.name} test, {score.accuracy:.2f}% of {score.images:,} images"
@@ -169,8 +167,7 @@ def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, prefix: st
         }
     )
     run.log_metrics(outcome.metrics, model_id=outcome.model_uri.removeprefix("models:/"))
-    sizes = {"test": len(scored.test)}
-    run.log_dataset(scored.name, scored.test_digest, scored.source, sizes, "evaluation")
+    run.log_dataset(scored.name, scored.test_digest, scored.source, {"test": len(scored.test)}, "evaluation")
 
 
 def per_class_csv(outcome: EvaluateOutcome) -> str:

@@ -1,18 +1,23 @@
-"""The story of a registered model: its versions with their verdicts, and every move of its aliases."""
+"""The history of a registered model: its versions with their verdicts, and every move of its aliases."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.registry import aliases as registry
+from cifar_mlflow.tracking.registry import aliases, versions
 from cifar_mlflow.tracking.registry.aliases import Move
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 
 @dataclass(frozen=True)
-class VersionStory:
+class VersionSummary:
     """One version. `verdict` is promoted, refused or empty (never judged); `time` ISO 8601 in UTC, of registration."""
 
     version: str
@@ -25,43 +30,39 @@ class VersionStory:
 
 
 @dataclass(frozen=True)
-class History:
+class ModelHistory:
     """All that the registry knows of a name, the oldest first."""
 
     name: str
-    versions: tuple[VersionStory, ...]
+    versions: tuple[VersionSummary, ...]
     moves: tuple[Move, ...]
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
 
 
-def history(name: str) -> History:
-    """Reads the story of the registered model `name`; nothing is written.
+def history(name: str) -> ModelHistory:
+    """Reads the history of the registered model `name`; nothing is written.
 
     Raises:
         ModelError: there is no such registered model.
         TrackingError: the store cannot be read.
     """
     store = tracking_store.connect()
-    model = registry.find(store, name)
-    aliases: dict[str, list[str]] = {}
-    for alias, version in model.aliases.items():
-        aliases.setdefault(str(version), []).append(alias)
-    stories = []
-    for version in registry.versions(store, name):
-        tags = version.tags
-        accuracy = tags.get("test_accuracy")
-        forced = f"forced: {tags['forced']}" if "forced" in tags else ""
-        stories.append(
-            VersionStory(
-                version=str(version.version),
-                aliases=tuple(sorted(aliases.get(str(version.version), []))),
-                test_accuracy=float(accuracy) if accuracy else None,
-                verdict=tags.get("verdict", ""),
-                reason=tags.get("rejected", "") or forced,
-                run_id=version.run_id or "",
-                time=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
-            )
-        )
-    return History(name, tuple(stories), tuple(registry.moves(store, name)))
+    named = versions.find(store, name).aliases
+    summaries = [_summary(version, named) for version in versions.read_all(store, name)]
+    return ModelHistory(name, tuple(summaries), tuple(aliases.moves(store, name)))
+
+
+def _summary(version: ModelVersion, named: Mapping[str, str]) -> VersionSummary:
+    number, tags = str(version.version), version.tags
+    forced = f"forced: {tags['forced']}" if "forced" in tags else ""
+    return VersionSummary(
+        version=number,
+        aliases=tuple(sorted(alias for alias, holder in named.items() if str(holder) == number)),
+        test_accuracy=float(tags["test_accuracy"]) if "test_accuracy" in tags else None,
+        verdict=tags.get("verdict", ""),
+        reason=tags.get("rejected", "") or forced,
+        run_id=version.run_id or "",
+        time=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+    )

@@ -31,8 +31,8 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a model says of images, in their order. `results` is read once; images are decoded as it goes on."""
+class PredictOutcome:
+    """What a model says of images, in their order. `results` can be read once; each image is decoded when it is due."""
 
     model_uri: str
     classes: tuple[str, ...]
@@ -40,23 +40,21 @@ class Predictions:
     results: Iterator[Prediction | Skipped]
 
 
-def predict(model: str, images: Sequence[str], *, weights: str = "last", top: int = 1) -> Predictions:
+def predict(model: str, images: Sequence[str], *, weights: str = "last", top: int = 1) -> PredictOutcome:
     """The `top` most probable classes of each of `images`: files, directories and .npz files.
 
-    An image that cannot be read is told as Skipped among the results. How images are made to fit the model stands in
-    `cifar_mlflow.learning.data.image_files`.
+    An image that cannot be read is a Skipped among the results. `cifar_mlflow.learning.data.image_files` says how
+    images are made to fit the model.
 
     Raises:
         ConfigurationError: a path that does not exist, a directory without images, or a `top` beyond the classes.
         ModelError: there is no such model.
         TrackingError: the store cannot be read.
     """
-    if os.environ.get("MLFLOW_RUN_ID"):
-        # The command stands in the project's directory, so a relative path would mislead.
-        relative = [path for path in images if not Path(path).is_absolute()]
-        if relative:
-            faults = [f"{path!r} is relative; give an absolute path under `mlflow run`" for path in relative]
-            raise ConfigurationError(faults, "paths of the images")
+    relative = [path for path in images if not Path(path).is_absolute()]
+    if relative and os.environ.get("MLFLOW_RUN_ID"):  # the command runs in the project's directory, not in the user's
+        faults = [f"{path!r} is relative; give an absolute path under `mlflow run`" for path in relative]
+        raise ConfigurationError(faults, "paths of the images")
     files = image_files.find(images)
     store = tracking_store.connect()
     mark_job(store)
@@ -65,7 +63,7 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
     if not 1 <= top <= len(interface.classes):
         raise ConfigurationError(f"--top: {top} is refused: the model has {len(interface.classes)} classes", "options")
     predictor = models.load_model(found.uri, found.tags)
-    return Predictions(found.uri, interface.classes, top, _results(predictor, interface, files, top))
+    return PredictOutcome(found.uri, interface.classes, top, _results(predictor, interface, files, top))
 
 
 def _results(
@@ -104,16 +102,16 @@ def _ranked(
         yield Prediction(each.name, tuple((classes[index], float(f"{row[index]:.7g}")) for index in best))
 
 
-def heading(predictions: Predictions, form: str) -> str:
+def heading(outcome: PredictOutcome, form: str) -> str:
     """What stands above the lines of `line`: nothing for json, column names for csv and table."""
     if form == "json":
         return ""
     if form == "csv":
         return "image,rank,class,probability\n"
-    return f"{'class':<{_class_width(predictions)}}  probability  " * predictions.top + "image\n"
+    return f"{'class':<{_class_width(outcome)}}  probability  " * outcome.top + "image\n"
 
 
-def line(predictions: Predictions, prediction: Prediction, form: str) -> str:
+def line(outcome: PredictOutcome, prediction: Prediction, form: str) -> str:
     """One prediction as json (one line), csv (a line a rank) or table (one line, probabilities in per cent)."""
     ranking = prediction.ranking
     if form == "json":
@@ -125,7 +123,7 @@ def line(predictions: Predictions, prediction: Prediction, form: str) -> str:
         rows = [(image, rank, name, probability) for rank, (name, probability) in enumerate(ranking, 1)]
         csv.writer(text, lineterminator="\n").writerows(rows)
         return text.getvalue()
-    width = _class_width(predictions)
+    width = _class_width(outcome)
     # The image comes last, since its name alone may have any length: so no line has to wait for the others.
     cells = [f"{name:<{width}}  {100 * probability:10.1f}%  " for name, probability in ranking]
     return "".join(cells) + shown(prediction.image) + "\n"
@@ -136,5 +134,5 @@ def shown(name: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
-def _class_width(predictions: Predictions) -> int:
-    return max(len("class"), *map(len, predictions.classes))
+def _class_width(outcome: PredictOutcome) -> int:
+    return max(len("class"), *map(len, outcome.classes))

@@ -1,4 +1,4 @@
-"""Do a recorded training again, and say whether it comes to the same numbers."""
+"""Repeat a recorded training, and say whether it comes to the same numbers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from cifar_mlflow.jobs.training.progress import say, warn
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
-from cifar_mlflow.tracking.reading import recorded_training
-from cifar_mlflow.tracking.reading.recorded_training import Original
+from cifar_mlflow.tracking.reading import metric_curves, recorded_training
+from cifar_mlflow.tracking.reading.recorded_training import CONDITIONS, RecordedTraining
 from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
@@ -28,31 +28,16 @@ if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
 
 TOLERANCE = 0.001
-# What must come out again: images_per_second is the machine's affair, test_* and the like are other commands'.
+# The metrics that must be equal: images_per_second depends on the machine, test_* are written by other commands.
 EPOCH_METRICS = (
     "val_accuracy", "val_loss", "epoch_test_accuracy", "epoch_test_loss", "train_accuracy", "train_loss", "lr",
 )  # fmt: skip
 FINAL_METRICS = ("best_val_accuracy", "final_val_accuracy")
-# Tag to what it is called in a sentence.
-COMPARED_TAGS = {
-    "version_cifar_mlflow": "cifar_mlflow",
-    "version_python": "python",
-    "version_torch": "torch",
-    "version_torchvision": "torchvision",
-    "version_cuda": "cuda",
-    "version_numpy": "numpy",
-    "version_mlflow": "mlflow",
-    "device": "device",
-    "hardware": "hardware",
-    "precision_used": "precision",
-    "threads_used": "threads",
-    "kernels_used": "kernels",
-}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that was another when the original was trained, or of which that cannot be excluded."""
+    """Something that differed when the original was trained, or of which nobody can know that it did not."""
 
     what: str
     there: str
@@ -66,7 +51,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class ReproduceOutcome:
-    """The new run, the one that it reproduces, what was different at its start, and what its numbers came to."""
+    """The new run, the run that it reproduces, what differed at its start, and the comparison of their numbers."""
 
     run_id: str
     run_name: str
@@ -117,9 +102,9 @@ def reproduce(
     """
     changes = changes or {}
     store = tracking_store.connect()
-    original = recorded_training.find_original(store, what)
+    original = recorded_training.find(store, what)
     check_paths(data_dir=str(changes.get("data_dir", "auto")))
-    before = recorded_training.curves(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
+    before = metric_curves.read_run(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
     reached = len(before.get("lr", {}))
     if not reached:
         raise ModelError(f"the run {original.run_id} ({original.status}) has no epoch to compare with")
@@ -133,7 +118,7 @@ def reproduce(
     for difference in differences:
         say(str(difference))
     run = _train_again(store, original, config, dataset)
-    again = recorded_training.curves(store, run.run_id, tuple(before))
+    again = metric_curves.read_run(store, run.run_id, before)
     comparison = reproduction.compare(before, again, tolerance)
     outcome = ReproduceOutcome(run.run_id, run.run_name, run.url, original.run_id, tuple(differences), comparison)
     run.log_files({"reproduction.json": json.dumps(outcome.document(), indent=2, allow_nan=False).encode()})
@@ -147,7 +132,7 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     Raises:
         ModelError: there is no such run, or it trained nothing.
     """
-    original = recorded_training.find_original(tracking_store.connect(), what)
+    original = recorded_training.find(tracking_store.connect(), what)
     config = resolve({**original.config.model_dump(), **_used(original), **(changes or {})})
     words = ["cifar-mlflow", "train"]
     for name, value in config:
@@ -162,14 +147,14 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     return f"git checkout {shlex.quote(commit)} && {shlex.join(words)}"
 
 
-def _used(original: Original) -> dict[str, str]:
+def _used(original: RecordedTraining) -> dict[str, str]:
     """What came of the settings that may be auto."""
     tags = original.tags
     return {"device": tags["device"], "precision": tags["precision_used"], "threads": tags["threads_used"]}
 
 
-def _as_used(original: Original, changes: Mapping[str, object]) -> TrainingConfig:
-    """The original's configuration, with each `auto` that would come out otherwise here set to what it was there."""
+def _as_used(original: RecordedTraining, changes: Mapping[str, object]) -> TrainingConfig:
+    """The original's configuration, with each `auto` that would mean something else here set to what it meant there."""
     from cifar_mlflow.learning import hardware
 
     used = _used(original)
@@ -196,8 +181,8 @@ def _device(config: TrainingConfig, used: str) -> str:
     return "auto"
 
 
-def _differences(original: Original, config: TrainingConfig) -> list[Difference]:
-    """What is another here than it was there, the code first."""
+def _differences(original: RecordedTraining, config: TrainingConfig) -> list[Difference]:
+    """What differs between the original's training and one here, the code first."""
     from cifar_mlflow.learning import hardware
 
     device = hardware.choose_device(config)
@@ -216,25 +201,26 @@ def _differences(original: Original, config: TrainingConfig) -> list[Difference]
         found.append(Difference("configuration fingerprint", recorded, ours_read))
     found += [
         Difference(what, original.tags.get(tag, "unknown"), here.get(tag, "unknown"))
-        for tag, what in COMPARED_TAGS.items()
-        if original.tags.get(tag) != here.get(tag)
+        for tag, what in CONDITIONS.items()
+        if tag != "git_commit" and original.tags.get(tag) != here.get(tag)
     ]
     return found
 
 
-def _commit(original: Original) -> tuple[str | None, bool]:
+def _commit(original: RecordedTraining) -> tuple[str | None, bool]:
     """The original's commit, None if it is unknown, and whether there were changes besides."""
-    tags = original.tags
-    commit = tags.get("git_commit", "unknown")
-    return (None, False) if commit.startswith("unknown") else (commit, tags.get("git_dirty") == "true")
+    commit = original.tags.get("git_commit", "unknown")
+    return (None, False) if commit.startswith("unknown") else (commit, original.tags.get("git_dirty") == "true")
 
 
 def _code(commit: str | None, dirty: bool) -> str:
     return "unknown" if commit is None else f"{commit[:12]}{' with uncommitted changes' if dirty else ''}"
 
 
-def _train_again(store: tracking_store.Store, original: Original, config: TrainingConfig, dataset: Dataset) -> Recorder:
-    """Trains into a new run and returns it; a training that fails as the original did has done what it should."""
+def _train_again(
+    store: tracking_store.Store, original: RecordedTraining, config: TrainingConfig, dataset: Dataset
+) -> Recorder:
+    """Trains into a new run and returns it; a training that fails as the original did is a success."""
     started: list[SpooledRecorder] = []
 
     def start() -> SpooledRecorder:

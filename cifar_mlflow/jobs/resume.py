@@ -16,17 +16,13 @@ from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import resumable
-from cifar_mlflow.tracking.reading.resumable import BrokenOff
+from cifar_mlflow.tracking.reading.recorded_training import CONDITIONS
+from cifar_mlflow.tracking.reading.resumable import ResumableRun
 from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
-# What may change the last bits of the numbers, by the tag that tells it.
-COMPARED_TAGS = {
-    "git_commit": "commit",
-    "version_torch": "torch",
-    "hardware": "hardware",
-    "kernels_used": "kernels",
-}
+# What may change the last bits of the numbers, and is not checked otherwise.
+COMPARED_TAGS = ("git_commit", "version_torch", "hardware", "kernels_used")
 
 
 def resume(
@@ -83,7 +79,7 @@ def resume(
         return train_watched(store, run.config, dataset, start, keeper=keeper, earlier=earlier)
 
 
-def _check_given(run: BrokenOff, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:
+def _check_given(run: ResumableRun, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:
     wanted = resolve({**run.config.model_dump(), **given}, "options")
     faults = [f"{option}: given is {theirs}, the run has {ours}" for option, ours, theirs in _differing(run, wanted)]
     for option, theirs, ours in (("--experiment", experiment, run.experiment), ("--run-name", run_name, run.name)):
@@ -95,7 +91,7 @@ def _check_given(run: BrokenOff, given: Mapping[str, Any], experiment: str | Non
         )
 
 
-def _differing(run: BrokenOff, other: TrainingConfig) -> list[tuple[str, str, str]]:
+def _differing(run: ResumableRun, other: TrainingConfig) -> list[tuple[str, str, str]]:
     """Option, the run's value and the other's, of each field in which they differ."""
     return [
         (f"--{name.replace('_', '-')}", as_option(value), as_option(getattr(other, name)))
@@ -104,7 +100,7 @@ def _differing(run: BrokenOff, other: TrainingConfig) -> list[tuple[str, str, st
     ]
 
 
-def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
+def _last_checkpoint(keeper: Keeper, run: ResumableRun) -> dict[str, Any] | None:
     """The content of the run's last checkpoint; None if it broke off before its first."""
     saved, faults = keeper.read()
     directory = keeper.directory
@@ -133,7 +129,7 @@ def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
     return saved
 
 
-def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:
+def _check_device(run: ResumableRun, saved: Mapping[str, Any] | None) -> None:
     from cifar_mlflow.learning import hardware
 
     device = hardware.choose_device(run.config)
@@ -144,7 +140,7 @@ def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:
         )
 
 
-def _differences(run: BrokenOff) -> list[str]:
+def _differences(run: ResumableRun) -> list[str]:
     """What is another here than it was when the run was last at work."""
     from cifar_mlflow.learning import compiled, hardware
 
@@ -152,7 +148,7 @@ def _differences(run: BrokenOff) -> list[str]:
     kernels = compiled.describe(run.config, device)
     here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": kernels}
     return [
-        f"{what}: the run had {run.tags[tag]}, here is {here[tag]}"
-        for tag, what in COMPARED_TAGS.items()
+        f"{CONDITIONS[tag]}: the run had {run.tags[tag]}, here is {here[tag]}"
+        for tag in COMPARED_TAGS
         if run.tags.get(tag, here[tag]) != here[tag]
     ]

@@ -9,7 +9,7 @@ from cifar_mlflow.jobs.training import signals
 from cifar_mlflow.jobs.training.progress import say
 from cifar_mlflow.text import REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.registry import aliases
+from cifar_mlflow.tracking.registry import aliases, versions
 from cifar_mlflow.tracking.registry.lease import lease
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
@@ -25,7 +25,7 @@ class RollbackOutcome:
 
 
 def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> RollbackOutcome:
-    """Moves the alias back to the version that held it before; as often as there is one.
+    """Moves the alias back to the version that held it before; this can be repeated as long as there is one.
 
     Raises:
         ConfigurationError: the reason is too long, or no text.
@@ -37,13 +37,13 @@ def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> R
         raise ConfigurationError(f"--reason: {shown(reason)} is refused: {told}", "options")
     store = tracking_store.connect()
     mark_job(store)
-    aliases.find(store, name)
+    versions.find(store, name)
     with (
         signals.held_back(),
         lease(store, name, lambda: say(f"waiting for another promotion of {name} to end")) as turn,
     ):
         record = aliases.repair(store, name, alias)
-        present, earlier = aliases.holder(store, name, alias), aliases.before(store, name, record)
+        present, earlier = aliases.holder(store, name, alias), aliases.rollback_target(store, name, record)
         if earlier is None:
             now = f"version {present} is the first {alias}" if present else f"no version has ever been {alias}"
             raise PromotionRefused(f"there is nothing to roll {name} back to: {now}")

@@ -6,7 +6,10 @@ import os
 import socket
 from collections.abc import Mapping
 
+from cifar_mlflow.errors import TrackingError
+
 CLOCK_TOLERANCE = 2.0  # seconds by which two readings of one process's start may differ
+CLOSE_COMMAND = "python -c \"import mlflow; mlflow.MlflowClient().set_terminated('{}', 'KILLED')\""  # {}: the run id
 
 
 def process_tags() -> dict[str, str]:
@@ -33,3 +36,28 @@ def is_alive(tags: Mapping[str, str]) -> bool:
         return bool(same and process.status() != psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return False
+
+
+def is_gone(tags: Mapping[str, str]) -> bool:
+    """Whether the run was written on this machine, by a process that no longer exists."""
+    return not is_elsewhere(tags) and not is_alive(tags)
+
+
+def describe(tags: Mapping[str, str]) -> str:
+    """process NUMBER on HOST."""
+    return f"process {tags.get('process_id')} on {tags.get('host')}"
+
+
+def refuse_if_busy(what: str, run_id: str, tags: Mapping[str, str], then: str) -> None:
+    """Lets a run that is RUNNING pass only if its process is gone; `what` names it, `then` is what to do afterwards.
+
+    Raises:
+        TrackingError: the process is, or may be, at work on the run.
+    """
+    if is_elsewhere(tags):
+        raise TrackingError(
+            f"{what} is RUNNING by {describe(tags)}. If that process is gone, say so with\n"
+            f"  {CLOSE_COMMAND.format(run_id)}\nand {then}"
+        )
+    if is_alive(tags):
+        raise TrackingError(f"{what} is being trained by {describe(tags)}; wait for it, or stop it")

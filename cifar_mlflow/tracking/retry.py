@@ -7,6 +7,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Iterable
+from contextlib import ContextDecorator
 from typing import Any
 
 from cifar_mlflow.errors import causes
@@ -19,14 +20,17 @@ SAME_ROW_OF_A_SERVER = ("UNIQUE constraint failed", "duplicate key value violate
 
 
 class PatientClient:
-    """An MlflowClient whose calls are repeated if another process was in the way. Their transactions were undone."""
+    """An MlflowClient whose calls are repeated if another process was in the way. Their transactions were undone.
 
-    def __init__(self, client: Any) -> None:
-        self._client = client
+    What they raise in the end is translated by `translated`, a context manager that decorates each call.
+    """
+
+    def __init__(self, client: Any, translated: ContextDecorator) -> None:
+        self._client, self._translated = client, translated
 
     def __getattr__(self, name: str) -> Any:
         attribute = getattr(self._client, name)
-        return patiently(attribute) if callable(attribute) else attribute
+        return self._translated(patiently(attribute)) if callable(attribute) else attribute
 
 
 def patiently(call: Any) -> Any:

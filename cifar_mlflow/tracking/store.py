@@ -35,7 +35,10 @@ SCHEMES = ("http", "https", "sqlite", *DATABASE_PORTS)
 
 @dataclass(frozen=True)
 class Store:
-    """A tracking store that answered. `uri` is absolute; `project_run_id` is the run that `mlflow run` created."""
+    """A tracking store that answered. `uri` is absolute; `project_run_id` is the run that `mlflow run` created.
+
+    Every call of `client` raises TrackingError if the store refuses it or does not answer.
+    """
 
     client: MlflowClient
     uri: str
@@ -47,24 +50,21 @@ class Store:
         Raises:
             TrackingError: the experiment was deleted, or the store refuses the name.
         """
-        from mlflow.exceptions import MlflowException
-
-        with translated_errors(self.uri):
-            experiment = self.client.get_experiment_by_name(name)
-            if experiment is None:
-                try:
-                    return str(self.client.create_experiment(name))
-                except MlflowException:
-                    # Another process may have created it between the two calls.
-                    experiment = self.client.get_experiment_by_name(name)
-                    if experiment is None:
-                        raise
-            if experiment.lifecycle_stage == "deleted":
-                raise TrackingError(
-                    f"the experiment {name!r} was deleted; restore it with "
-                    f"`mlflow experiments restore -x {experiment.experiment_id}` or give another --experiment"
-                )
-            return str(experiment.experiment_id)
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            try:
+                return str(self.client.create_experiment(name))
+            except TrackingError:
+                # Another process may have created it between the two calls.
+                experiment = self.client.get_experiment_by_name(name)
+                if experiment is None:
+                    raise
+        if experiment.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"the experiment {name!r} was deleted; restore it with "
+                f"`mlflow experiments restore -x {experiment.experiment_id}` or give another --experiment"
+            )
+        return str(experiment.experiment_id)
 
     def run_url(self, experiment_id: str, run_id: str) -> str | None:
         """The run's page in MLflow's UI, if the store is a server."""
@@ -104,7 +104,8 @@ def connect() -> Store:
                 f"{redact(uri)} needs a database driver that is not installed here ({error}); install it with pip"
             ) from None
         client.search_experiments(max_results=1)
-    return Store(cast("MlflowClient", PatientClient(client)), uri, os.environ.get("MLFLOW_RUN_ID") or None)
+    patient = cast("MlflowClient", PatientClient(client, translated_errors(uri)))
+    return Store(patient, uri, os.environ.get("MLFLOW_RUN_ID") or None)
 
 
 def environment_experiment(store: Store | None) -> str | None:
@@ -112,8 +113,7 @@ def environment_experiment(store: Store | None) -> str | None:
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
         return name
     if store and (experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID")):
-        with translated_errors(store.uri):
-            return str(store.client.get_experiment(experiment_id).name)
+        return str(store.client.get_experiment(experiment_id).name)
     return None
 
 

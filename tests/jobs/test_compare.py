@@ -126,6 +126,24 @@ def test_two_single_runs_are_paired_image_by_image(cifar, add_run):
     assert "McNemar" in cifar("compare", "digits").stdout
 
 
+@pytest.mark.parametrize("content", [b"PK\x03\x04", b"", "shapes"])
+def test_damaged_predictions_are_left_out_with_a_warning(cifar, add_run, client, tmp_path, content):
+    right = np.zeros(100, int)
+    damaged = add_run("digits", 90, activation="relu", predictions=right)
+    add_run("digits", 60, activation="elu", predictions=right)
+    file = tmp_path / "val_predictions.npz"
+    if content == "shapes":
+        np.savez(file, index=right, label=right[1:], predicted=right)
+    else:
+        file.write_bytes(content)
+    client().log_artifact(damaged, str(file))
+    outcome = cifar("compare", "digits")
+    assert outcome.code == 0
+    assert f"warning: the predictions recorded at the run {damaged} are damaged (" in outcome.stderr
+    assert "it is compared without them" in outcome.stderr
+    assert "McNemar" not in outcome.stdout
+
+
 def test_the_test_set_is_shown_only_if_asked_for(cifar, add_run):
     add_run("digits", 80, tags={"test_evaluations": "3"})
     assert "79.00" not in cifar("compare", "digits").stdout

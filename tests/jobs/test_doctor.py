@@ -20,7 +20,7 @@ from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox import log as spool
 from cifar_mlflow.tracking.reading import leftovers
-from cifar_mlflow.tracking.registry import aliases, lease
+from cifar_mlflow.tracking.registry import aliases, lease, versions
 
 NOT_IN_ORDER = 9
 NO_PROCESS = 2**22 + 1  # more than Linux has
@@ -103,10 +103,10 @@ def wrecks(work, finished, make_run, client, tiny):
         .model_id
     )
     store = tracking_store.connect()
-    aliases.ensure(store, "tiny")
+    versions.ensure(store, "tiny")
     (last, best) = [f"models:/{output.model_id}" for output in finished.outputs.model_outputs]
     for uri in (last, best):
-        version = aliases.register(store, "tiny", uri, finished.info.run_id)
+        version = versions.register(store, "tiny", uri, finished.info.run_id)
         aliases.move(store, "tiny", "champion", "promote", version)
     move = json.loads(client().get_registered_model("tiny").tags[f"{aliases.PREFIX}000002"])
     begun = {**move, "number": 3, "version": "1", "before": "2", "state": "intended"}
@@ -255,9 +255,9 @@ def test_an_older_store_is_told_with_the_command(doctor, work):
 
 def test_changed_and_missing_files_of_an_aliased_model(finished, doctor, client, work):
     store = tracking_store.connect()
-    aliases.ensure(store, "tiny")
+    versions.ensure(store, "tiny")
     uri = f"models:/{finished.outputs.model_outputs[0].model_id}"
-    aliases.move(store, "tiny", "champion", "promote", aliases.register(store, "tiny", uri, finished.info.run_id))
+    aliases.move(store, "tiny", "champion", "promote", versions.register(store, "tiny", uri, finished.info.run_id))
     assert doctor()[0] == 0
     place = Path(client().get_logged_model(uri.removeprefix("models:/")).artifact_location)
     (place / "conda.yaml").write_text("something else")
@@ -270,9 +270,9 @@ def test_changed_and_missing_files_of_an_aliased_model(finished, doctor, client,
 
 def test_an_alias_that_somebody_moved(finished, doctor, client):
     store = tracking_store.connect()
-    aliases.ensure(store, "tiny")
+    versions.ensure(store, "tiny")
     for output in finished.outputs.model_outputs:
-        version = aliases.register(store, "tiny", f"models:/{output.model_id}", finished.info.run_id)
+        version = versions.register(store, "tiny", f"models:/{output.model_id}", finished.info.run_id)
         aliases.move(store, "tiny", "champion", "promote", version)
     client().set_registered_model_alias("tiny", "champion", "1")
     code, findings = doctor()

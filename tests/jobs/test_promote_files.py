@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cifar_mlflow.tracking.writing import digests as integrity
+from cifar_mlflow.tracking.writing import digests
 
 pytestmark = pytest.mark.usefixtures("smoke_here")
 
@@ -49,7 +49,7 @@ def test_swapped_weights_with_the_digests_made_to_fit(promote, candidates, model
         (model_directory(candidates.broken) / "data" / "model.pt2").read_bytes()
     )
     model_id = directory.parent.name
-    client().set_logged_model_tags(model_id, integrity.tags(directory))
+    client().set_logged_model_tags(model_id, digests.tags(directory))
     code, verdict = promote(candidates.good[0])
     assert (code, gates(verdict)["integrity"], gates(verdict)["smoke"]) == (7, True, False)
 
@@ -62,13 +62,13 @@ class Explosive:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.parametrize("digests", ["as they were", "made to fit"])
-def test_a_pickle_in_place_of_the_model_does_not_run(promote, candidates, model_directory, client, work, digests):
+@pytest.mark.parametrize("recorded", ["as they were", "made to fit"])
+def test_a_pickle_in_place_of_the_model_does_not_run(promote, candidates, model_directory, client, work, recorded):
     directory = model_directory(candidates.good[0])
     trap = work / "it-ran"
     (directory / "data" / "model.pt2").write_bytes(pickle.dumps(Explosive(trap)))
-    if digests == "made to fit":
-        client().set_logged_model_tags(directory.parent.name, integrity.tags(directory))
+    if recorded == "made to fit":
+        client().set_logged_model_tags(directory.parent.name, digests.tags(directory))
     code, verdict = promote(candidates.good[0])
     assert code == 7
     assert "smoke" in verdict["failed"]
@@ -87,13 +87,13 @@ def test_an_mlmodel_file_that_asks_for_code(promote, candidates, model_directory
     )
     assert changed != text
     (directory / "MLmodel").write_text(changed)
-    client().set_logged_model_tags(directory.parent.name, integrity.tags(directory))
+    client().set_logged_model_tags(directory.parent.name, digests.tags(directory))
     code, verdict = promote(candidates.good[0])
     assert (code, gates(verdict)["smoke"]) == (7, False)
     assert "asks for" in json.dumps(verdict["gates"])
 
 
-@pytest.mark.parametrize("name", ["input_example.json", "serving_input_example.json", integrity.EXAMPLE_ANSWER])
+@pytest.mark.parametrize("name", ["input_example.json", "serving_input_example.json", digests.EXAMPLE_ANSWER])
 def test_a_deleted_example(promote, candidates, model_directory, name):
     (model_directory(candidates.good[0]) / name).unlink()
     code, verdict = promote(candidates.good[0])
@@ -106,7 +106,7 @@ def test_a_model_without_example_and_signature(promote, candidates, model_direct
     described = yaml.safe_load((directory / "MLmodel").read_text())
     del described["signature"], described["saved_input_example_info"]
     (directory / "MLmodel").write_text(yaml.safe_dump(described))
-    client().set_logged_model_tags(directory.parent.name, integrity.tags(directory))
+    client().set_logged_model_tags(directory.parent.name, digests.tags(directory))
     code, verdict = promote(candidates.good[0])
     assert (code, gates(verdict)["record"]) == (7, False)
 

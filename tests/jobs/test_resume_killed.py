@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from support import TINY_TRAINING
 
-from cifar_mlflow.tracking.reading import models as history
+from cifar_mlflow.tracking.reading import models
 
 # Random in all ways, so that a state that was lost would be seen.
 OPTIONS = (*TINY_TRAINING, "--epochs", 4, "--augmentation", "flip_crop", "--dropout", 0.2, "--scheduler", "one_cycle")
@@ -32,7 +32,7 @@ def the_run(directory):
 
 def values(directory, model):
     """All tensors of the exported model, as bytes."""
-    program = history.load_model(model.artifact_location.removeprefix("file://"), model.tags)
+    program = models.load_model(model.artifact_location.removeprefix("file://"), model.tags)
     return {name: tensor.numpy().tobytes() for name, tensor in program.state_dict().items()}
 
 

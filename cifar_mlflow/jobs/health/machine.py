@@ -21,7 +21,7 @@ from cifar_mlflow.records import Finding
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.outbox import log
 from cifar_mlflow.tracking.outbox import state as spool_look
-from cifar_mlflow.tracking.reading import models
+from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.reading.leftovers import FIX
 from cifar_mlflow.tracking.store import SQLITE, Store
 
@@ -75,11 +75,11 @@ def _remove_spool(directory: Path) -> str:
 def checkpoints(store: Store | None) -> Iterator[Finding]:
     """Checkpoints of runs that nobody trains: those that can be resumed, and those that are of no more use."""
     for directory in sorted((state_directory() / "checkpoints").glob("*/")):
-        if store is None or not models.RUN_ID.fullmatch(directory.name) or _in_training(directory):
+        if store is None or not runs.RUN_ID.fullmatch(directory.name) or _in_training(directory):
             continue
         what = f"{directory} ({megabytes(spool_look.size_of(directory))})"
         try:
-            run = models.find_run(store, directory.name)
+            run = runs.find(store, directory.name)
         except ModelError:
             yield Finding(
                 "note", f"{what} is of a run that this store does not know", f"if no other does: rm -r {directory}"
@@ -90,7 +90,7 @@ def checkpoints(store: Store | None) -> Iterator[Finding]:
         elif run.info.status == "FINISHED":
             text = f"{what} is of a run that is finished ({run.info.run_name})"
             yield Finding("warning", text, FIX, partial(_remove_checkpoints, directory))
-        elif not processes.is_elsewhere(run.data.tags) and not processes.is_alive(run.data.tags):
+        elif processes.is_gone(run.data.tags):
             text = f"run {directory.name} ({run.info.run_name}) broke off, and can go on from its last checkpoint"
             yield Finding("note", text, f"cifar-mlflow train --resume {directory.name}")
 

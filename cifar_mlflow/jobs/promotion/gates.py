@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from cifar_mlflow.analysis import classification, gates
-from cifar_mlflow.analysis.gates import Gate
+from cifar_mlflow.analysis.gates import Gate, Rivals
 from cifar_mlflow.errors import ModelError
-from cifar_mlflow.jobs.evaluate import evaluate_model
-from cifar_mlflow.text import first_line
-from cifar_mlflow.tracking.reading import evaluations
 from cifar_mlflow.tracking.reading.evaluations import Evaluation
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.registry import smoke
-from cifar_mlflow.tracking.writing import digests
+from cifar_mlflow.tracking.writing import digests, model_files
 
 if TYPE_CHECKING:
     from cifar_mlflow.tracking.store import Store
@@ -27,8 +21,8 @@ SAFETY = ("integrity", "smoke")  # the gates before which a model is not loaded 
 
 
 @dataclass(frozen=True)
-class Bars:
-    """What is asked of a model. Accuracy and recall are per cent, None where there is no bar.
+class Thresholds:
+    """What is asked of a model. Accuracy and recall are per cent, None where no threshold is set.
 
     `require` is better or not-worse (than the champion), `significance` the level of McNemar's test.
     """
@@ -44,10 +38,15 @@ def of_the_files(found: FoundModel, uri: str, directory: Path, store: Store) -> 
 
     Files that are not those that were logged are not loaded, here or in any process.
     """
-    described = _described(directory)
+    described: dict[str, Any] = {}
+    try:
+        described = model_files.describe(directory)
+        suspicion = smoke.code_asked_for(described)
+    except ModelError as error:
+        suspicion = str(error)
     result = [_recorded(found, described), _integrity(found, directory)]
-    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6
-    suspicion = "the files are not those that were logged" if not result[-1].passed else smoke.code_asked_for(directory)
+    if not result[-1].passed:
+        suspicion = "the files are not those that were logged"
     if suspicion:
         return [*result, Gate("smoke", gates.SMOKE, f"not loaded: {suspicion}", False)]
     try:
@@ -57,11 +56,12 @@ def of_the_files(found: FoundModel, uri: str, directory: Path, store: Store) -> 
     ran = smoke.run(uri, store.uri)
     if ran.probabilities is None:
         return [*result, Gate("smoke", gates.SMOKE, f"a fresh process could not use it: {ran.fault}", False)]
+    size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6
     return [*result, gates.smoke(expected, ran.probabilities, ran.seconds, size)]
 
 
 def of_the_test_set(
-    found: FoundModel, directory: Path, evaluation: Evaluation | None, champion: Evaluation | None, bars: Bars
+    directory: Path, evaluation: Evaluation | None, champion: Evaluation | None, thresholds: Thresholds
 ) -> list[Gate]:
     """The gates on the answers to the test set; `champion` is its evaluation, if there is one to compare with."""
     required = "the test set that the champion was evaluated on" if champion else "its own test set"
@@ -72,26 +72,22 @@ def of_the_test_set(
     same = champion is None or champion.test_digest == evaluation.test_digest
     other = "" if same or champion is None else f", but the champion on that with the digest {champion.test_digest[:8]}"
     observed = f"{score.images:,} images with the digest {evaluation.test_digest[:8]}{other}"
-    classes = _described(directory).get("metadata", {}).get("classes") or [str(n) for n in range(len(score.recall))]
+    metadata = model_files.describe(directory).get("metadata", {})
+    classes = metadata.get("classes") or [str(number) for number in range(len(score.recall))]
     return [
         Gate("evaluation", required, observed, same),
-        gates.accuracy(score.accuracy, bars.min_accuracy),
-        gates.class_recall(score.recall, classes, bars.min_class_recall),
+        gates.accuracy(score.accuracy, thresholds.min_accuracy),
+        gates.class_recall(score.recall, classes, thresholds.min_class_recall),
     ]
 
 
-def evaluation_of(store: Store, found: FoundModel, data_dir: str | None, say: Callable[[str], object]) -> Evaluation:
-    """The recorded evaluation of the model; if there is none, it is evaluated now, which is recorded and counted.
-
-    Raises:
-        DataError: its test set is not here.
-    """
-    recorded = evaluations.read(store, found)
-    if recorded is not None:
-        return recorded
-    say(f"{found.run_name} ({found.weights} weights) has not been evaluated yet: evaluating")
-    outcome = evaluate_model(store, found, data_dir=data_dir)
-    return Evaluation(outcome.test_digest, outcome.labels, outcome.probabilities)
+def of_the_comparison(rivals: Rivals | None, champion: str | None, alias: str, lost: str, level: Thresholds) -> Gate:
+    """The gate on the comparison with the version `champion`, if there is one; `lost` says why it cannot be used."""
+    if champion is not None and rivals is None:
+        reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
+        return Gate("champion", "a comparison on the same images", reason, False)
+    against = f"there is no {alias}" if champion is None else f"version {champion}"
+    return gates.champion(rivals, level.require, level.significance, against)
 
 
 def _recorded(found: FoundModel, described: dict[str, Any]) -> Gate:
@@ -110,28 +106,3 @@ def _integrity(found: FoundModel, directory: Path) -> Gate:
         return Gate("integrity", required, "no digests were recorded when it was logged", False)
     count = sum(1 for path in directory.rglob("*") if path.is_file() and path.name not in digests.WRITTEN_ON_LOADING)
     return Gate("integrity", required, ", ".join(differences) or f"{count} files, all unchanged", not differences)
-
-
-def _described(directory: Path) -> dict[str, Any]:
-    try:
-        described = yaml.safe_load((directory / "MLmodel").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return {}
-    return described if isinstance(described, dict) else {}
-
-
-def download(store: Store, found: FoundModel, directory: Path) -> Path:
-    """A copy of the model's files.
-
-    Raises:
-        ModelError: they are not there.
-    """
-    import mlflow.artifacts
-
-    try:
-        copy = Path(mlflow.artifacts.download_artifacts(found.uri, dst_path=str(directory), tracking_uri=store.uri))
-    except Exception as error:
-        raise ModelError(f"the files of {found.uri} cannot be fetched: {first_line(error)}") from error
-    if not (copy / "MLmodel").is_file():  # MLflow copies what it finds, be it nothing
-        raise ModelError(f"the files of {found.uri} are gone: there is no MLmodel file where it was logged")
-    return copy

@@ -1,1 +1,1 @@
-"""Reading back from the tracking store."""
+"""Reading back from the tracking store; every function that asks it raises TrackingError if it cannot be read."""

@@ -1,15 +1,16 @@
-"""What `evaluate` has recorded of a model on its own test set, read back."""
+"""What a model has answered image by image, recorded by its training or by `evaluate`, read back."""
 
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from cifar_mlflow.errors import ModelError
-from cifar_mlflow.tracking.reading import models, runs
+from cifar_mlflow.records import Predictions
+from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.store import Store
 
@@ -29,23 +30,44 @@ class Evaluation:
 
 
 def read(store: Store, found: FoundModel) -> Evaluation | None:
-    """The recorded evaluation of the model, or None if there is none.
+    """The recorded evaluation of the model on its own test set, or None if there is none.
 
     Raises:
         ModelError: the recorded predictions are damaged.
     """
-    content = runs.read_artifact(store, found.run_id, f"{found.test_prefix}_predictions.npz")
-    digest = models.tag(store, found.run_id, f"{found.test_prefix}_digest")
-    if content is None or digest is None:
+    arrays = _arrays(
+        store,
+        found.run_id,
+        f"{found.test_prefix}_predictions.npz",
+        {"label": 1, "probabilities": 2},
+        f"; `cifar-mlflow evaluate {found.run_id}` writes them anew",
+    )
+    digest = runs.find(store, found.run_id).data.tags.get(f"{found.test_prefix}_digest")
+    return None if arrays is None or digest is None else Evaluation(digest, *arrays)
+
+
+def read_validation(store: Store, run_id: str) -> Predictions | None:
+    """What the run's last-epoch model answered to the validation images, or None if that was not recorded.
+
+    Raises:
+        ModelError: the recorded predictions are damaged.
+    """
+    arrays = _arrays(store, run_id, "val_predictions.npz", {"index": 1, "label": 1, "predicted": 1})
+    return None if arrays is None else Predictions(*(array.astype(np.int64) for array in arrays))
+
+
+def _arrays(
+    store: Store, run_id: str, path: str, dimensions: dict[str, int], remedy: str = ""
+) -> list[np.ndarray[Any, Any]] | None:
+    """The arrays of these names and numbers of dimensions, of one length, in the run's artifact; None without it."""
+    content = runs.read_artifact(store, run_id, path)
+    if content is None:
         return None
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            labels, probabilities = file["label"], file["probabilities"]
-        if probabilities.ndim != 2 or labels.shape != probabilities.shape[:1]:
-            raise ValueError(f"shapes {labels.shape} and {probabilities.shape}")
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ModelError(
-            f"the predictions recorded at the run {found.run_id} are damaged ({error}); "
-            f"`cifar-mlflow evaluate {found.run_id}` writes them anew"
-        ) from None
-    return Evaluation(digest, labels, probabilities)
+            arrays = [file[name] for name in dimensions]
+        if [array.ndim for array in arrays] != [*dimensions.values()] or len({len(array) for array in arrays}) != 1:
+            raise ValueError(f"shapes {', '.join(str(array.shape) for array in arrays)}")
+    except Exception as error:  # the errors of numpy, zipfile and zlib share no base class
+        raise ModelError(f"the predictions recorded at the run {run_id} are damaged ({error}){remedy}") from None
+    return arrays

@@ -1,32 +1,31 @@
-"""What processes that are gone, or other hands, have left in the store; each function yields what it finds."""
+"""What in the store is not in order: each check yields what processes that are gone, or other hands, have left."""
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.directories import spool_directory
-from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.garbage import without_collection
+from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.records import Finding
-from cifar_mlflow.tracking import processes
+from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.outbox import log, state
-from cifar_mlflow.tracking.reading import runs, selection, sweeps
-from cifar_mlflow.tracking.registry import aliases as registry
-from cifar_mlflow.tracking.registry import lease
+from cifar_mlflow.tracking.reading import models, runs, sweeps
+from cifar_mlflow.tracking.registry import aliases, lease, versions
 from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.writing import digests
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
-    from mlflow.entities.model_registry import RegisteredModel
 
-LONG = 24 * 3600.0  # seconds after which a run of another machine is worth a look
-SETTLED = 600.0  # seconds after which a run that `mlflow run` made must have said whose it is
+LONG = 24 * 3600.0  # seconds after which a run of another machine is reported
+SETTLED = 600.0  # seconds after which the process must be known that works on a run made by `mlflow run`
 REASON = "the process that wrote it is gone (closed by cifar-mlflow doctor)"
-CLOSE = "python -c \"import mlflow; mlflow.MlflowClient().set_terminated('{}', 'KILLED')\""
 FIX = "cifar-mlflow doctor --fix"
 
 
@@ -50,22 +49,21 @@ def other_server(store: Store) -> Iterator[Finding]:
 def left_running(store: Store) -> Iterator[Finding]:
     """Runs that say RUNNING, and whose process is gone or cannot be known."""
     kept = _spools_by_run()
-    names = {experiment_id: name for name, experiment_id in selection.experiments(store).items()}
+    names = {experiment_id: name for name, experiment_id in runs.experiments(store).items()}
     for run in runs.search(store, names, "attributes.status = 'RUNNING'"):
         yield from _left_running(store, run, names[run.info.experiment_id], kept.get(run.info.run_id))
 
 
 def _left_running(store: Store, run: Run, experiment: str, kept: state.Look | None) -> Iterator[Finding]:
     run_id, tags = run.info.run_id, run.data.tags
-    age = time.time() - run.info.start_time / 1000
+    age, close = time.time() - run.info.start_time / 1000, processes.CLOSE_COMMAND.format(run_id)
     since = f"{datetime.fromtimestamp(run.info.start_time / 1000, UTC):%Y-%m-%d %H:%M} UTC"
     what = (
         f"run {run_id} ({run.info.run_name}, {tags.get('kind', 'no kind')}, in {experiment}) is RUNNING since {since}"
     )
     if "host" in tags and processes.is_elsewhere(tags):
         if age > LONG:
-            where = f"process {tags.get('process_id')} on {tags['host']}"
-            yield Finding("note", f"{what}, by {where}", f"if that process is gone: {CLOSE.format(run_id)}")
+            yield Finding("note", f"{what}, by {processes.describe(tags)}", f"if that process is gone: {close}")
     elif kept is not None or "process_id" in tags:
         alive = kept.busy if kept else processes.is_alive(tags)
         if not alive:
@@ -76,7 +74,7 @@ def _left_running(store: Store, run: Run, experiment: str, kept: state.Look | No
         yield Finding(
             "warning",
             f"{what}; `mlflow run` made it, and its command never said where it runs",
-            f"if no process is at work on it: {CLOSE.format(run_id)}",
+            f"if no process is at work on it: {close}",
         )
 
 
@@ -98,8 +96,7 @@ def _in_an_environment(run_id: str) -> bool:
 
 
 def _close(store: Store, run_id: str) -> str:
-    with translated_errors(store.uri):
-        run = store.client.get_run(run_id)
+    run = store.client.get_run(run_id)
     if run.info.status != "RUNNING":
         return f"it is {run.info.status} by now"
     if run_id in _spools_by_run():
@@ -118,8 +115,11 @@ def _spools_by_run() -> dict[str, state.Look]:
 
 def incomplete_models(store: Store) -> Iterator[Finding]:
     """Models that were begun by a run that ended, or whose process is gone, and that never were logged completely."""
-    for model in _pending_models(store, list(selection.experiments(store).values())):
-        if "weights" in model.tags and _is_over(store, model):
+    experiment_ids = list(runs.experiments(store).values())
+    # MLflow cannot search by status, so all models are read.
+    found = queries.search_all(store.client.search_logged_models, experiment_ids) if experiment_ids else []
+    for model in found:
+        if str(model.status) == "PENDING" and "weights" in model.tags and _is_over(store, model):
             yield Finding(
                 "warning",
                 f"model {model.model_id} ({model.name}) of run {model.source_run_id} was begun and never completed",
@@ -128,62 +128,32 @@ def incomplete_models(store: Store) -> Iterator[Finding]:
             )
 
 
-def _pending_models(store: Store, experiment_ids: list[str]) -> list[LoggedModel]:
-    """MLflow cannot search by status, so all models are read, in large pages of which little is kept."""
-    found: list[LoggedModel] = []
-    token = None
-    with translated_errors(store.uri):
-        while experiment_ids:
-            with without_collection():
-                page = store.client.search_logged_models(experiment_ids, max_results=runs.PAGE, page_token=token)
-            found += [model for model in page if str(model.status) == "PENDING"]
-            token = page.token
-            if not token:
-                break
-    return found
-
-
 def _is_over(store: Store, model: LoggedModel) -> bool:
     if not model.source_run_id:
         return False
-    with translated_errors(store.uri):
-        run = store.client.get_run(model.source_run_id)
+    run = store.client.get_run(model.source_run_id)
     if run.info.status != "RUNNING":
         # A sync may be at work on the models of a run that is over.
         kept = _spools_by_run().get(run.info.run_id)
         return kept is None or not kept.busy
-    return not processes.is_elsewhere(run.data.tags) and not processes.is_alive(run.data.tags)
+    return processes.is_gone(run.data.tags)
 
 
 def _give_up(store: Store, model_id: str) -> str:
     from mlflow.entities import LoggedModelStatus
 
-    with translated_errors(store.uri):
-        model = store.client.get_logged_model(model_id)
-        if str(model.status) != "PENDING":
-            return f"it is {model.status} by now"
-        if model.source_run_id in _spools_by_run():
-            raise TrackingError("the writes of its run could not be delivered, so it is left as it is")
-        store.client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
+    model = store.client.get_logged_model(model_id)
+    if str(model.status) != "PENDING":
+        return f"it is {model.status} by now"
+    if model.source_run_id in _spools_by_run():
+        raise TrackingError("the writes of its run could not be delivered, so it is left as it is")
+    store.client.finalize_logged_model(model_id, LoggedModelStatus.FAILED)
     return "marked as FAILED"
 
 
-def registered_models(store: Store) -> list[RegisteredModel]:
-    """All of them, in the order of their names."""
-    found: list[RegisteredModel] = []
-    token = None
-    with translated_errors(store.uri):
-        while True:
-            page = store.client.search_registered_models(page_token=token)
-            found += page
-            token = page.token
-            if not token:
-                return sorted(found, key=lambda model: model.name)
-
-
-def aliases(store: Store) -> Iterator[Finding]:
+def misplaced_aliases(store: Store) -> Iterator[Finding]:
     """Aliases that are not where their record says, and tickets of processes that died at a registered model."""
-    for model in registered_models(store):
+    for model in versions.registered_models(store):
         name = model.name
         if left := lease.left_behind(store, name):
             yield Finding(
@@ -192,8 +162,8 @@ def aliases(store: Store) -> Iterator[Finding]:
                 FIX,
                 partial(_clear, store, name),
             )
-        for alias in sorted({move.alias for move in registry.moves(store, name)}):
-            if told := registry.faults(store, name, alias):
+        for alias in sorted({move.alias for move in aliases.moves(store, name)}):
+            if told := aliases.faults(store, name, alias):
                 yield Finding(
                     "warning",
                     f"registered model {name}: {'; '.join(told)}",
@@ -209,6 +179,26 @@ def _clear(store: Store, name: str) -> str:
 
 def _repair(store: Store, name: str, alias: str) -> str:
     with lease.lease(store, name):
-        registry.repair(store, name, alias)
-        version = registry.holder(store, name, alias)
+        aliases.repair(store, name, alias)
+        version = aliases.holder(store, name, alias)
     return f"put right: {alias} is {f'version {version}' if version else 'no version'}, and the record says so"
+
+
+def changed_model_files(store: Store) -> Iterator[Finding]:
+    """Models that an alias names, and whose files are gone or are not those that were logged."""
+    for model in versions.registered_models(store):
+        for alias, version in sorted(model.aliases.items()):
+            uri = f"models:/{model.name}@{alias}"
+            try:
+                found = models.find_model(store, uri)
+                if digests.TAG not in found.tags:
+                    continue
+                with tempfile.TemporaryDirectory() as directory:
+                    told = digests.differences(models.download(found.uri, Path(directory)), found.tags) or []
+            except ModelError as error:
+                told = [redact(str(error))]
+            if told:
+                more = f" and {len(told) - 5} more" if len(told) > 5 else ""
+                text = f"{uri} (version {version}) is not what was logged: {', '.join(told[:5])}{more}"
+                remedy = f"put the files back from a copy, or promote another model: cifar-mlflow history {model.name}"
+                yield Finding("error", text, remedy)

@@ -1,4 +1,4 @@
-"""The values of a metric by epoch, of many runs at once: asked for one by one, they would take a request a run."""
+"""The values of metrics by epoch: of one metric of many runs with few requests, or of several metrics of one run."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.tracking.retry import patiently
 from cifar_mlflow.tracking.store import Store, translated_errors
 
-MOST_RUNS = 100  # of which MLflow's server answers a single request
-MOST_POINTS = 2_500  # of a run; beyond that the server leaves points out
+MOST_RUNS = 100  # that one request to MLflow's server may name
+MOST_POINTS = 2_500  # of a run that the server returns; beyond that it leaves points out
 MOST_ROWS = 100_000  # that a database store is asked for at once
 ENDPOINT = "/api/2.0/mlflow/metrics/get-history-bulk-interval"
 
@@ -20,11 +20,7 @@ Point = tuple[str, int, float]
 
 
 def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
-    """Run id to the (epoch, value) pairs of the metric, in the order of the epochs.
-
-    Raises:
-        TrackingError: the store cannot be read.
-    """
+    """Run id to the (epoch, value) pairs of the metric, in the order of the epochs."""
     found: dict[str, list[tuple[int, float]]] = {}
     with translated_errors(store.uri):
         for start in range(0, len(run_ids), MOST_RUNS):
@@ -33,17 +29,24 @@ def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tu
                 by_run = _together(store, chunk, metric)
             for run_id in chunk:
                 points = by_run.get(run_id)
-                if points is None:  # it has more points than are told at once, or the store knows no such request
+                if points is None:  # it has more points than one request returns, or the store knows no such request
                     points = [(point.step, point.value) for point in store.client.get_metric_history(run_id, metric)]
                 found[run_id] = sorted(points)
     return found
 
 
+def read_run(store: Store, run_id: str, metrics: Iterable[str]) -> dict[str, dict[int, float]]:
+    """Metric to its values by epoch, for those of `metrics` that the run has; of two values at one epoch the later."""
+    points = {name: store.client.get_metric_history(run_id, name) for name in metrics}
+    by_time = {name: sorted(found, key=lambda point: point.timestamp) for name, found in points.items() if found}
+    return {name: {point.step: point.value for point in found} for name, found in by_time.items()}
+
+
 def _together(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tuple[int, float]]]:
-    """What one request tells of the runs; those of which it may tell only a part are left out."""
+    """The points that one request returns, by run; runs of which it may have returned only a part are left out."""
     if store.uri.startswith("http"):
         return _complete(_from_server(store, run_ids, metric), MOST_POINTS)
-    # MlflowClient has no such method; its server asks its own database store by this one.
+    # MlflowClient has no such request. Its private store has it, which is what MLflow's own server asks.
     database: Any = getattr(getattr(store.client, "_tracking_client", None), "store", None)
     if not hasattr(database, "get_metric_history_bulk"):
         return {}

@@ -1,4 +1,4 @@
-"""All that is read back from MLflow: runs, their configurations and their models."""
+"""Logged models: found by any of their names, downloaded and loaded."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.errors import ModelError
 from cifar_mlflow.text import first_line
+from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import runs
-from cifar_mlflow.tracking.registry import aliases
+from cifar_mlflow.tracking.registry import versions
 from cifar_mlflow.tracking.store import Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests
 
 if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel, Run
-
-RUN_ID = re.compile(r"[0-9a-f]{32}")
-ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow says of a name that it does not have
+    from mlflow.entities import LoggedModel
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,6 @@ class FoundModel:
     """A logged model and the run that it came from. `weights` is last or best, `uri` is models:/m-..."""
 
     uri: str
-    name: str
     weights: str
     run_id: str
     run_name: str
@@ -40,13 +36,12 @@ class FoundModel:
     run_status: str
     config: TrainingConfig
     dataset_digest: str
-    test_digest: str
     tags: dict[str, str]
     """The logged model's own tags."""
 
     @property
     def test_prefix(self) -> str:
-        """What the names begin with under which its run records its test results; `test_*` is the last epoch's."""
+        """What the names of its test results begin with at its run; `test_*` is the last epoch's."""
         return "test" if self.weights == "last" else f"{self.weights}_test"
 
 
@@ -58,7 +53,7 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
     Raises:
         ModelError: there is none, or it was not logged by this package.
     """
-    if RUN_ID.fullmatch(what):
+    if runs.RUN_ID.fullmatch(what):
         model = _model_of_run(store, what, weights)
     elif what.startswith("models:/") or ("@" in what and "/" not in what):
         model = _model_of_uri(store, what.removeprefix("models:/"))
@@ -70,22 +65,58 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         raise ModelError(f"the model {model.model_id} is {model.status}: it was never logged completely")
     if not model.source_run_id:
         raise ModelError(f"the model {model.model_id} belongs to no run, so nothing is known of its data")
-    run = find_run(store, model.source_run_id)
+    run = runs.find(store, model.source_run_id)
     tags = run.data.tags
     if "dataset_digest" not in tags:
         raise ModelError(f"the run {run.info.run_id} was not recorded by cifar-mlflow: it has no dataset digest")
     return FoundModel(
         uri=f"models:/{model.model_id}",
-        name=model.name,
         weights=model.tags.get("weights", "last"),
         run_id=run.info.run_id,
         run_name=run.info.run_name,
         experiment_id=run.info.experiment_id,
         run_status=run.info.status,
-        config=run_config(run),
+        config=runs.configuration(run),
         dataset_digest=tags["dataset_digest"],
-        test_digest=tags.get("test_digest", ""),
         tags=dict(model.tags),
+    )
+
+
+def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
+    run = runs.find(store, run_id)
+    found = queries.models_of_run(store, run.info.experiment_id, run_id)
+    complete = {model.tags.get("weights", "?"): model for model in found if str(model.status) == "READY"}
+    if weights in complete:
+        return complete[weights]
+    if not complete:
+        raise ModelError(f"the run {run_id} ({run.info.status}) has no model")
+    raise ModelError(f"the run {run_id} has no {weights} weights (there are: {', '.join(sorted(complete))})")
+
+
+def _model_of_uri(store: Store, name: str) -> LoggedModel:
+    # A registered model may be called m-net, too.
+    model_id = name if re.fullmatch(r"m-[0-9a-f]+", name) else _model_id_of_version(store, name)
+    model = queries.find(store.client.get_logged_model, model_id)
+    if model is None:
+        raise ModelError(runs.not_here("model", f"models:/{model_id}", store))
+    return model
+
+
+def _model_id_of_version(store: Store, name: str) -> str:
+    """Of the version that NAME/VERSION or NAME@ALIAS names."""
+    by_alias = "@" in name
+    if not by_alias and not re.fullmatch(r"[^/]+/\d+", name):
+        raise ModelError(f"models:/{name} names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
+    registered, wanted = name.rsplit("@" if by_alias else "/", 1)
+    request = store.client.get_model_version_by_alias if by_alias else store.client.get_model_version
+    if version := queries.find(request, registered, wanted):
+        return str(version.model_id or version.source.removeprefix("models:/"))
+    known = sorted(versions.find(store, registered).aliases)  # raises if the name itself is not there
+    if not by_alias:
+        known = [str(version.version) for version in versions.read_all(store, registered)]
+    raise ModelError(
+        f"{registered!r} in {redact(store.uri)} has no {'alias' if by_alias else 'version'} {wanted} "
+        f"(it has {', '.join(known) or 'none'})"
     )
 
 
@@ -117,26 +148,40 @@ def model_interface(store: Store, uri: str) -> ModelInterface:
             raise ModelError(f"{uri} cannot be loaded: {first_line(error)}") from error
 
 
+def download(uri: str, directory: Path) -> Path:
+    """Where in `directory` a copy of the model's files was put.
+
+    Raises:
+        ModelError: they are not there.
+    """
+    import mlflow.artifacts
+
+    try:
+        copy = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(directory)))
+    except Exception as error:  # each artifact store has errors of its own
+        raise ModelError(f"the files of {uri} cannot be fetched: {first_line(error)}") from error
+    if not (copy / "MLmodel").is_file():  # MLflow copies what it finds, even if that is nothing
+        raise ModelError(f"the files of {uri} are gone: there is no MLmodel file where it was logged")
+    return copy
+
+
 def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     """The exported program of the model: a function of a uint8 tensor (n, height, width, channels).
 
-    No pickle is loaded, whatever the artifact holds, and nothing that differs from what was logged by the model's
-    `tags` (a model without recorded digests is taken as it is).
+    No pickle is loaded, and no file that differs from what was logged according to the model's `tags` (a model
+    without recorded digests is taken as it is).
 
     Raises:
         ModelError: the artifact is missing, was changed, is damaged or of another kind.
     """
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
-    import mlflow.artifacts
     import mlflow.pytorch
 
     torch_logger = logging.getLogger("torch.export")  # it would print a traceback, for an error that is told below
     before, torch_logger.disabled = torch_logger.disabled, True
     try:
         with tempfile.TemporaryDirectory() as temporary:
-            directory = Path(mlflow.artifacts.download_artifacts(uri, dst_path=temporary))
-            if not (directory / "MLmodel").is_file():  # MLflow copies what it finds, be it nothing
-                raise ModelError(f"{uri} cannot be loaded: its files are gone from where it was logged")
+            directory = download(uri, Path(temporary))
             if changed := digests.differences(directory, tags):
                 raise ModelError(
                     f"the files of {uri} are not those that were logged ({', '.join(changed)}), so they are not "
@@ -147,103 +192,8 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
         raise
     except Exception as error:
         reason = first_line(error)
-        if "pickle" in reason:  # MLflow would tell how to allow it
+        if "pickle" in reason:  # MLflow gives this error no code of its own, and would tell how to allow it
             reason = "it is a pickle, or holds one, which is never loaded: it could run any code"
         raise ModelError(f"{uri} cannot be loaded: {reason}") from error
     finally:
         torch_logger.disabled = before
-
-
-def run_config(run: Run) -> TrainingConfig:
-    """The configuration that the run's parameters tell.
-
-    Raises:
-        ModelError: they are not a training configuration of this version.
-    """
-    logged = run.data.params
-    known = {name: runs.unquoted(value) for name, value in logged.items() if name in TrainingConfig.model_fields}
-    try:
-        return resolve(known)
-    except ConfigurationError as error:
-        raise ModelError(f"the parameters of the run {run.info.run_id} are no configuration: {error}") from error
-
-
-def tag(store: Store, run_id: str, name: str) -> str | None:
-    """The value of a run's tag, or None."""
-    value = find_run(store, run_id).data.tags.get(name)
-    return None if value is None else str(value)
-
-
-def find_run(store: Store, run_id: str) -> Run:
-    """The run.
-
-    Raises:
-        ModelError: there is none.
-    """
-    from mlflow.exceptions import MlflowException
-
-    with translated_errors(store.uri):
-        try:
-            return store.client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                raise ModelError(_not_here("run", run_id, store)) from None
-            raise
-
-
-def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
-    run = find_run(store, run_id)
-    with translated_errors(store.uri):
-        outputs = run.outputs.model_outputs if run.outputs else []
-        models = [store.client.get_logged_model(output.model_id) for output in outputs]
-    for model in models:
-        if model.tags.get("weights") == weights:
-            return model
-    if not models:
-        raise ModelError(f"the run {run_id} ({run.info.status}) has no model")
-    there = ", ".join(sorted(model.tags.get("weights", "?") for model in models))
-    raise ModelError(f"the run {run_id} has no {weights} weights (there are: {there})")
-
-
-def _model_of_uri(store: Store, name: str) -> LoggedModel:
-    from mlflow.exceptions import MlflowException
-
-    # A registered model may be called m-net, too.
-    model_id = name if re.fullmatch(r"m-[0-9a-f]+", name) else _model_id_of_version(store, name)
-    with translated_errors(store.uri):
-        try:
-            return store.client.get_logged_model(model_id)
-        except MlflowException as error:
-            if error.error_code not in ABSENT:
-                raise
-            raise ModelError(_not_here("model", f"models:/{model_id}", store)) from None
-
-
-def _model_id_of_version(store: Store, name: str) -> str:
-    """Of the version that NAME/VERSION or NAME@ALIAS names."""
-    from mlflow.exceptions import MlflowException
-
-    if "@" not in name and not re.fullmatch(r"[^/]+/\d+", name):
-        raise ModelError(f"models:/{name} names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
-    with translated_errors(store.uri):
-        try:
-            if "@" in name:
-                version = store.client.get_model_version_by_alias(*name.rsplit("@", 1))
-            else:
-                version = store.client.get_model_version(*name.split("/"))
-            return str(version.model_id or version.source.removeprefix("models:/"))
-        except MlflowException as error:
-            if error.error_code not in ABSENT:
-                raise
-    registered, wanted = name.rsplit("@" if "@" in name else "/", 1)
-    there = aliases.find(store, registered).aliases  # raises if the name itself is not there
-    kind, known = "alias", sorted(there)
-    if "@" not in name:
-        kind, known = "version", [str(version.version) for version in aliases.versions(store, registered)]
-    raise ModelError(
-        f"{registered!r} in {redact(store.uri)} has no {kind} {wanted} (it has {', '.join(known) or 'none'})"
-    )
-
-
-def _not_here(kind: str, name: str, store: Store) -> str:
-    return f"there is no {kind} {name} in {redact(store.uri)}; is MLFLOW_TRACKING_URI the store that it was logged to?"

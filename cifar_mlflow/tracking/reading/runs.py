@@ -1,7 +1,8 @@
-"""Runs read back as plain records."""
+"""Runs: found by id or by a filter, and read back as plain records."""
 
 from __future__ import annotations
 
+import re
 import shlex
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
@@ -9,42 +10,67 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig, parse_logged
-from cifar_mlflow.garbage import without_collection
+from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.records import RunRecord
+from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import metric_curves
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store, redact, translated_errors
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-PAGE = 1000
+RUN_ID = re.compile(r"[0-9a-f]{32}")
+
+
+def find(store: Store, run_id: str) -> Run:
+    """The run.
+
+    Raises:
+        ModelError: there is none.
+    """
+    run = queries.find(store.client.get_run, run_id)
+    if run is None:
+        raise ModelError(not_here("run", run_id, store))
+    return run
+
+
+def not_here(kind: str, name: str, store: Store) -> str:
+    """Says that the store has no such run or model, and what to look at."""
+    return f"there is no {kind} {name} in {redact(store.uri)}; is MLFLOW_TRACKING_URI the store that it was logged to?"
+
+
+def experiments(store: Store) -> dict[str, str]:
+    """Name to id of every experiment that is not deleted."""
+    found = queries.search_all(store.client.search_experiments)
+    return {experiment.name: experiment.experiment_id for experiment in found}
 
 
 def search(store: Store, experiment_ids: Collection[str], condition: str) -> list[Run]:
-    """All runs of the experiments, deleted ones apart, that meet MLflow's filter `condition`; the oldest first."""
-    found: list[Run] = []
-    token = None
+    """All runs of the experiments that are not deleted and meet MLflow's filter `condition`; the oldest first."""
     if not experiment_ids:
-        return found
-    with translated_errors(store.uri):
-        while True:
-            with without_collection():
-                page = store.client.search_runs(
-                    list(experiment_ids),
-                    condition,
-                    max_results=PAGE,
-                    order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
-                    page_token=token,
-                )
-            found += page
-            token = page.token
-            if not token:
-                return found
+        return []
+    order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+    return queries.search_all(store.client.search_runs, list(experiment_ids), condition, order_by=order)
+
+
+def configuration(run: Run) -> TrainingConfig:
+    """The configuration that the run's parameters tell.
+
+    Raises:
+        ModelError: they are not a training configuration of this version.
+    """
+    logged = run.data.params
+    known = {name: unquoted(value) for name, value in logged.items() if name in TrainingConfig.model_fields}
+    try:
+        return resolve(known)
+    except ConfigurationError as error:
+        raise ModelError(f"the parameters of the run {run.info.run_id} are no configuration: {error}") from error
 
 
 def unquoted(value: str) -> str:
-    """A parameter as it was meant: under `mlflow run`, MLflow logs it quoted for the shell where it needs that."""
+    """A parameter as it was meant: `mlflow run` logs it with the quotation marks that the shell needs."""
     if not value.startswith("'"):
         return value
     try:
@@ -56,21 +82,18 @@ def unquoted(value: str) -> str:
 
 def to_records(store: Store, found: Sequence[Run], metrics: Sequence[str] = ()) -> list[RunRecord]:
     """The runs as records, with the values by epoch of those of `metrics` that a run has."""
-    values: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    curves: dict[str, dict[str, list[tuple[int, float]]]] = {run.info.run_id: {} for run in found}
     for name in metrics:
         having = [run.info.run_id for run in found if name in run.data.metrics]
-        values[name] = metric_curves.read(store, having, name)
-    records = []
-    for run in found:
-        own = {name: by_run[run.info.run_id] for name, by_run in values.items() if run.info.run_id in by_run}
-        records.append(_to_record(store, run, own))
-    return records
+        for run_id, points in metric_curves.read(store, having, name).items():
+            curves[run_id][name] = points
+    return [_to_record(store, run, curves[run.info.run_id]) for run in found]
 
 
-def _to_record(store: Store, run: Run, by_epoch: dict[str, list[tuple[int, float]]]) -> RunRecord:
+def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]]) -> RunRecord:
     started, ended = run.info.start_time, run.info.end_time
-    tags, parameters = run.data.tags, run.data.params
-    typed = parse_logged({name: unquoted(value) for name, value in parameters.items()}) if parameters else {}
+    parameters = {name: unquoted(value) for name, value in run.data.params.items()}
+    typed = parse_logged(parameters) if parameters else {}
     seed = typed.get("seed", TrainingConfig.model_fields["seed"].default)
     return RunRecord(
         run_id=run.info.run_id,
@@ -78,21 +101,18 @@ def _to_record(store: Store, run: Run, by_epoch: dict[str, list[tuple[int, float
         status=run.info.status,
         seed=seed if isinstance(seed, int) else 0,
         parameters=typed,
-        kind=tags.get("kind", "single"),
+        kind=run.data.tags.get("kind", "single"),
         metrics=dict(run.data.metrics),
         minutes=(ended - started) / 60_000 if ended else None,
         start_time=datetime.fromtimestamp(started / 1000, UTC),
-        curves=by_epoch,
+        curves=curves,
         url=store.run_url(run.info.experiment_id, run.info.run_id),
-        tags=dict(tags),
+        tags=dict(run.data.tags),
     )
 
 
-_RANKS = {"FINISHED": 0, "FAILED": 1, "KILLED": 2}
-
-
 def without_superseded(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """One record for each configuration, seed and dataset: a run that was broken off gives way to its repetition."""
+    """One record for each configuration, seed and dataset: a run that broke off gives way to its repetition."""
     kept: dict[str, RunRecord] = {}
     for record in records:
         key = record.tags.get("run_fingerprint", record.run_id)
@@ -103,7 +123,9 @@ def without_superseded(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 def _rank(record: RunRecord) -> float:
     # A run that was pruned is KILLED as well, but it is a result.
-    return 0.5 if record.tags.get("pruned") == "true" else _RANKS.get(record.status, 3)
+    return (
+        0.5 if record.tags.get("pruned") == "true" else {"FINISHED": 0, "FAILED": 1, "KILLED": 2}.get(record.status, 3)
+    )
 
 
 def read_artifact(store: Store, run_id: str, path: str) -> bytes | None:

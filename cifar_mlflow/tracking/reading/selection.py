@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
+from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import runs
-from cifar_mlflow.tracking.reading.models import RUN_ID
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import Store, redact
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,31 +30,32 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
         ModelError: a word names nothing.
         ConfigurationError: MLflow refuses the filter.
     """
-    found: dict[str, Run] = {}
-    ids = [word for word in what if RUN_ID.fullmatch(word)]
+    extra = f" and {condition}" if condition else ""
+    ids = [word for word in what if runs.RUN_ID.fullmatch(word)]
     try:
-        by_name = experiments(store)
-        chosen = _by_ids(store, by_name, ids, condition)
-        for word in [word for word in what if word not in ids] if what else [""]:
-            chosen += _by_name(store, by_name, word, condition)
-        for run in chosen:
-            found.setdefault(run.info.run_id, run)
+        by_name = runs.experiments(store)
+        chosen = _by_ids(store, by_name, ids, extra)
+        if not what:
+            chosen = runs.search(store, by_name.values(), TRAINED + extra)
+        for word in what:
+            if word not in ids:
+                chosen += _by_name(store, by_name, word, extra)
     except TrackingError as error:
-        if condition and getattr(error.__cause__, "error_code", None) == "INVALID_PARAMETER_VALUE":
+        if condition and queries.error_code(error) == "INVALID_PARAMETER_VALUE":
             raise ConfigurationError(f"--filter: MLflow refuses {condition!r}: {error.__cause__}", "options") from None
         raise
-    return sorted(found.values(), key=lambda run: (run.info.start_time, run.info.run_id))
+    once = {run.info.run_id: run for run in chosen}.values()
+    return sorted(once, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
-def _by_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], condition: str | None) -> list[Run]:
+def _by_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], extra: str) -> list[Run]:
     named = _with_ids(store, by_name, ids)
     known = {run.info.run_id for run in named}
     if missing := next((run_id for run_id in ids if run_id not in known), None):
         raise ModelError(f"there is no run {missing} in {redact(store.uri)}")
     parents = [run for run in named if run.data.tags.get("kind") == "sweep"]
     found = [run for run in named if run.data.tags.get("kind") != "sweep"]
-    extra = f" and {condition}" if condition else ""
-    if condition:
+    if extra:
         found = _with_ids(store, by_name, [run.info.run_id for run in found], extra)
     for parent in parents:
         sweep_id = parent.data.tags.get("sweep_id", parent.info.run_id)
@@ -71,31 +72,15 @@ def _with_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], extr
     return found
 
 
-def _by_name(store: Store, by_name: Mapping[str, str], word: str, condition: str | None) -> list[Run]:
-    extra = f" and {condition}" if condition else ""
-    if not word:
-        return runs.search(store, by_name.values(), f"{TRAINED}{extra}")
+def _by_name(store: Store, by_name: Mapping[str, str], word: str, extra: str) -> list[Run]:
     if word in by_name:
-        return runs.search(store, [by_name[word]], f"{TRAINED}{extra}")
+        return runs.search(store, [by_name[word]], TRAINED + extra)
     if re.fullmatch(r"[\w.-]+", word) and (
         found := runs.search(store, by_name.values(), f"{TRAINED} and tags.sweep = '{word}'{extra}")
     ):
         return found
     known = ", ".join(sorted(by_name)) or "none"
     raise ModelError(
-        f"{word!r} names no run, no experiment and no sweep{' that the filter lets through' if condition else ''} "
+        f"{word!r} names no run, no experiment and no sweep{' that the filter lets through' if extra else ''} "
         f"in {redact(store.uri)} (experiments: {known})"
     )
-
-
-def experiments(store: Store) -> dict[str, str]:
-    """Name to id of every experiment that is not deleted."""
-    found = {}
-    token = None
-    with translated_errors(store.uri):
-        while True:
-            page = store.client.search_experiments(page_token=token)
-            found.update({experiment.name: experiment.experiment_id for experiment in page})
-            token = page.token
-            if not token:
-                return found

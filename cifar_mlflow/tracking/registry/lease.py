@@ -2,8 +2,8 @@
 
 MLflow has no compare-and-set, but every process can write a tag of its own and read all others. A process draws a
 number larger than any it sees, and goes when no living process has a smaller one (Lamport, "A New Solution of
-Dijkstra's Concurrent Programming Problem", CACM 17:8, 1974). What dies with its number is passed over: at once if it
-ran on this machine, elsewhere when its ticket has expired.
+Dijkstra's Concurrent Programming Problem", CACM 17:8, 1974). A process that died with its number is passed over: at
+once if it ran on this machine, else when its ticket has expired.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import processes
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store
 
 PREFIX = "mlflow.cifar_mlflow.lease."  # MLflow's UI does not show tags that begin with mlflow.
 SECONDS = 120  # that a ticket is valid; what is done under a lease takes a few
@@ -47,7 +47,7 @@ def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) ->
     """
     key = PREFIX + uuid.uuid4().hex
     try:
-        # Drawing is announced first (number 0): who has drawn must wait for who is drawing, or both might go.
+        # A process first announces that it draws, by number 0. Others wait for it, or two might draw the same number.
         _write(store, name, key, 0)
         number = 1 + max((ticket["number"] for ticket in _tickets(store, name).values()), default=0)
         expires = _write(store, name, key, number)
@@ -61,16 +61,15 @@ def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) ->
             time.sleep(POLL * random.uniform(0.5, 1.5))
         yield Lease(_write(store, name, key, number))
     finally:
-        # Left behind, it is passed over as soon as this process is gone.
+        # If this fails, others pass over the ticket as soon as this process is gone.
         with suppress(Exception):
             store.client.delete_registered_model_tag(name, key)
 
 
 def left_behind(store: Store, name: str) -> list[str]:
     """Who left a ticket at the registered model, and is gone: process NUMBER on HOST."""
-    with translated_errors(store.uri):
-        found = _written(store, name).values()
-    return [f"process {ticket['process_id']} on {ticket['host']}" for ticket in found if _is_over(ticket)]
+    found = _written(store, name).values()
+    return [processes.describe(ticket) for ticket in found if _is_over(ticket)]
 
 
 def clear(store: Store, name: str) -> None:
@@ -86,19 +85,17 @@ def _must_wait(store: Store, name: str, key: str, number: int) -> bool:
 def _write(store: Store, name: str, key: str, number: int) -> float:
     expires = time.time() + SECONDS
     ticket = {"number": number, "expires": expires, **processes.process_tags()}
-    with translated_errors(store.uri):
-        store.client.set_registered_model_tag(name, key, json.dumps(ticket))
+    store.client.set_registered_model_tag(name, key, json.dumps(ticket))
     return expires
 
 
 def _tickets(store: Store, name: str) -> dict[str, dict[str, Any]]:
     """The tickets of living processes, by key; the others are removed."""
-    with translated_errors(store.uri):
-        found = _written(store, name)
-        for key in [key for key, ticket in found.items() if _is_over(ticket)]:
-            del found[key]
-            with suppress(Exception):  # another process may have removed it first
-                store.client.delete_registered_model_tag(name, key)
+    found = _written(store, name)
+    for key in [key for key, ticket in found.items() if _is_over(ticket)]:
+        del found[key]
+        with suppress(Exception):  # another process may have removed it first
+            store.client.delete_registered_model_tag(name, key)
     return found
 
 

@@ -9,9 +9,9 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import yaml
 
 from cifar_mlflow.text import redact
 
@@ -29,15 +29,14 @@ class SmokeResult:
     fault: str = ""
 
 
-def code_asked_for(directory: Path) -> str | None:
-    """What in the MLmodel file would make MLflow run more than torch's own loader; None if there is nothing."""
+def code_asked_for(described: dict[str, Any]) -> str | None:
+    """What in an MLmodel file would make MLflow run more than torch's own loader; None if there is nothing."""
     try:
-        described = yaml.safe_load((directory / "MLmodel").read_text(encoding="utf-8"))
         flavors = described["flavors"]
         loader, code = flavors["python_function"]["loader_module"], flavors["python_function"].get("code")
         more = sorted(set(flavors) - {"python_function", "pytorch"})
         code = code or flavors["pytorch"].get("code")
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         return f"its MLmodel file cannot be read ({type(error).__name__}: {error})"
     if loader != LOADER:
         return f"its MLmodel file asks for the loader {loader!r} instead of {LOADER!r}"

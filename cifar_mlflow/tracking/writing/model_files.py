@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
+from cifar_mlflow.errors import ModelError
 from cifar_mlflow.tracking.writing import digests
 
 if TYPE_CHECKING:
@@ -78,10 +80,19 @@ def _metadata(exported: ExportedModel) -> dict[str, Any]:
 
 def about(directory: Path) -> dict[str, str]:
     """The `name`, `weights` and `epoch` of a saved model."""
-    from mlflow.models import Model
+    return dict(describe(directory)["metadata"])
 
-    described: dict[str, str] = Model.load(str(directory)).metadata
-    return described
+
+def describe(directory: Path) -> dict[str, Any]:
+    """The content of a model's MLmodel file, whoever wrote it.
+
+    Raises:
+        ModelError: there is no such file, or it cannot be read.
+    """
+    try:
+        return dict(yaml.safe_load((directory / "MLmodel").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise ModelError(f"its MLmodel file cannot be read ({type(error).__name__}: {error})") from None
 
 
 def assign(directory: Path, logged: LoggedModel) -> None:

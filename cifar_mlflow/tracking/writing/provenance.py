@@ -41,9 +41,16 @@ def tags() -> dict[str, str]:
 def commit_and_state() -> tuple[str | None, bool]:
     """The commit of the checkout that this package is part of, and whether tracked files differ from it.
 
-    None if the package was installed elsewhere: a checkout around a virtual environment says nothing of it.
+    The commit is None if the package was installed elsewhere: a checkout around a virtual environment says nothing of
+    it.
     """
     return _commit_and_state(PACKAGE)
+
+
+def describe_commit() -> str:
+    """The commit, and whether there are changes besides; or unknown."""
+    commit, dirty = commit_and_state()
+    return f"{commit}{' with changes' if dirty else ''}" if commit else "unknown"
 
 
 @functools.cache  # the code that this process runs does not change any more, whatever becomes of the checkout

@@ -1,4 +1,4 @@
-"""All that a job writes to its run."""
+"""What a job writes to its run, as requests to the store."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking import processes
+from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.store import Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests, model_files
-from cifar_mlflow.tracking.writing.model_files import ExportedModel
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
 
 KEY_TAG = "mlflow.cifar_mlflow.key"  # of a logged model, by which one that was begun is found again
 
@@ -31,23 +26,28 @@ class Recorder:
     @classmethod
     def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Recorder:
         """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
-        # From the first: a run that is broken off at once must tell whose it was.
+        # These tags come with the run, so that one that breaks off at once tells whose it was.
         tags = {**processes.process_tags(), **tags}
-        with translated_errors(store.uri):
-            if store.project_run_id:
-                run = store.client.get_run(store.project_run_id)
-                if run.info.status != "RUNNING":
-                    raise TrackingError(
-                        f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
-                    )
-            else:
-                run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
-                if not run.info.run_id:
-                    raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
-            recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
-            if store.project_run_id:
-                recorder.set_tags(tags)
+        if not store.project_run_id:
+            run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
+            if not run.info.run_id:
+                raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
+            return cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
+        run = store.client.get_run(store.project_run_id)
+        if run.info.status != "RUNNING":
+            raise TrackingError(
+                f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
+            )
+        recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
+        recorder.set_tags(tags)
         return recorder
+
+    @classmethod
+    def reopen(cls, store: Store, run_id: str) -> Recorder:
+        """A run that ended or broke off, RUNNING again."""
+        run = store.client.get_run(run_id)
+        store.client.update_run(run_id, status="RUNNING")
+        return cls(store, run_id, run.info.experiment_id, run.info.run_name)
 
     @property
     def url(self) -> str | None:
@@ -57,10 +57,9 @@ class Recorder:
         """Logs what is missing: `mlflow run` has logged what was typed, and a parameter can be written only once."""
         from mlflow.entities import Param
 
-        with translated_errors(self._store.uri):
-            logged = self._client.get_run(self.run_id).data.params
-            missing = [Param(name, value) for name, value in parameters.items() if name not in logged]
-            self._client.log_batch(self.run_id, params=missing)
+        logged = self._client.get_run(self.run_id).data.params
+        missing = [Param(name, value) for name, value in parameters.items() if name not in logged]
+        self._client.log_batch(self.run_id, params=missing)
 
     def log_metrics(
         self, metrics: Mapping[str, float], step: int = 0, model_id: str | None = None, timestamp: int | None = None
@@ -73,24 +72,19 @@ class Recorder:
 
         at = int(time.time() * 1000) if timestamp is None else timestamp
         entries = [Metric(name, value, at, step, model_id=model_id) for name, value in metrics.items()]
-        with translated_errors(self._store.uri):
-            self._client.log_batch(self.run_id, metrics=entries)
+        self._client.log_batch(self.run_id, metrics=entries)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        with translated_errors(self._store.uri):
-            self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        self._client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, int], context: str) -> None:
         """The dataset as an input of the run. `digest` has at most 36 characters."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         dataset = Dataset(name, digest, "local", json.dumps({"uri": source}), profile=json.dumps(dict(profile)))
-        with translated_errors(self._store.uri):
-            self._client.log_inputs(
-                self.run_id, [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])]
-            )
+        self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags=[InputTag("mlflow.data.context", context)])])
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
         """Artifacts of the run, by path."""
@@ -100,59 +94,40 @@ class Recorder:
 
     def log_directory(self, directory: Path) -> None:
         """All files of the directory as artifacts of the run."""
-        with translated_errors(self._store.uri):
-            self._client.log_artifacts(self.run_id, str(directory))
+        self._client.log_artifacts(self.run_id, str(directory))
 
-    def log_model(self, exported: ExportedModel, metrics: Mapping[str, float]) -> str:
-        """Logs the model with signature and example, and the metrics that tell its worth; returns its id, m-..."""
-        with tempfile.TemporaryDirectory() as directory:
-            model_files.save(exported, Path(directory) / "model")
-            return self.log_saved_model(Path(directory) / "model", metrics)
+    def log_saved_model(self, directory: Path, metrics: Mapping[str, float], timestamp: int, key: str) -> None:
+        """Logs what `model_files.save` has saved, and the metrics that tell its worth, at `timestamp` (milliseconds).
 
-    def log_saved_model(
-        self, directory: Path, metrics: Mapping[str, float], timestamp: int | None = None, key: str | None = None
-    ) -> str:
-        """Logs what `model_files.save` has saved; a model that was begun under the same `key` is completed instead."""
+        Creating a model is not repeatable: one that was begun under the same `key` is completed instead.
+        """
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
         about = model_files.about(directory)
+        models = queries.models_of_run(self._store, self.experiment_id, self.run_id)
+        logged = next((model for model in models if model.tags.get(KEY_TAG) == key), None)
         with translated_errors(self._store.uri):
-            logged = self._begun(key) or self._client.create_logged_model(
+            logged = logged or self._client.create_logged_model(
                 self.experiment_id,
                 name=about["name"],
                 source_run_id=self.run_id,
-                tags={"weights": about["weights"], "epoch": about["epoch"], **({KEY_TAG: key} if key else {})},
+                tags={"weights": about["weights"], "epoch": about["epoch"], KEY_TAG: key},
                 model_type="image-classifier",
             )
-            try:
-                model_files.assign(directory, logged)
-                self._client.set_logged_model_tags(logged.model_id, digests.tags(directory))
-                self._client.log_model_artifacts(logged.model_id, str(directory))
-                self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-            except BaseException:
-                if not key:  # with a key, this is tried again
-                    self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.FAILED)
-                raise
+            model_files.assign(directory, logged)
+            self._client.set_logged_model_tags(logged.model_id, digests.tags(directory))
+            self._client.log_model_artifacts(logged.model_id, str(directory))
+            self._client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
             outputs = self._client.get_run(self.run_id).outputs
             # MLflow refuses an output that the run has already.
             if logged.model_id not in {each.model_id for each in (outputs.model_outputs if outputs else [])}:
                 self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=int(about["epoch"]))])
         if metrics:
             self.log_metrics(metrics, model_id=logged.model_id, timestamp=timestamp)
-        return str(logged.model_id)
-
-    def _begun(self, key: str | None) -> LoggedModel | None:
-        """The model that was begun under `key`, if any: creating one is not repeatable."""
-        if key is None:
-            return None
-        condition = f"source_run_id = '{self.run_id}'"
-        found = self._client.search_logged_models([self.experiment_id], condition)
-        return next((model for model in found if model.tags.get(KEY_TAG) == key), None)
 
     def finish(self, status: str, timestamp: int | None = None) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""
-        with translated_errors(self._store.uri):
-            self._client.set_terminated(self.run_id, status, timestamp)
+        self._client.set_terminated(self.run_id, status, timestamp)
 
 
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:

@@ -17,14 +17,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import Store, redact
 
 COLOR_TAG = "mlflow.runColor"
 NOTE_TAG = "mlflow.note.content"
 VIEW_TAG = "mlflow.sharedViewState."
 PREFIX = "cifar-mlflow."  # of our views' keys; a view that a user saved has a UUID
 LEADERBOARD = "leaderboard"
-MAX_VIEWS = 30  # MLflow lets nobody save a view when there are 40
+MAX_VIEWS = 30  # of ours; MLflow saves no further view when there are 40
 MAX_COLUMNS = 6
 RUNS_READ = 200  # how many of the newest runs are asked for the values of their parameters
 # The description that we write; one that does not match was written by a user.
@@ -43,36 +43,33 @@ def publish_views(
 ) -> dict[str, str]:
     """Saves the leaderboard and the curves of the sweep of that name, or of all runs of the experiment.
 
-    Called again, it brings the views up to date; what users have saved, or written as description, it leaves.
-    Without `swept_parameters` those are taken in which the experiment's runs differ. With `trains_on_all` the
-    curves are the test set's, since there is no validation.
+    Called again, it brings the views up to date; it changes nothing that users have saved or described. Without
+    `swept_parameters` the views show those in which the experiment's runs differ. With `trains_on_all` the curves
+    are the test set's, since there is no validation.
 
     Returns:
         The key of each view by its name, for `view_url`; the leaderboard is the first.
     """
-    with translated_errors(store.uri):
-        client = store.client
-        runs_shown = (
-            f"tags.sweep = '{sweep}' and tags.kind = 'trial'"
-            if sweep
-            else "tags.kind != 'sweep' and tags.kind != 'job'"
-        )
-        runs = client.search_runs([experiment_id], runs_shown, max_results=RUNS_READ)
-        settings = [run.data.params for run in runs]
-        parameters = list(swept_parameters) or _varying(settings)
-        tags = dict(client.get_experiment(experiment_id).tags)
-        written = dict(_views(parameters, settings, runs_shown, sweep, trains_on_all))
-        now = int(time.time() * 1000)
-        for place, (key, (name, state)) in enumerate(written.items()):
-            # The menu lists the newest first, so the first view is given the latest time.
-            value = _envelope(name, state, now - place, tags.get(VIEW_TAG + key))
-            if value != tags.get(VIEW_TAG + key):
-                _set_tag(store, experiment_id, VIEW_TAG + key, value)
-                tags[VIEW_TAG + key] = value
-        for tag in _surplus(tags, keep=written):
-            client.delete_experiment_tag(experiment_id, tag)
-            del tags[tag]
-        _describe(store, experiment_id, tags)
+    client = store.client
+    runs_shown = (
+        f"tags.sweep = '{sweep}' and tags.kind = 'trial'" if sweep else "tags.kind != 'sweep' and tags.kind != 'job'"
+    )
+    runs = client.search_runs([experiment_id], runs_shown, max_results=RUNS_READ)
+    settings = [run.data.params for run in runs]
+    parameters = list(swept_parameters) or _varying(settings)
+    tags = dict(client.get_experiment(experiment_id).tags)
+    written = dict(_views(parameters, settings, runs_shown, sweep, trains_on_all))
+    now = int(time.time() * 1000)
+    for place, (key, (name, state)) in enumerate(written.items()):
+        # The menu lists the newest first, so the first view is given the latest time.
+        value = _envelope(name, state, now - place, tags.get(VIEW_TAG + key))
+        if value != tags.get(VIEW_TAG + key):
+            client.set_experiment_tag(experiment_id, VIEW_TAG + key, value)
+            tags[VIEW_TAG + key] = value
+    for tag in _surplus(tags, keep=written):
+        client.delete_experiment_tag(experiment_id, tag)
+        del tags[tag]
+    _describe(store, experiment_id, tags)
     return {name: key for key, (name, _) in written.items()}
 
 
@@ -141,7 +138,7 @@ def _views(
     if len(parameters) > 1:
         groupings |= {f"by.{name}": [name] for name in shown}
     for suffix, grouping in groupings.items():
-        groups = {tuple(values.get(name, "null") for name in grouping) for values in settings}
+        groups = {tuple(f"param.{name}.{values.get(name, 'null')}" for name in grouping) for values in settings}
         yield (
             key + suffix,
             (
@@ -154,15 +151,11 @@ def _views(
                         "groupByKeys": [{"mode": "param", "groupByData": name} for name in grouping],
                     },
                     # Collapsed, so that the list of groups is a legend of the charts.
-                    "groupsExpanded": {_group_id(grouping, group): False for group in sorted(groups)},
+                    "groupsExpanded": {",".join(group): False for group in sorted(groups)},
                     "compareRunCharts": curves,
                 },
             ),
         )
-
-
-def _group_id(parameters: Sequence[str], values: Sequence[str]) -> str:
-    return ",".join(f"param.{name}.{value}" for name, value in zip(parameters, values, strict=True))
 
 
 def _columns(parameters: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
@@ -248,7 +241,7 @@ def _describe(store: Store, experiment_id: str, tags: Mapping[str, str]) -> None
     )
     text = OUR_NOTE.format(", ".join(links))
     if text != before:
-        _set_tag(store, experiment_id, NOTE_TAG, text)
+        store.client.set_experiment_tag(experiment_id, NOTE_TAG, text)
 
 
 def _view_path(experiment_id: str, key: str) -> str:
@@ -257,13 +250,3 @@ def _view_path(experiment_id: str, key: str) -> str:
         f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}&compareRunsMode={mode}"
         "&workflowType=machine_learning"
     )
-
-
-def _set_tag(store: Store, experiment_id: str, name: str, value: str) -> None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        store.client.set_experiment_tag(experiment_id, name, value)
-    except MlflowException:
-        # Of two processes that write a new tag at once, MLflow refuses one.
-        store.client.set_experiment_tag(experiment_id, name, value)

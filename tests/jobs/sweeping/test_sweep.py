@@ -8,7 +8,7 @@ from support import run_here
 from sweeps import trained_once
 
 from cifar_mlflow.learning.compiled import bindings
-from cifar_mlflow.tracking.reading import runs as tracking_runs
+from cifar_mlflow.tracking import queries
 
 # --------------------------------------------------------------------------------------------------- to the end
 
@@ -51,7 +51,7 @@ def test_started_again_it_reads_its_own_runs_alone(finished, write_spec, client,
         assert run_here("sweep", write_spec()).code == 0
         return {name: count for name, count in asked.items() if "experiment" not in name}
 
-    monkeypatch.setattr(tracking_runs, "PAGE", 5)  # its own eight take two
+    monkeypatch.setattr(queries, "PAGE", 5)  # its own eight take two
     requests()  # which may change a view
     alone = requests()
     assert alone["get_metric_history_bulk"] == 1  # for the report; what there is left to train needs no curves

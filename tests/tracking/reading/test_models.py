@@ -12,7 +12,7 @@ from servers import mlflow_server
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ModelError, TrackingError
-from cifar_mlflow.tracking import store
+from cifar_mlflow.tracking import queries, store
 from cifar_mlflow.tracking.reading import metric_curves, runs, selection
 
 METRIC = "val_accuracy"
@@ -73,7 +73,7 @@ def test_more_runs_take_no_more_requests_within_a_page(cifar, add_sweep, asked, 
 
 def test_runs_come_by_the_page_and_all_of_them(cifar, add_sweep, asked, monkeypatch):
     _, made = add_sweep("mine", 7)
-    monkeypatch.setattr(runs, "PAGE", 3)
+    monkeypatch.setattr(queries, "PAGE", 3)
     assert [run.info.run_id for run in selection.select(store.connect(), ["mine"])] == made
     assert asked["search_runs"] == 3
 

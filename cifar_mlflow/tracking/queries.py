@@ -1,0 +1,48 @@
+"""Requests to the store that several readers make in the same way; each raises TrackingError as the client does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.garbage import without_collection
+from cifar_mlflow.tracking.store import Store
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+Found = TypeVar("Found")
+PAGE = 1000  # entries of a request; MLflow's server refuses more registered models than that
+ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers for a name that it does not have
+
+
+def error_code(error: TrackingError) -> str | None:
+    """MLflow's code for what went wrong, such as RESOURCE_ALREADY_EXISTS; None if MLflow itself never answered."""
+    return getattr(error.__cause__, "error_code", None)
+
+
+def find(request: Callable[..., Found], *arguments: str) -> Found | None:
+    """What `request`, a method of the client, answers; None if the store has no such thing."""
+    try:
+        return request(*arguments)
+    except TrackingError as error:
+        if error_code(error) in ABSENT:
+            return None
+        raise
+
+
+def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> list[Any]:
+    """All pages of what `search`, a method of the client, finds."""
+    from mlflow.utils import get_results_from_paginated_fn
+
+    def page(size: int, token: str | None) -> Any:
+        return search(*arguments, max_results=size, page_token=token, **options)
+
+    with without_collection():
+        return list(get_results_from_paginated_fn(page, PAGE))
+
+
+def models_of_run(store: Store, experiment_id: str, run_id: str) -> list[LoggedModel]:
+    """The models that were logged by the run, complete or not."""
+    return search_all(store.client.search_logged_models, [experiment_id], f"source_run_id = '{run_id}'")
