@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from cifar_mlflow import process_state
 from cifar_mlflow.analysis.comparison import formats, report, verdicts
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs.training.progress import warn
+from cifar_mlflow.jobs.console import warn
 from cifar_mlflow.records import Predictions, RunRecord
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import runs, selection
@@ -24,6 +25,7 @@ CURVE = {"final_val_accuracy": "val_accuracy", "best_val_accuracy": "val_accurac
 MOST_SINGLE_RUNS = 20
 
 
+@process_state.preserved()
 def compare(
     what: Sequence[str],
     *,

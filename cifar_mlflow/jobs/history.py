@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
+from cifar_mlflow import process_state
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.registry import aliases as registry
 from cifar_mlflow.tracking.registry.aliases import Move
@@ -36,6 +37,7 @@ class History:
         return json.dumps(asdict(self), indent=2)
 
 
+@process_state.preserved()
 def history(name: str) -> History:
     """Reads the story of the registered model `name`; nothing is written.
 

@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cifar_mlflow import process_state
 from cifar_mlflow.analysis import gates as rules
 from cifar_mlflow.analysis.gates import Gate, Rivals
 from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.jobs.console import say
 from cifar_mlflow.jobs.promotion import gates as examination
 from cifar_mlflow.jobs.promotion.gates import Bars
 from cifar_mlflow.jobs.training import signals
-from cifar_mlflow.jobs.training.progress import say
 from cifar_mlflow.text import NAME_LIMIT, REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models, sweeps
@@ -82,6 +83,7 @@ class Verdict:
         return json.dumps({**asdict(self), "failed": self.failed, "sentence": self.sentence}, indent=2)
 
 
+@process_state.preserved()
 def promote(
     model: str | None = None,
     *,

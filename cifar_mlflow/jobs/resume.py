@@ -6,11 +6,12 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.jobs.console import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
-from cifar_mlflow.jobs.training.checkpoints import Earlier, Keeper, position
-from cifar_mlflow.jobs.training.progress import say, warn
+from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
@@ -28,6 +29,7 @@ COMPARED_TAGS = {
 }
 
 
+@process_state.preserved()
 def resume(
     run_id: str,
     given: Mapping[str, Any] | None = None,
@@ -47,7 +49,7 @@ def resume(
         DataError: the data are not those that the run trained on.
         CifarMlflowError: as in `train`; nothing is left RUNNING.
     """
-    keeper = Keeper()
+    checkpoints = RunCheckpoints()
     store = tracking_store.connect()
     mark_job(store)
     count, refused = resumable.deliver_waiting(store, run_id)
@@ -56,17 +58,17 @@ def resume(
     for reason in refused:
         warn(f"the store refuses for good: {reason}")
     run = resumable.find(store, run_id)
-    with keeper:
-        keeper.open(run.offline_id if keeper.has(run.offline_id) else run.run_id)
+    with checkpoints:
+        checkpoints.open(run.offline_id if checkpoints.has(run.offline_id) else run.run_id)
         # Another process may have ended the run before this one had it for itself.
         run = resumable.find(store, run_id)
         if run.status == "FINISHED":
-            keeper.discard()  # they may have outlived a process that was killed at its very end
+            checkpoints.discard()  # they may have outlived a process that was killed at its very end
             if count and not refused:
                 return None
             raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
         _check_given(run, given or {}, experiment, run_name)
-        saved = _last_checkpoint(keeper, run)
+        saved = _last_checkpoint(checkpoints, run)
         from cifar_mlflow.learning.data import datasets
 
         check_paths(data_dir=run.config.data_dir, dataset=run.config.dataset)
@@ -78,8 +80,7 @@ def resume(
         say(f"resuming the run {run_id} ({run.name}) " + (f"after {position(saved)}" if saved else "from epoch 1"))
         tags = {"kind": "single", **({"resume_differences": "; ".join(differences)} if differences else {})}
         start = functools.partial(resumable.take_up, store, run, tags)
-        earlier = Earlier(run.recorded, saved)
-        return train_watched(store, run.config, dataset, start, keeper=keeper, earlier=earlier)
+        return train_watched(store, run.config, dataset, start, checkpoints)
 
 
 def _check_given(run: BrokenOff, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:
@@ -103,10 +104,10 @@ def _differing(run: BrokenOff, other: TrainingConfig) -> list[tuple[str, str, st
     ]
 
 
-def _last_checkpoint(keeper: Keeper, run: BrokenOff) -> dict[str, Any] | None:
+def _last_checkpoint(checkpoints: RunCheckpoints, run: BrokenOff) -> Mapping[str, Any] | None:
     """The content of the run's last checkpoint; None if it broke off before its first."""
-    saved, faults = keeper.read()
-    directory = keeper.directory
+    saved, faults = checkpoints.read()
+    directory = checkpoints.directory
     for fault in faults:
         warn(f"{fault}; the one before it is used")
     if saved is None:

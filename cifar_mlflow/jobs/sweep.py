@@ -10,19 +10,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_mlflow import process_state
 from cifar_mlflow.analysis.comparison.verdicts import Comparison
 from cifar_mlflow.config.sweep import SweepConfig, changes, load_spec
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import state_directory, writable
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError, TrainingError
 from cifar_mlflow.jobs import sync
+from cifar_mlflow.jobs.console import SweepListener, listener, say, warn
 from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
 from cifar_mlflow.jobs.sweeping import report as sweep_report
-from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan, PlannedRun
-from cifar_mlflow.jobs.sweeping.progress import SweepProgress, describe
+from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan, PlannedRun, describe
 from cifar_mlflow.jobs.sweeping.report import Winner
 from cifar_mlflow.jobs.sweeping.trial import EpochReport, TrialRun, forget_dataset, load_dataset, prepare, run_trial
-from cifar_mlflow.jobs.training.progress import say, warn
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
@@ -32,7 +32,7 @@ from cifar_mlflow.tracking.writing import ui_views
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
 
-PATIENCE = 60.0  # seconds for a tracking store that went away to come back, at the end of a sweep
+STORE_TIMEOUT = 60.0  # seconds for a tracking store that went away to come back, at the end of a sweep
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class SweepOutcome:
     winner: Winner | None
 
 
+@process_state.preserved()
 def sweep(spec: SweepConfig | str | Path) -> SweepOutcome:
     """Runs the sweep, or what is left of it, and publishes its results on the parent run.
 
@@ -91,16 +92,16 @@ class _Sweep:
         status = "FAILED"
         try:
             parent.log_files({sweeps.SPEC_FILE: self._spec.as_yaml().encode()})
-            self._deliver(PATIENCE)
+            self._deliver(STORE_TIMEOUT)
             waiting = "waiting for the workers of an earlier start to close their runs"
             sweeps.close_abandoned(self._store, parent.experiment_id, self._id, lambda: say(waiting))
             # A worker of an earlier start may only now have ended, with a finished run that is not yet in the store.
-            self._deliver(PATIENCE, busy_too=True)
+            self._deliver(STORE_TIMEOUT, busy_too=True)
             study = TuningStudy(self._spec, self._directory / "journal.log")
             plan = Plan(self._spec, study, self._fingerprint, self._records())
             say(f"watch it: {self._publish_views()}")
             complete = self._train(plan)
-            self._deliver(PATIENCE)
+            self._deliver(STORE_TIMEOUT)
             outcome = self._publish(plan, study, complete)
             status = "FINISHED"
             return outcome
@@ -119,15 +120,15 @@ class _Sweep:
     def _directory(self) -> Path:
         return state_directory() / "sweeps" / self._id
 
-    def _deliver(self, patience: float, *, busy_too: bool = False) -> None:
-        """Delivers what the workers could not, trying for `patience` seconds.
+    def _deliver(self, timeout: float, *, busy_too: bool = False) -> None:
+        """Delivers what the workers could not, trying for `timeout` seconds.
 
         `busy_too` waits for workers that are still writing as well.
 
         Raises:
             TrackingError: the store still cannot be reached, or a worker does not end; all is kept on disk.
         """
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         while True:
             outcome = sync.deliver(self._store, lambda tags: tags.get("sweep_id") == self._id)
             left = dict(outcome.waiting)
@@ -170,14 +171,14 @@ class _Sweep:
         log = self._directory / "workers.log"
         begin = functools.partial(prepare, spec.base_config, spec.log_models)
         with (
-            SweepProgress(spec, estimate.left, estimate.epochs) as progress,
+            listener().sweep(spec, estimate.left, estimate.epochs) as progress,
             ProcessExecutor(estimate.workers, spec.threads, run_trial, begin, log) as executor,
         ):
             for values, outcome in plan.known:
                 progress.known(values, outcome.value)
             return self._loop(plan, executor, progress)
 
-    def _loop(self, plan: Plan, executor: ProcessExecutor, progress: SweepProgress) -> bool:
+    def _loop(self, plan: Plan, executor: ProcessExecutor, progress: SweepListener) -> bool:
         """Keeps the workers busy until no run is left; False if the budget ended it."""
         started = time.monotonic()
         running: dict[str, PlannedRun] = {}
@@ -203,7 +204,7 @@ class _Sweep:
         late = budget.minutes is not None and seconds > 60 * budget.minutes
         return not late and (budget.runs is None or plan.handed_out < budget.runs)
 
-    def _end(self, plan: Plan, progress: SweepProgress, planned: PlannedRun, event: Event) -> None:
+    def _end(self, plan: Plan, progress: SweepListener, planned: PlannedRun, event: Event) -> None:
         """Takes the end of a run, whichever it was."""
         what = f"{describe(planned.trial.values)}, seed {planned.config.seed}"
         if event.kind == "lost":

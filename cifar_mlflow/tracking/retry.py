@@ -9,6 +9,7 @@ from typing import Any
 
 PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)  # seconds, on average, before each further attempt
 # SQLite is locked for longer than MLflow waits; or two processes have inserted the same row, as a dataset's.
+_random = random.SystemRandom()  # the caller's own draws stay what they are
 TRANSIENT = ("database is locked", "UNIQUE constraint failed", "duplicate key value violates unique constraint")
 
 
@@ -38,7 +39,7 @@ def patiently(call: Any) -> Any:
                 taken = getattr(error, "error_code", None) == "RESOURCE_ALREADY_EXISTS"
                 if taken or not any(text in str(error) for text in TRANSIENT):
                     raise
-                time.sleep(pause * random.uniform(0.5, 1.5))
+                time.sleep(pause * _random.uniform(0.5, 1.5))
         return call(*arguments, **options)
 
     return repeated

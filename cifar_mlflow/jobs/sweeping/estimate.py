@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from cifar_mlflow.config import search_space as spaces
 from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.sweep import SweepConfig
+from cifar_mlflow.jobs import console
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
-from cifar_mlflow.jobs.training.progress import duration
+from cifar_mlflow.text import count, duration
 
 SAMPLE_IMAGES = 1024  # trained on twice to measure the speed: the first time warms up
 SECONDS_TO_START = 10.0  # for torch and MLflow to be imported in each worker
@@ -46,17 +47,17 @@ def estimate(spec: SweepConfig, done: int, pruned: int, more: bool) -> Estimate:
     wanted = most if spec.workers == "auto" else spec.workers
     workers = max(1, min(wanted, most, left))
     epochs = _mean_epochs(spec)
-    text = f"sweep {spec.name}: {_count(configurations, 'configuration')} x {_count(spec.repeats, 'seed')}"
-    text += f" = {_count(runs, 'run')}" + (f", {done} done before" if done else "")
+    text = f"sweep {spec.name}: {count(configurations, 'configuration')} x {count(spec.repeats, 'seed')}"
+    text += f" = {count(runs, 'run')}" + (f", {done} done before" if done else "")
     if not left:
         return Estimate(0, workers, epochs, f"{text}: nothing is left to train")
     seconds = _seconds_a_run(spec, epochs) * left / workers + SECONDS_TO_START
-    text += f"; {left} to train by {_count(workers, 'worker')} with {_count(spec.threads, 'thread')} each: "
+    text += f"; {left} to train by {count(workers, 'worker')} with {count(spec.threads, 'thread')} each: "
     text += f"about {duration(seconds)}"
     if spec.budget.minutes is not None:
         text += f", at most {spec.budget.minutes:g} min and what is then running"
     if spec.workers != "auto" and spec.workers > most:
-        text += f" ({spec.workers} workers were asked for; there are {_count(cores, 'core')})"
+        text += f" ({spec.workers} workers were asked for; there are {count(cores, 'core')})"
     return Estimate(left, workers, epochs, text)
 
 
@@ -69,8 +70,7 @@ def warnings(spec: SweepConfig) -> list[str]:
 
 
 def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
-    import torch
-
+    from cifar_mlflow.learning import hardware
     from cifar_mlflow.learning.data.datasets import Images
     from cifar_mlflow.learning.training import Training
 
@@ -79,10 +79,10 @@ def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
     images = len(dataset.train)
     few = Images(dataset.train.pixels[:SAMPLE_IMAGES], dataset.train.labels[:SAMPLE_IMAGES])
     sample = dataclasses.replace(dataset, train=few, validation=few, test=few)
-    before = torch.get_num_threads()
     measured = config.model_copy(update={"threads": spec.threads, "epochs": 2, "validation_size": "auto"})
-    *_, result = Training(measured, sample).epochs()
-    torch.set_num_threads(before)
+    console.listener().computing()
+    with hardware.settings_kept():
+        *_, result = Training(measured, sample).epochs()
     beside = SECONDS_BESIDE_TRAINING + (SECONDS_FOR_MODELS if spec.log_models else 0)
     return epochs * images / result.images_per_second + beside
 
@@ -91,7 +91,3 @@ def _mean_epochs(spec: SweepConfig) -> int:
     entry = spec.space.get("epochs")
     values = list(entry.probes()) if entry else [spec.base_config.epochs]
     return round(sum(map(int, values)) / len(values))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

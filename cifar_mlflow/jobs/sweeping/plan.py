@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.records import RunRecord
+from cifar_mlflow.text import as_option
 from cifar_mlflow.tuning.study import Suggestion, TuningStudy
 
 ATTEMPTS = 2  # a run whose worker was killed is tried once more
@@ -166,6 +167,11 @@ class Plan:
 def objective_metric(spec: SweepConfig) -> str:
     """The metric in which a run's objective is recorded."""
     return "epoch_test_accuracy" if spec.is_replication else spec.objective
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """A configuration by the parameters that vary: lr 0.1, activation relu."""
+    return ", ".join(f"{name} {as_option(value)}" for name, value in values.items()) or "the base configuration"
 
 
 def _is_done(record: RunRecord) -> bool:

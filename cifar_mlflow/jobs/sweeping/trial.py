@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.garbage import collect_rarely
+from cifar_mlflow.jobs.console import OwnProcess, TrainingListener, listen
 from cifar_mlflow.jobs.train import record_training
 from cifar_mlflow.jobs.training.record import Pruned
 from cifar_mlflow.tracking import store as tracking_store
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
     from cifar_mlflow.learning.training import EpochResult
 
-PATIENCE = 2.0  # seconds without progress after which the next run is begun; the sweep delivers what is left
+# Seconds for which a run that has ended waits for a store that takes nothing; the sweep delivers what is left.
+DRAIN_TIMEOUT = 2.0
 # What a run imports only when it comes to it, each a second or so.
 NEEDED = ("cifar_mlflow.learning.training", "cifar_mlflow.learning.export", "matplotlib.backends.backend_agg")
 NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
@@ -64,10 +65,10 @@ def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
     dataset = load_dataset(trial.config)
     tags = {**trial.tags, **process_tags()}
     start = functools.partial(SpooledRecorder.start, _store(), trial.experiment, trial.name, tags, may_wait=True)
-    listener = _Listener(tell)
+    listener = _Reporter(tell)
     try:
         outcome = record_training(
-            trial.config, dataset, start, listener, log_models=trial.log_models, patience=PATIENCE
+            trial.config, dataset, start, listener, log_models=trial.log_models, drain_timeout=DRAIN_TIMEOUT
         )
     except Pruned:
         return TrialResult("PRUNED", {})
@@ -81,23 +82,17 @@ def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
 
 def prepare(config: TrainingConfig, log_models: bool) -> None:
     """Imports what takes long, checks the store and reads the data of `config`, before the first run is given out."""
-    collect_rarely()
+    listen(OwnProcess())
     for name in (*NEEDED, *(NEEDED_FOR_MODELS if log_models else ())):
         importlib.import_module(name)
     _store()
     load_dataset(config)
 
 
-class _Listener:
+class _Reporter(TrainingListener):
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self.loss = float("nan")
-
-    def recording(self, run: SpooledRecorder) -> None:
-        pass
-
-    def step(self, images: int, steps: int) -> None:
-        pass
 
     def epoch(self, result: EpochResult) -> None:
         self.loss = result.held_out_loss

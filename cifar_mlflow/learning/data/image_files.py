@@ -141,14 +141,13 @@ def _reason(error: BaseException) -> str:
 
 
 def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    # What Pillow would log or warn of is either an error here or of no interest.
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
         raise _Refused("it is not a file")
     if status.st_size == 0:
         raise _Refused("it is empty")
-    with warnings.catch_warnings():
+    # What Pillow would log or warn of is either an error here or of no interest.
+    with _unlogged(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", pillow.DecompressionBombWarning)
         try:
@@ -171,6 +170,17 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
                 raise
             first = (str(error).splitlines() or [""])[0] or type(error).__name__
             raise _Refused(f"it is damaged ({first})") from None
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    logger = logging.getLogger("PIL")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

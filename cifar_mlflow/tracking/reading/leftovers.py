@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.records import Finding
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.outbox import log, state
@@ -134,8 +133,7 @@ def _pending_models(store: Store, experiment_ids: list[str]) -> list[LoggedModel
     token = None
     with translated_errors(store.uri):
         while experiment_ids:
-            with without_collection():
-                page = store.client.search_logged_models(experiment_ids, max_results=runs.PAGE, page_token=token)
+            page = store.client.search_logged_models(experiment_ids, max_results=runs.PAGE, page_token=token)
             found += [model for model in page if str(model.status) == "PENDING"]
             token = page.token
             if not token:

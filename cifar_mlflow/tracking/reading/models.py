@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig, resolve
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.tracking.reading import runs
@@ -124,7 +124,7 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     Raises:
         ModelError: the artifact is missing, was changed, is damaged or of another kind.
     """
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    process_state.set_variable("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     import mlflow.artifacts
     import mlflow.pytorch
 

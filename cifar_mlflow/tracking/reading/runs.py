@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig, parse_logged
-from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking.reading import metric_curves
 from cifar_mlflow.tracking.store import Store, translated_errors
@@ -29,14 +28,13 @@ def search(store: Store, experiment_ids: Collection[str], condition: str) -> lis
         return found
     with translated_errors(store.uri):
         while True:
-            with without_collection():
-                page = store.client.search_runs(
-                    list(experiment_ids),
-                    condition,
-                    max_results=PAGE,
-                    order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
-                    page_token=token,
-                )
+            page = store.client.search_runs(
+                list(experiment_ids),
+                condition,
+                max_results=PAGE,
+                order_by=["attributes.start_time ASC", "attributes.run_id ASC"],
+                page_token=token,
+            )
             found += page
             token = page.token
             if not token:
