@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cifar_mlflow"
 WINGS = ("learning", "tracking", "tuning", "analysis")
 # What a part may import of the package, besides itself.
-BASE = {"config", "directories", "errors", "garbage", "records", "text"}
+BASE = {"config", "directories", "errors", "process_state", "records", "text"}
 ALLOWED = {
     **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | set(WINGS),
@@ -27,7 +27,7 @@ ALLOWED = {
     "config": {"errors", "text"},
     "directories": {"errors"},
     "errors": set(),
-    "garbage": set(),
+    "process_state": set(),
     "records": set(),
     "text": set(),
     "__init__": set(),

@@ -13,7 +13,7 @@ import functools
 import gc
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -101,12 +101,12 @@ class Console(Listener):
     ) -> AbstractContextManager[TrainingListener]:
         from cifar_mlflow.jobs.training.progress import TrainingProgress
 
-        return TrainingProgress(config, images_per_epoch, images_done)
+        return closing(TrainingProgress(config, images_per_epoch, images_done))
 
     def sweep(self, spec: SweepConfig, runs: int, epochs: int) -> AbstractContextManager[SweepListener]:
         from cifar_mlflow.jobs.sweeping.progress import SweepProgress
 
-        return SweepProgress(spec, runs, epochs)
+        return closing(SweepProgress(spec, runs, epochs))
 
 
 class OwnProcess(Console):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 from cifar_mlflow import process_state
@@ -58,7 +59,7 @@ def resume(
     for reason in refused:
         warn(f"the store refuses for good: {reason}")
     run = resumable.find(store, run_id)
-    with checkpoints:
+    with closing(checkpoints):
         checkpoints.open(run.offline_id if checkpoints.has(run.offline_id) else run.run_id)
         # Another process may have ended the run before this one had it for itself.
         run = resumable.find(store, run_id)

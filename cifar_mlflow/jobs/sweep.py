@@ -22,7 +22,7 @@ from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
 from cifar_mlflow.jobs.sweeping import report as sweep_report
 from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan, PlannedRun, describe
 from cifar_mlflow.jobs.sweeping.report import Winner
-from cifar_mlflow.jobs.sweeping.trial import EpochReport, TrialRun, forget_dataset, load_dataset, prepare, run_trial
+from cifar_mlflow.jobs.sweeping.trial import TrialRun, forget_dataset, load_dataset, prepare, run_trial
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
@@ -194,7 +194,7 @@ class _Sweep:
                 planned = running[event.task_id]
                 if event.kind == "event":
                     progress.epoch()
-                    executor.answer(event, plan.report(planned, event.payload.epoch, self._value(event.payload)))
+                    executor.answer(event, plan.report(planned, *event.payload))
                 else:
                     del running[event.task_id]
                     self._end(plan, progress, planned, event)
@@ -220,14 +220,11 @@ class _Sweep:
                 return
             outcome = recorded or Outcome("FAILED", reason=event.payload)
         elif event.kind == "done":
-            outcome = Outcome(event.payload.status, event.payload.objectives.get(self._spec.objective))
+            outcome = event.payload
         else:
             outcome = Outcome("FAILED", reason=event.payload)
         plan.finish(planned, outcome)
         progress.run(planned.trial.values, what, outcome)
-
-    def _value(self, report: EpochReport) -> float:
-        return report.loss if self._spec.objective == "val_loss" else report.accuracy
 
     def _trial_run(self, planned: PlannedRun) -> TrialRun:
         tags = {
@@ -240,7 +237,8 @@ class _Sweep:
         }
         values = " ".join(as_option(value) for value in planned.trial.values.values())
         name = f"{planned.trial.number:03d} {values} seed {planned.config.seed}"
-        return TrialRun(planned.config, self._experiment, name[:250], tags, self._spec.log_models)
+        spec = self._spec
+        return TrialRun(planned.config, self._experiment, name[:250], tags, spec.objective, spec.log_models)
 
     def _publish_views(self) -> str:
         """Saves the views of the sweep in MLflow's UI; returns what opens the leaderboard."""

@@ -6,7 +6,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -31,12 +30,7 @@ class SweepProgress(SweepListener):
         self._run_bar = tqdm(total=runs, desc="runs", unit="run", position=0, **shown)
         self._epoch_bar = tqdm(total=runs * epochs, desc="epochs", unit="epoch", position=1, **shown)
 
-    def __enter__(self) -> SweepProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._epoch_bar.close()
         self._run_bar.close()
 

@@ -49,7 +49,7 @@ NO_CHECKPOINTS = NoCheckpoints()
 
 
 class RunCheckpoints(NoCheckpoints):
-    """The checkpoints of one run, in the state directory; as a context, gives the run free at its end."""
+    """The checkpoints of one run, in the state directory."""
 
     def __init__(self) -> None:
         """Raises ConfigurationError if the state directory cannot be written."""
@@ -59,10 +59,8 @@ class RunCheckpoints(NoCheckpoints):
         self._saved: Mapping[str, Any] | None = None
         self._attached: tuple[Training, TrainingRecord] | None = None
 
-    def __enter__(self) -> RunCheckpoints:
-        return self
-
-    def __exit__(self, *ending: object) -> None:
+    def close(self) -> None:
+        """Gives the run free."""
         if self._lock is not None:
             if not self.directory.exists():  # nothing is left of the run for which it could be locked
                 Path(self._lock.lock_file).unlink(missing_ok=True)

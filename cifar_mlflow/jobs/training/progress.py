@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -41,12 +40,7 @@ class TrainingProgress(TrainingListener):
             leave=False,
         )
 
-    def __enter__(self) -> TrainingProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._bar.close()
 
     def recording(self, run: SpooledRecorder) -> None:
