@@ -74,8 +74,7 @@ def resume(
 
         check_paths(data_dir=run.config.data_dir, dataset=run.config.dataset)
         dataset = datasets.load_recorded(run.config, run.tags["dataset_digest"], run.run_id)
-        _check_device(run, saved)
-        differences = _differences(run)
+        differences = _differences(run, saved)
         for difference in differences:
             warn(f"{difference}; the numbers may come out otherwise than in one go")
         say(f"resuming the run {run_id} ({run.name}) " + (f"after {position(saved)}" if saved else "from epoch 1"))
@@ -86,11 +85,12 @@ def resume(
 
 def _check_given(run: BrokenOff, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:
     wanted = resolve({**run.config.model_dump(), **given}, "options")
-    faults = [f"{option}: given is {theirs}, the run has {ours}" for option, ours, theirs in _differing(run, wanted)]
-    for option, theirs, ours in (("--experiment", experiment, run.experiment), ("--run-name", run_name, run.name)):
+    differing = _differing(run, wanted)
+    for option, ours, theirs in (("--experiment", run.experiment, experiment), ("--run-name", run.name, run_name)):
         if theirs is not None and theirs != ours:
-            faults.append(f"{option}: given is {theirs}, the run has {ours}")
-    if faults:
+            differing.append((option, ours, theirs))
+    if differing:
+        faults = [f"{option}: given is {theirs}, the run has {ours}" for option, ours, theirs in differing]
         raise ConfigurationError(
             [*faults, "--resume: a run goes on as it began; leave the other options away"], "options"
         )
@@ -134,8 +134,14 @@ def _last_checkpoint(checkpoints: RunCheckpoints, run: BrokenOff) -> Mapping[str
     return saved
 
 
-def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:
+def _differences(run: BrokenOff, saved: Mapping[str, Any] | None) -> list[str]:
+    """What is another here than it was when the run was last at work.
+
+    Raises:
+        ConfigurationError: it is the device, on which alone the run can go on.
+    """
     from cifar_mlflow.learning import hardware
+    from cifar_mlflow.learning.compiled import bindings
 
     device = hardware.choose_device(run.config)
     if saved and saved["training"]["device"] != device.type:
@@ -143,14 +149,6 @@ def _check_device(run: BrokenOff, saved: Mapping[str, Any] | None) -> None:
             f"--device: the run trains on {saved['training']['device']} and cannot go on on {device.type}",
             "environment",
         )
-
-
-def _differences(run: BrokenOff) -> list[str]:
-    """What is another here than it was when the run was last at work."""
-    from cifar_mlflow.learning import hardware
-    from cifar_mlflow.learning.compiled import bindings
-
-    device = hardware.choose_device(run.config)
     here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": bindings.describe(device)}
     return [
         f"{what}: the run had {run.tags[tag]}, here is {here[tag]}"

@@ -151,8 +151,9 @@ class _Sweep:
         return config.run_fingerprint(self._digests[key])
 
     def _records(self, with_curves: bool = False) -> list[RunRecord]:
-        where = self._parent.experiment_id, self._id
-        return sweep_report.read_children(self._store, self._spec, *where, with_curves=with_curves)
+        return sweep_report.read_children(
+            self._store, self._spec, self._parent.experiment_id, self._id, with_curves=with_curves
+        )
 
     def _train(self, plan: Plan) -> bool:
         """Trains what is to be trained; False if the budget ended it."""
@@ -219,10 +220,8 @@ class _Sweep:
                 warn(f"{what}: {event.payload}; it is tried once more")
                 return
             outcome = recorded or Outcome("FAILED", reason=event.payload)
-        elif event.kind == "done":
-            outcome = event.payload
         else:
-            outcome = Outcome("FAILED", reason=event.payload)
+            outcome = event.payload if event.kind == "done" else Outcome("FAILED", reason=event.payload)
         plan.finish(planned, outcome)
         progress.run(planned.trial.values, what, outcome)
 
@@ -236,8 +235,7 @@ class _Sweep:
             "run_fingerprint": planned.fingerprint,
         }
         values = " ".join(as_option(value) for value in planned.trial.values.values())
-        name = f"{planned.trial.number:03d} {values} seed {planned.config.seed}"
-        spec = self._spec
+        name, spec = f"{planned.trial.number:03d} {values} seed {planned.config.seed}", self._spec
         return TrialRun(planned.config, self._experiment, name[:250], tags, spec.objective, spec.log_models)
 
     def _publish_views(self) -> str:
@@ -285,15 +283,12 @@ def _only_one(store: Store, experiment: str, name: str) -> Iterator[None]:
     """A second start of a running sweep waits, and then finds everything done."""
     from filelock import FileLock, Timeout
 
-    directory = writable("sweeps")
     key = hashlib.sha256(f"{store.uri}\n{experiment}\n{name}".encode()).hexdigest()[:16]
-    lock = FileLock(directory / f"{key}.lock")
+    lock = FileLock(writable("sweeps") / f"{key}.lock")
     try:
-        lock.acquire(timeout=0)
+        turn = lock.acquire(timeout=0)
     except Timeout:
         say(f"the sweep {name} is being run by another process here; waiting for it to end")
-        lock.acquire()
-    try:
+        turn = lock.acquire()
+    with turn:
         yield
-    finally:
-        lock.release()

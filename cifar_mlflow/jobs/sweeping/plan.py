@@ -62,7 +62,7 @@ class Plan:
         known: Iterable[RunRecord],
     ) -> None:
         self._spec, self._study, self._fingerprint = spec, study, fingerprint
-        self.outcomes = {record.tags["run_fingerprint"]: self._outcome(record) for record in known if _is_done(record)}
+        self.outcomes = self._outcomes(known)
         self._trials: list[_Trial] = []
         self._queue: deque[PlannedRun] = deque()
         self._in_progress: dict[str, list[_Trial]] = {}
@@ -103,8 +103,7 @@ class Plan:
 
     def recorded(self, planned: PlannedRun, records: Iterable[RunRecord]) -> Outcome | None:
         """The outcome of a run that was handed out, if the `records` have it."""
-        found = (each for each in records if _is_done(each) and each.tags["run_fingerprint"] == planned.fingerprint)
-        return next(map(self._outcome, found), None)
+        return self._outcomes(records).get(planned.fingerprint)
 
     def lost(self, planned: PlannedRun) -> bool:
         """Takes note that the worker of a run was killed; whether the run will be handed out again."""
@@ -156,12 +155,23 @@ class Plan:
         elif trial.configs:
             self._advance(trial)
 
-    def _outcome(self, record: RunRecord) -> Outcome:
-        if record.tags.get("pruned") == "true":
-            return Outcome("PRUNED")
-        if record.status == "FAILED":
-            return Outcome("FAILED", reason=record.tags.get("failure", ""))
-        return Outcome("FINISHED", record.metrics[objective_metric(self._spec)])
+    def _outcomes(self, records: Iterable[RunRecord]) -> dict[str, Outcome]:
+        """Of those runs that would come to the same again: they finished, were pruned, or their training failed."""
+        found = {}
+        for record in records:
+            tags, status = record.tags, record.status
+            if "run_fingerprint" not in tags:
+                continue
+            if tags.get("pruned") == "true":
+                outcome = Outcome("PRUNED")
+            elif status == "FAILED" and tags.get("failure_type") in ("Diverged", "TrainingError"):
+                outcome = Outcome("FAILED", reason=tags.get("failure", ""))
+            elif status == "FINISHED":
+                outcome = Outcome("FINISHED", record.metrics[objective_metric(self._spec)])
+            else:
+                continue
+            found[tags["run_fingerprint"]] = outcome
+        return found
 
 
 def objective_metric(spec: SweepConfig) -> str:
@@ -172,11 +182,3 @@ def objective_metric(spec: SweepConfig) -> str:
 def describe(values: Mapping[str, Any]) -> str:
     """A configuration by the parameters that vary: lr 0.1, activation relu."""
     return ", ".join(f"{name} {as_option(value)}" for name, value in values.items()) or "the base configuration"
-
-
-def _is_done(record: RunRecord) -> bool:
-    """Whether repeating the run would give the same again: it finished, was pruned, or its training failed."""
-    if "run_fingerprint" not in record.tags:
-        return False
-    failed_in_training = record.status == "FAILED" and record.tags.get("failure_type") in ("Diverged", "TrainingError")
-    return record.status == "FINISHED" or failed_in_training or record.tags.get("pruned") == "true"
