@@ -58,8 +58,9 @@ def settings_kept() -> Iterator[None]:
     threads, debug_mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filled, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark  # type: ignore[attr-defined]
     states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    devices = [each for each in (torch.cuda, torch.mps) if each.is_available()]
-    device_states = [each.get_rng_state() for each in devices]
+    # A GPU that nobody has used yet has no state, and to ask for it would start it.
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         yield
     finally:
@@ -71,8 +72,10 @@ def settings_kept() -> Iterator[None]:
         torch.set_rng_state(states[0])
         np.random.set_state(states[1])
         random.setstate(states[2])
-        for device, state in zip(devices, device_states, strict=True):
-            device.set_rng_state(state)
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
 
 
 def keep_freed_memory() -> None:

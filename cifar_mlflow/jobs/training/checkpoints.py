@@ -112,11 +112,12 @@ class RunCheckpoints(NoCheckpoints):
         return self._saved, faults
 
     def attach(self, session: Training, record: TrainingRecord) -> None:
-        if self._saved:
-            session.restore(self._saved["training"])
-            record.restore(self._saved["results"], self._saved["best"])
-            self._saved = None  # a second copy of all weights
+        saved, self._saved = self._saved, None  # a second copy of all weights
+        if saved:
+            session.restore(saved["training"])
         self._attached = session, record
+        if saved:
+            record.restore(saved["results"], saved["best"])
 
     def save_if_due(self) -> None:
         if time.monotonic() - self._last_time >= 60 * MINUTES:
