@@ -40,9 +40,9 @@ class Outcome:
 class _Trial:
     suggestion: Suggestion
     told: bool
-    configs: deque[TrainingConfig] = field(default_factory=deque)
+    configs: deque[TrainingConfig]
+    expected: int
     outcomes: list[Outcome] = field(default_factory=list)
-    expected: int = 0
 
 
 class Plan:
@@ -63,7 +63,6 @@ class Plan:
     ) -> None:
         self._spec, self._study, self._fingerprint = spec, study, fingerprint
         self.outcomes = self._outcomes(known)
-        self._trials: list[_Trial] = []
         self._queue: deque[PlannedRun] = deque()
         self._in_progress: dict[str, list[_Trial]] = {}
         self._attempts: dict[str, int] = {}
@@ -120,9 +119,7 @@ class Plan:
 
     def _open(self, suggestion: Suggestion, told: bool) -> None:
         configs = [self._spec.configuration(suggestion.values, seed) for seed in self._spec.seeds]
-        trial = _Trial(suggestion, told, deque(configs), expected=len(configs))
-        self._trials.append(trial)
-        self._advance(trial)
+        self._advance(_Trial(suggestion, told, deque(configs), len(configs)))
 
     def _advance(self, trial: _Trial) -> None:
         """Queues the trial's runs: all at once, or, if its first may be pruned, the others once that has finished."""
