@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+SET_BY_LIBRARIES = ("TORCHINDUCTOR_CACHE_DIR",)  # by torch, when it exports or loads a model
+
 _lock = threading.RLock()
 _jobs = 0
 _changes = ExitStack()
@@ -22,6 +24,9 @@ def preserved() -> Iterator[None]:
     global _jobs
     with _lock:
         _jobs += 1
+        for name in SET_BY_LIBRARIES:
+            if name not in os.environ:
+                _changes.callback(os.environ.pop, name, None)
     try:
         yield
     finally:

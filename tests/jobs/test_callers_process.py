@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
-from cifar_mlflow.errors import CifarMlflowError, DataError, Diverged
+from cifar_mlflow.errors import DataError, Diverged
 
 FAST = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32", "threads": 1}
 DIVERGING = {"learning_rate": 1e30, "optimizer": "sgd", "batch_norm": False, "activation": "relu"}
@@ -81,7 +81,7 @@ def watched(job, *arguments):
         before, told = state(), ""
         try:
             job(*arguments)
-        except (CifarMlflowError, KeyboardInterrupt) as error:
+        except BaseException as error:
             told = f"{type(error).__name__}: {error}"
         after = state()
         for stream in (sys.stdout, sys.stderr):
