@@ -36,6 +36,7 @@ def milliseconds(network: str, precision: str) -> float:
     """Of a step, in the mean over the second of two epochs."""
     options, steps = NETWORKS[network]
     config = resolve({**options, "epochs": 2, "precision": precision})
+    hardware.keep_freed_memory()  # as the command line does
     *_, last = Training(config, random_images(steps * config.batch_size)).epochs()
     return 1000 * config.batch_size / last.images_per_second
 

@@ -72,9 +72,11 @@ def training_alone(directory: str) -> float:
 def train_part(part: int) -> float:
     """Seconds in which one process trains its part of the trials, its imports and a first training not counted."""
     from cifar_mlflow.config.rules import resolve
+    from cifar_mlflow.learning import hardware
     from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training
 
+    hardware.keep_freed_memory()  # as a worker of a sweep does
     configs = [resolve({**BASE, "threads": 1, **values}) for values in TRIALS[part::WORKERS]]
     dataset = datasets.load(configs[0])
     list(Training(configs[0], dataset).epochs())
@@ -125,9 +127,11 @@ def optimize(uri: str) -> float:
     from optuna_integration.mlflow import MLflowCallback
 
     from cifar_mlflow.config.rules import resolve
+    from cifar_mlflow.learning import hardware
     from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training
 
+    hardware.keep_freed_memory()
     warnings.simplefilter("ignore")
     mlflow.set_tracking_uri(uri)
     mlflow.set_experiment("warm up")

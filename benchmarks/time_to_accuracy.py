@@ -35,11 +35,13 @@ def accuracies(preset: str, seed: int) -> None:
 
     from cifar_mlflow.config.rules import resolve
     from cifar_mlflow.config.yaml_files import read_yaml
+    from cifar_mlflow.learning import hardware
     from cifar_mlflow.learning.data import datasets
     from cifar_mlflow.learning.training import Training
 
     values = {**read_yaml(ROOT / "experiments" / preset), "validation_size": 0, "seed": seed}
     config = resolve(values)
+    hardware.keep_freed_memory()  # as the command line does
     session = Training(config, datasets.load(config))
     begun = time.perf_counter()
     for result in session.epochs():

@@ -41,9 +41,11 @@ STORES = ("sqlite", "server", "200 ms away")
 
 def untracked(epochs: int, images: int) -> dict[str, Any]:
     """Seconds of each epoch of a training that nobody records."""
+    from cifar_mlflow.jobs.console import listener
     from cifar_mlflow.learning.training import Training
 
     config, dataset = training(epochs, images)
+    listener().computing()
     session = Training(config, dataset)
     seconds = []
     begun = time.perf_counter()
@@ -234,9 +236,9 @@ def last_line(rounds: int, whole: list[float], costs: dict[str, dict[str, list[f
 
 if __name__ == "__main__":
     if len(sys.argv) == 5:
-        from cifar_mlflow.garbage import collect_rarely
+        from cifar_mlflow.jobs.console import OwnProcess, listen
 
-        collect_rarely()  # as the command line does
+        listen(OwnProcess())  # as the command line does
         side, epochs, images, result = sys.argv[1:]
         measure = tracked if side == "tracked" else untracked
         Path(result).write_text(json.dumps(measure(int(epochs), int(images))))

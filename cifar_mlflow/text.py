@@ -68,6 +68,14 @@ def as_option(value: object) -> str:
     return str(value)
 
 
+def duration(seconds: float) -> str:
+    """1 h 05 min, 12 min, 40 s."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
 def did_you_mean(word: str, known: Iterable[str], prefix: str = "") -> str:
     """A hint at what of `known` is most like `word`, with `prefix` before it; empty if nothing is."""
     match = difflib.get_close_matches(word, list(known), n=1)

@@ -12,7 +12,7 @@ import click
 from cifar_mlflow import __version__
 from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
-from cifar_mlflow.garbage import collect_rarely
+from cifar_mlflow.jobs.console import OwnProcess, listening
 from cifar_mlflow.text import fault, redact, shown
 
 CONTEXT = {
@@ -25,12 +25,12 @@ CONTEXT = {
 
 def main() -> None:
     """Runs the command line and exits, with a code from `cifar_mlflow.errors`."""
-    collect_rarely()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
         _check_words(sys.argv[1:])
-        cli.main(standalone_mode=False)
+        with listening(OwnProcess()):
+            cli.main(standalone_mode=False)
     except SystemExit:
         # So click ends where the reader of our output has left, as `head` does; the shell's code for that is 141.
         sys.exit(141 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else 1)

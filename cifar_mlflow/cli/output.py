@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,9 +24,7 @@ def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
         ConfigurationError: the file cannot be written.
     """
     if path is None:
-        from cifar_mlflow.jobs.training.progress import result
-
-        yield result
+        yield _print
         return
     if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
         raise ConfigurationError(f"--output: {path!r} is relative; give an absolute path under `mlflow run`", "options")
@@ -49,6 +48,13 @@ def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
         if not in_place:
             part.unlink(missing_ok=True)
     click.echo(f"written to {path}", err=True)
+
+
+def _print(text: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(text, file=sys.stdout, end="")  # a bar on the same terminal stays intact
+    sys.stdout.flush()
 
 
 def _write(file: IO[str], text: str, path: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from cifar_mlflow import process_state
 from cifar_mlflow.tracking import store as tracking_store
 
 
+@process_state.preserved()
 def check() -> str:
     """The store's URI, without its password.
 

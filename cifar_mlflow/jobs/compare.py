@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cifar_mlflow import process_state
 from cifar_mlflow.analysis.comparison import formats, report, verdicts
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs.training.progress import warn
+from cifar_mlflow.jobs.console import warn
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import evaluations, runs, selection
@@ -20,6 +21,7 @@ from cifar_mlflow.tracking.writing.recorder import mark_job
 MOST_SINGLE_RUNS = 20
 
 
+@process_state.preserved()
 def compare(
     what: Sequence[str],
     *,

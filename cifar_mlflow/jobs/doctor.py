@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cifar_mlflow import process_state
 from cifar_mlflow.errors import CifarMlflowError
+from cifar_mlflow.jobs.console import bar
 from cifar_mlflow.jobs.health import machine
-from cifar_mlflow.jobs.training.progress import bar
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import redact
 from cifar_mlflow.tracking import store as tracking_store
@@ -62,6 +63,7 @@ class Report:
         return json.dumps({"well": self.well, "findings": found, "left": self.left}, indent=2)
 
 
+@process_state.preserved()
 def doctor(*, fix: bool = False) -> Report:
     """Makes every check; with `fix`, puts right in their order what can be put right without a loss.
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cifar_mlflow import process_state
 from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.analysis.statistics import wilson_interval
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.jobs.training.progress import bar, warn
+from cifar_mlflow.jobs.console import bar, warn
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models, runs
 from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
@@ -57,6 +58,7 @@ class EvaluateOutcome:
         ]
 
 
+@process_state.preserved()
 def evaluate(
     model: str, *, weights: str = "last", dataset: str | None = None, data_dir: str | None = None, views: int = 1
 ) -> EvaluateOutcome:

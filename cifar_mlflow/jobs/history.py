@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from cifar_mlflow import process_state
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.registry import aliases, versions
 from cifar_mlflow.tracking.registry.aliases import Move
@@ -41,6 +42,7 @@ class ModelHistory:
         return json.dumps(asdict(self), indent=2)
 
 
+@process_state.preserved()
 def history(name: str) -> ModelHistory:
     """Reads the history of the registered model `name`; nothing is written.
 

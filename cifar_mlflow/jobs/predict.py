@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from cifar_mlflow import process_state
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.jobs.training.progress import bar
+from cifar_mlflow.jobs.console import bar
 from cifar_mlflow.learning.data import image_files
 from cifar_mlflow.learning.data.image_files import DecodedImage, Skipped
 from cifar_mlflow.tracking import store as tracking_store
@@ -40,6 +41,7 @@ class PredictOutcome:
     results: Iterator[Prediction | Skipped]
 
 
+@process_state.preserved()
 def predict(model: str, images: Sequence[str], *, weights: str = "last", top: int = 1) -> PredictOutcome:
     """The `top` most probable classes of each of `images`: files, directories and .npz files.
 

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cifar_mlflow import process_state
 from cifar_mlflow.analysis.gates import Gate, Rivals
 from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.jobs.console import say
 from cifar_mlflow.jobs.evaluate import evaluate_model
 from cifar_mlflow.jobs.promotion import gates
 from cifar_mlflow.jobs.promotion.gates import Thresholds
 from cifar_mlflow.jobs.promotion.verdict import ALREADY, DRY_RUN, PROMOTED, REFUSED, PromotionVerdict
 from cifar_mlflow.jobs.training import signals
-from cifar_mlflow.jobs.training.progress import say
 from cifar_mlflow.text import NAME_LIMIT, REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import evaluations, models, sweeps
@@ -29,6 +30,7 @@ from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 
 
+@process_state.preserved()
 def promote(
     model: str | None = None,
     *,

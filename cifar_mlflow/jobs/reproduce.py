@@ -9,13 +9,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from cifar_mlflow import process_state
 from cifar_mlflow.analysis import reproduction
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
+from cifar_mlflow.jobs.console import say, warn
 from cifar_mlflow.jobs.train import check_paths, train_watched
 from cifar_mlflow.jobs.training import record
-from cifar_mlflow.jobs.training.progress import say, warn
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
@@ -87,6 +88,7 @@ class ReproduceOutcome:
         }
 
 
+@process_state.preserved()
 def reproduce(
     what: str, *, changes: Mapping[str, object] | None = None, tolerance: float = TOLERANCE
 ) -> ReproduceOutcome:
@@ -126,6 +128,7 @@ def reproduce(
     return outcome
 
 
+@process_state.preserved()
 def training_command(what: str, *, changes: Mapping[str, object] | None = None) -> str:
     """A shell command that trains the run again from a clone of the repository; what it cannot promise is warned of.
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.jobs.console import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
-from cifar_mlflow.jobs.training.checkpoints import Earlier, Keeper, position
-from cifar_mlflow.jobs.training.progress import say, warn
+from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
@@ -25,6 +27,7 @@ from cifar_mlflow.tracking.writing.recorder import mark_job
 COMPARED_TAGS = ("git_commit", "version_torch", "hardware", "kernels_used")
 
 
+@process_state.preserved()
 def resume(
     run_id: str,
     given: Mapping[str, Any] | None = None,
@@ -44,7 +47,7 @@ def resume(
         DataError: the data are not those that the run trained on.
         CifarMlflowError: as in `train`; nothing is left RUNNING.
     """
-    keeper = Keeper()
+    checkpoints = RunCheckpoints()
     store = tracking_store.connect()
     mark_job(store)
     count, refused = resumable.deliver_waiting(store, run_id)
@@ -53,39 +56,38 @@ def resume(
     for reason in refused:
         warn(f"the store refuses for good: {reason}")
     run = resumable.find(store, run_id)
-    with keeper:
-        keeper.open(run.offline_id if keeper.has(run.offline_id) else run.run_id)
+    with closing(checkpoints):
+        checkpoints.open(run.offline_id if checkpoints.has(run.offline_id) else run.run_id)
         # Another process may have ended the run before this one had it for itself.
         run = resumable.find(store, run_id)
         if run.status == "FINISHED":
-            keeper.discard()  # they may have outlived a process that was killed at its very end
+            checkpoints.discard()  # they may have outlived a process that was killed at its very end
             if count and not refused:
                 return None
             raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
         _check_given(run, given or {}, experiment, run_name)
-        saved = _last_checkpoint(keeper, run)
+        saved = _last_checkpoint(checkpoints, run)
         from cifar_mlflow.learning.data import datasets
 
         check_paths(data_dir=run.config.data_dir, dataset=run.config.dataset)
         dataset = datasets.load_recorded(run.config, run.tags["dataset_digest"], run.run_id)
-        _check_device(run, saved)
-        differences = _differences(run)
+        differences = _differences(run, saved)
         for difference in differences:
             warn(f"{difference}; the numbers may come out otherwise than in one go")
         say(f"resuming the run {run_id} ({run.name}) " + (f"after {position(saved)}" if saved else "from epoch 1"))
         tags = {"kind": "single", **({"resume_differences": "; ".join(differences)} if differences else {})}
         start = functools.partial(resumable.take_up, store, run, tags)
-        earlier = Earlier(run.recorded, saved)
-        return train_watched(store, run.config, dataset, start, keeper=keeper, earlier=earlier)
+        return train_watched(store, run.config, dataset, start, checkpoints)
 
 
 def _check_given(run: ResumableRun, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:
     wanted = resolve({**run.config.model_dump(), **given}, "options")
-    faults = [f"{option}: given is {theirs}, the run has {ours}" for option, ours, theirs in _differing(run, wanted)]
-    for option, theirs, ours in (("--experiment", experiment, run.experiment), ("--run-name", run_name, run.name)):
+    differing = _differing(run, wanted)
+    for option, ours, theirs in (("--experiment", run.experiment, experiment), ("--run-name", run.name, run_name)):
         if theirs is not None and theirs != ours:
-            faults.append(f"{option}: given is {theirs}, the run has {ours}")
-    if faults:
+            differing.append((option, ours, theirs))
+    if differing:
+        faults = [f"{option}: given is {theirs}, the run has {ours}" for option, ours, theirs in differing]
         raise ConfigurationError(
             [*faults, "--resume: a run goes on as it began; leave the other options away"], "options"
         )
@@ -100,10 +102,10 @@ def _differing(run: ResumableRun, other: TrainingConfig) -> list[tuple[str, str,
     ]
 
 
-def _last_checkpoint(keeper: Keeper, run: ResumableRun) -> dict[str, Any] | None:
+def _last_checkpoint(checkpoints: RunCheckpoints, run: ResumableRun) -> Mapping[str, Any] | None:
     """The content of the run's last checkpoint; None if it broke off before its first."""
-    saved, faults = keeper.read()
-    directory = keeper.directory
+    saved, faults = checkpoints.read()
+    directory = checkpoints.directory
     for fault in faults:
         warn(f"{fault}; the one before it is used")
     if saved is None:
@@ -129,8 +131,13 @@ def _last_checkpoint(keeper: Keeper, run: ResumableRun) -> dict[str, Any] | None
     return saved
 
 
-def _check_device(run: ResumableRun, saved: Mapping[str, Any] | None) -> None:
-    from cifar_mlflow.learning import hardware
+def _differences(run: ResumableRun, saved: Mapping[str, Any] | None) -> list[str]:
+    """What is another here than it was when the run was last at work.
+
+    Raises:
+        ConfigurationError: it is the device, on which alone the run can go on.
+    """
+    from cifar_mlflow.learning import compiled, hardware
 
     device = hardware.choose_device(run.config)
     if saved and saved["training"]["device"] != device.type:
@@ -138,15 +145,11 @@ def _check_device(run: ResumableRun, saved: Mapping[str, Any] | None) -> None:
             f"--device: the run trains on {saved['training']['device']} and cannot go on on {device.type}",
             "environment",
         )
-
-
-def _differences(run: ResumableRun) -> list[str]:
-    """What is another here than it was when the run was last at work."""
-    from cifar_mlflow.learning import compiled, hardware
-
-    device = hardware.choose_device(run.config)
-    kernels = compiled.describe(run.config, device)
-    here = {**provenance.tags(), "hardware": hardware.describe(device), "kernels_used": kernels}
+    here = {
+        **provenance.tags(),
+        "hardware": hardware.describe(device),
+        "kernels_used": compiled.describe(run.config, device),
+    }
     return [
         f"{CONDITIONS[tag]}: the run had {run.tags[tag]}, here is {here[tag]}"
         for tag in COMPARED_TAGS

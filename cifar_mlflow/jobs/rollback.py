@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cifar_mlflow import process_state
 from cifar_mlflow.errors import ConfigurationError, PromotionRefused
+from cifar_mlflow.jobs.console import say
 from cifar_mlflow.jobs.training import signals
-from cifar_mlflow.jobs.training.progress import say
 from cifar_mlflow.text import REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.registry import aliases, versions
@@ -24,6 +25,7 @@ class RollbackOutcome:
     before: str | None
 
 
+@process_state.preserved()
 def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> RollbackOutcome:
     """Moves the alias back to the version that held it before; this can be repeated as long as there is one.
 

@@ -10,19 +10,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cifar_mlflow import process_state
 from cifar_mlflow.analysis.comparison.verdicts import Comparison
 from cifar_mlflow.config.sweep import SweepConfig, changes, load_spec
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import state_directory, writable
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError, TrainingError
 from cifar_mlflow.jobs import sync
+from cifar_mlflow.jobs.console import SweepListener, listener, say, warn
 from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
 from cifar_mlflow.jobs.sweeping import report as sweep_report
-from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan, PlannedRun
-from cifar_mlflow.jobs.sweeping.progress import SweepProgress, describe
+from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan, PlannedRun, describe
 from cifar_mlflow.jobs.sweeping.report import Winner
-from cifar_mlflow.jobs.sweeping.trial import EpochReport, TrialRun, forget_dataset, load_dataset, prepare, run_trial
-from cifar_mlflow.jobs.training.progress import say, warn
+from cifar_mlflow.jobs.sweeping.trial import TrialRun, forget_dataset, load_dataset, prepare, run_trial
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
@@ -32,7 +32,7 @@ from cifar_mlflow.tracking.writing import ui_views
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
 
-PATIENCE = 60.0  # seconds for a tracking store that went away to come back, at the end of a sweep
+STORE_TIMEOUT = 60.0  # seconds for a tracking store that went away to come back, at the end of a sweep
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class SweepOutcome:
     winner: Winner | None
 
 
+@process_state.preserved()
 def sweep(spec: SweepConfig | str | Path) -> SweepOutcome:
     """Runs the sweep, or what is left of it, and publishes its results on the parent run.
 
@@ -91,16 +92,16 @@ class _Sweep:
         status = "FAILED"
         try:
             parent.log_files({sweeps.SPEC_FILE: self._spec.as_yaml().encode()})
-            self._deliver(PATIENCE)
+            self._deliver(STORE_TIMEOUT)
             waiting = "waiting for the workers of an earlier start to close their runs"
             sweeps.close_abandoned(self._store, parent.experiment_id, self._id, lambda: say(waiting))
             # A worker of an earlier start may only now have ended, with a finished run that is not yet in the store.
-            self._deliver(PATIENCE, busy_too=True)
+            self._deliver(STORE_TIMEOUT, busy_too=True)
             study = TuningStudy(self._spec, self._directory / "journal.log")
             plan = Plan(self._spec, study, self._fingerprint, self._records())
             say(f"watch it: {self._publish_views()}")
             complete = self._train(plan)
-            self._deliver(PATIENCE)
+            self._deliver(STORE_TIMEOUT)
             outcome = self._publish(plan, study, complete)
             status = "FINISHED"
             return outcome
@@ -119,15 +120,15 @@ class _Sweep:
     def _directory(self) -> Path:
         return state_directory() / "sweeps" / self._id
 
-    def _deliver(self, patience: float, *, busy_too: bool = False) -> None:
-        """Delivers what the workers could not, trying for `patience` seconds.
+    def _deliver(self, timeout: float, *, busy_too: bool = False) -> None:
+        """Delivers what the workers could not, trying for `timeout` seconds.
 
         `busy_too` waits for workers that are still writing as well.
 
         Raises:
             TrackingError: the store still cannot be reached, or a worker does not end; all is kept on disk.
         """
-        until = time.monotonic() + patience
+        until = time.monotonic() + timeout
         while True:
             outcome = sync.deliver(self._store, lambda tags: tags.get("sweep_id") == self._id)
             left = dict(outcome.waiting)
@@ -150,8 +151,9 @@ class _Sweep:
         return config.run_fingerprint(self._digests[key])
 
     def _records(self, with_curves: bool = False) -> list[RunRecord]:
-        where = self._parent.experiment_id, self._id
-        return sweep_report.read_children(self._store, self._spec, *where, with_curves=with_curves)
+        return sweep_report.read_children(
+            self._store, self._spec, self._parent.experiment_id, self._id, with_curves=with_curves
+        )
 
     def _train(self, plan: Plan) -> bool:
         """Trains what is to be trained; False if the budget ended it."""
@@ -171,14 +173,14 @@ class _Sweep:
         log = self._directory / "workers.log"
         begin = functools.partial(prepare, spec.base_config, spec.log_models)
         with (
-            SweepProgress(spec, estimate.left, estimate.epochs) as progress,
+            listener().sweep(spec, estimate.left, estimate.epochs) as progress,
             ProcessExecutor(estimate.workers, spec.threads, run_trial, begin, log) as executor,
         ):
             for values, outcome in plan.known:
                 progress.known(values, outcome.value)
             return self._loop(plan, executor, progress)
 
-    def _loop(self, plan: Plan, executor: ProcessExecutor, progress: SweepProgress) -> bool:
+    def _loop(self, plan: Plan, executor: ProcessExecutor, progress: SweepListener) -> bool:
         """Keeps the workers busy until no run is left; False if the budget ended it."""
         started = time.monotonic()
         running: dict[str, PlannedRun] = {}
@@ -194,7 +196,7 @@ class _Sweep:
                 planned = running[event.task_id]
                 if event.kind == "event":
                     progress.epoch()
-                    executor.answer(event, plan.report(planned, event.payload.epoch, self._value(event.payload)))
+                    executor.answer(event, plan.report(planned, *event.payload))
                 else:
                     del running[event.task_id]
                     self._end(plan, progress, planned, event)
@@ -204,7 +206,7 @@ class _Sweep:
         late = budget.minutes is not None and seconds > 60 * budget.minutes
         return not late and (budget.runs is None or plan.handed_out < budget.runs)
 
-    def _end(self, plan: Plan, progress: SweepProgress, planned: PlannedRun, event: Event) -> None:
+    def _end(self, plan: Plan, progress: SweepListener, planned: PlannedRun, event: Event) -> None:
         """Takes the end of a run, whichever it was."""
         what = f"{describe(planned.trial.values)}, seed {planned.config.seed}"
         if event.kind == "lost":
@@ -219,15 +221,10 @@ class _Sweep:
                 warn(f"{what}: {event.payload}; it is tried once more")
                 return
             outcome = recorded or Outcome("FAILED", reason=event.payload)
-        elif event.kind == "done":
-            outcome = Outcome(event.payload.status, event.payload.objectives.get(self._spec.objective))
         else:
-            outcome = Outcome("FAILED", reason=event.payload)
+            outcome = event.payload if event.kind == "done" else Outcome("FAILED", reason=event.payload)
         plan.finish(planned, outcome)
         progress.run(planned.trial.values, what, outcome)
-
-    def _value(self, report: EpochReport) -> float:
-        return report.loss if self._spec.objective == "val_loss" else report.accuracy
 
     def _trial_run(self, planned: PlannedRun) -> TrialRun:
         tags = {
@@ -239,8 +236,8 @@ class _Sweep:
             "run_fingerprint": planned.fingerprint,
         }
         values = " ".join(as_option(value) for value in planned.trial.values.values())
-        name = f"{planned.trial.number:03d} {values} seed {planned.config.seed}"
-        return TrialRun(planned.config, self._experiment, name[:250], tags, self._spec.log_models)
+        name, spec = f"{planned.trial.number:03d} {values} seed {planned.config.seed}", self._spec
+        return TrialRun(planned.config, self._experiment, name[:250], tags, spec.objective, spec.log_models)
 
     def _publish_views(self) -> str:
         """Saves the views of the sweep in MLflow's UI; returns what opens the leaderboard."""
@@ -287,15 +284,12 @@ def _only_one(store: Store, experiment: str, name: str) -> Iterator[None]:
     """A second start of a running sweep waits, and then finds everything done."""
     from filelock import FileLock, Timeout
 
-    directory = writable("sweeps")
     key = hashlib.sha256(f"{store.uri}\n{experiment}\n{name}".encode()).hexdigest()[:16]
-    lock = FileLock(directory / f"{key}.lock")
+    lock = FileLock(writable("sweeps") / f"{key}.lock")
     try:
-        lock.acquire(timeout=0)
+        turn = lock.acquire(timeout=0)
     except Timeout:
         say(f"the sweep {name} is being run by another process here; waiting for it to end")
-        lock.acquire()
-    try:
+        turn = lock.acquire()
+    with turn:
         yield
-    finally:
-        lock.release()

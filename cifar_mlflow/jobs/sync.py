@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cifar_mlflow import process_state
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.jobs.training.progress import say
+from cifar_mlflow.jobs.console import say
 from cifar_mlflow.text import count, redact
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox import delivery, log, state
@@ -31,6 +32,7 @@ class SyncOutcome:
     damaged: dict[str, int] = field(default_factory=dict)
 
 
+@process_state.preserved()
 def sync() -> SyncOutcome:
     """Delivers every spool of this machine; may be repeated as often as wanted.
 

@@ -5,31 +5,32 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, TrackingError
-from cifar_mlflow.garbage import set_apart_what_is_loaded
-from cifar_mlflow.jobs import sync
-from cifar_mlflow.jobs.training import record, signals
-from cifar_mlflow.jobs.training.checkpoints import NO_CHECKPOINTS, NOTHING, Earlier, Keeper, NoKeeper
-from cifar_mlflow.jobs.training.progress import TrainingProgress, say, warn
+from cifar_mlflow.jobs import console, sync
+from cifar_mlflow.jobs.console import TrainingListener, say, warn
+from cifar_mlflow.jobs.training import signals
+from cifar_mlflow.jobs.training.checkpoints import NO_CHECKPOINTS, NoCheckpoints, RunCheckpoints
+from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
 from cifar_mlflow.text import option_name
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.outbox.spooled_recorder import PATIENCE, SpooledRecorder
+from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
 from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing import ui_views
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
-    from cifar_mlflow.learning.training import EpochResult
 
-PATIENCE_AFTER_FAILURE = 5.0  # seconds without progress for which an interrupted run waits for the store
+# Seconds for which a run that has ended waits for a store that takes nothing, and one that was interrupted.
+DRAIN_TIMEOUT, DRAIN_TIMEOUT_AFTER_FAILURE = 15.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,7 @@ class TrainOutcome:
     spool: Path
 
 
-class Listener(Protocol):
-    """Who is told how far a training is."""
-
-    def step(self, images: int, steps: int) -> None: ...
-
-    def epoch(self, result: EpochResult) -> None: ...
-
-    def recording(self, run: SpooledRecorder) -> None: ...
-
-
+@process_state.preserved()
 def train(
     config: TrainingConfig, *, experiment: str | None = None, run_name: str | None = None, offline: bool = False
 ) -> TrainOutcome:
@@ -75,7 +67,7 @@ def train(
     check_paths(data_dir=config.data_dir, dataset=config.dataset)
     for text in without_effect(config):
         warn(text)
-    keeper = Keeper()
+    checkpoints = RunCheckpoints()
     sync.hint()
     store = None if offline else tracking_store.connect()
     if store and store.project_run_id and (experiment or run_name):
@@ -91,15 +83,16 @@ def train(
     if on_cpu and config.accelerate == "auto" and (warning := bindings.warning()):
         warn(warning)
     dataset = datasets.load(config)
-    build.build(config, len(dataset.classes), dataset.image_shape)  # a fault is told before a run is made
+    with hardware.settings_kept():  # a fault is told before a run is made
+        build.build(config, len(dataset.classes), dataset.image_shape)
     experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
     # The user's own network may have no such activation.
     network = config.network.partition(":")[2][:50] or config.activation
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
     begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
     start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
-    with keeper:
-        return train_watched(store, config, dataset, start, keeper=keeper)
+    with closing(checkpoints):
+        return train_watched(store, config, dataset, start, checkpoints)
 
 
 def train_watched(
@@ -107,14 +100,14 @@ def train_watched(
     config: TrainingConfig,
     dataset: Dataset,
     start: Callable[[], SpooledRecorder],
-    *,
-    keeper: NoKeeper = NO_CHECKPOINTS,
-    earlier: Earlier = NOTHING,
+    checkpoints: NoCheckpoints = NO_CHECKPOINTS,
 ) -> TrainOutcome:
-    """As `record_training`, with a bar on the terminal; gives the experiment of the run its views."""
-    held_out = record.held_out_name(config)
-    with TrainingProgress(config.epochs, len(dataset.train), held_out, earlier.images_done) as progress:
-        outcome = record_training(config, dataset, start, progress, keeper=keeper, earlier=earlier)
+    """As `record_training`, told to who listens; gives the experiment of the run its views."""
+    from cifar_mlflow.learning import hardware
+
+    following = console.listener().training(config, len(dataset.train), checkpoints.images_done)
+    with hardware.settings_kept(), following as listener:
+        outcome = record_training(config, dataset, start, listener, checkpoints=checkpoints)
     if store and not outcome.waiting:
         # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
         with suppress(TrackingError):
@@ -126,68 +119,62 @@ def record_training(
     config: TrainingConfig,
     dataset: Dataset,
     start: Callable[[], SpooledRecorder],
-    listener: Listener,
+    listener: TrainingListener,
     *,
     log_models: bool = True,
-    patience: float = PATIENCE,
-    keeper: NoKeeper = NO_CHECKPOINTS,
-    earlier: Earlier = NOTHING,
+    drain_timeout: float | None = None,
+    checkpoints: NoCheckpoints = NO_CHECKPOINTS,
 ) -> TrainOutcome:
     """Trains into the run that `start` starts, and ends it, whatever happens.
 
-    At the end it waits until all has reached the store, or nothing did for `patience` seconds. `keeper` keeps its
-    checkpoints; without one there are none. `earlier` is where a run that broke off is taken up.
+    It goes on from the checkpoint that `checkpoints` has read, if any. At the end it waits until all has reached the
+    store, or nothing did for `drain_timeout` seconds (default: `DRAIN_TIMEOUT`).
     """
     from cifar_mlflow.learning.training import Training
 
-    set_apart_what_is_loaded()
-    history = record.History(record.held_out_name(config))
-    run = None
+    drain_timeout = DRAIN_TIMEOUT if drain_timeout is None else drain_timeout
+    console.listener().computing()
+    record = None
     try:
         # A signal that came while the run is being made would leave it RUNNING for ever.
         with signals.held_back():
             run = start()
+            record = TrainingRecord(run, config, dataset)
         listener.recording(run)
-        keeper.open(run.run_id)
-        record.log_start(run, config, dataset, earlier.recorded)
-        session = Training(config, dataset, on_step=listener.step, on_check=keeper.save_if_due)
-        earlier.restore(session, history)
-        keeper.follow(session, dataset, history)
-        run.set_tags(record.hardware_tags(config, session.device, session.precision))
-        for result in history.results:
-            record.log_epoch(run, config, result, earlier.recorded)
+        checkpoints.open(run.run_id)
+        record.log_start()
+        session = Training(config, dataset, on_step=listener.step, on_check=checkpoints.save_if_due)
+        checkpoints.attach(session, record)
+        record.log_session(session)
         for result in session.epochs():
-            history.results.append(result)
-            record.log_epoch(run, config, result, earlier.recorded)
-            if history.best[0] == result.epoch and not config.trains_on_all:
-                history.best_weights = session.weights()
-            keeper.save()
+            record.log_epoch(result, session)
+            checkpoints.save()
             listener.epoch(result)
-        record.log_results(run, config, dataset, session, history, earlier.recorded, log_models)
+        record.log_results(session, log_models)
         run.finish("FINISHED")
     except BaseException as error:
-        # The error is what the user must hear of, even if the store cannot be told any more.
-        with suppress(Exception):
-            if run is not None:
-                record.log_failure(run, config, dataset, history, error)
-        if run is not None and (waiting := run.close(min(patience, PATIENCE_AFTER_FAILURE))):
-            say(f"{waiting} writes wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them")
-        keeper.give_up(error)
+        if record is not None:
+            # The error is what the user must hear of, even if the store cannot be told any more.
+            with suppress(Exception):
+                record.log_failure(error)
+            if waiting := run.close(min(drain_timeout, DRAIN_TIMEOUT_AFTER_FAILURE)):
+                where = f"wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them"
+                say(f"{waiting} writes {where}")
+        checkpoints.give_up(error)
         raise
     # The spool has everything now, on disk.
-    keeper.discard()
-    waiting = run.close(patience)
-    best_epoch, best_accuracy = history.best
+    checkpoints.discard()
+    waiting = run.close(drain_timeout)
     return TrainOutcome(
         run.run_id,
         run.run_name,
         run.experiment_id,
         run.url,
         dataset.name,
-        history.held_out,
-        history.final_accuracy,
-        best_accuracy,
-        best_epoch,
+        held_out_name(config),
+        record.results[-1].held_out_accuracy,
+        record.best.held_out_accuracy,
+        record.best.epoch,
         waiting,
         run.directory,
     )

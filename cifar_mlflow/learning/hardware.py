@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from cifar_mlflow.config.training import TrainingConfig
@@ -44,8 +48,40 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
 
+@contextmanager
+def settings_kept() -> Iterator[None]:
+    """torch's threads and determinism, and the random states, are after the block what they were before it.
+
+    A network of the user's own may also draw from NumPy's and Python's.
+    """
+    deterministic = torch.utils.deterministic
+    threads, debug_mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filled, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark  # type: ignore[attr-defined]
+    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    # A GPU that nobody has used yet has no state, and to ask for it would start it.
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    try:
+        yield
+    finally:
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(debug_mode)
+        deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = benchmark
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+        random.setstate(states[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
+
+
 def keep_freed_memory() -> None:
     """Tells the C library to keep the memory that each step frees, since the next step needs as much again.
+
+    It does so for the whole process, and for good: only for a process that is ours alone.
 
     glibc else gives large blocks back, and Linux clears 3,000 pages anew in each step: about a quarter of the processor
     time of report_cnn in bfloat16. Other C libraries have no such setting, and stay as they are.

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, Diverged, TrainingError
 from cifar_mlflow.learning import compiled, hardware
@@ -91,7 +92,6 @@ class Training:
         self.device = hardware.choose_device(config)
         self.precision = hardware.choose_precision(config, self.device)
         _make_deterministic(self.device)
-        hardware.keep_freed_memory()
         torch.manual_seed(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._on_step, self._on_check = on_step, on_check
@@ -289,7 +289,8 @@ def _batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
 
 def _make_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        if "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
+            process_state.set_variable("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.benchmark = False
     # As use_deterministic_algorithms(True, warn_only=True), which also imports the compiler: 1.5 s for nothing.
     torch.set_deterministic_debug_mode("warn")

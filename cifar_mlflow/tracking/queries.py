@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.tracking.store import Store
 
 if TYPE_CHECKING:
@@ -39,8 +38,7 @@ def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> l
     def page(size: int, token: str | None) -> Any:
         return search(*arguments, max_results=size, page_token=token, **options)
 
-    with without_collection():
-        return list(get_results_from_paginated_fn(page, PAGE))
+    return list(get_results_from_paginated_fn(page, PAGE))
 
 
 def models_of_run(store: Store, experiment_id: str, run_id: str) -> list[LoggedModel]:

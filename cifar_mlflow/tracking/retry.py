@@ -18,6 +18,8 @@ UNIQUE_VIOLATION = "23505"
 SAME_ROW = (sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY)
 SAME_ROW_OF_A_SERVER = ("UNIQUE constraint failed", "duplicate key value violates unique constraint")
 
+_random = random.SystemRandom()  # the caller's own draws stay what they are
+
 
 class PatientClient:
     """An MlflowClient whose calls are repeated if another process was in the way. Their transactions were undone.
@@ -46,7 +48,7 @@ def patiently(call: Any) -> Any:
             except (MlflowException, SQLAlchemyError) as error:
                 if not _is_transient(error):
                     raise
-                time.sleep(pause * random.uniform(0.5, 1.5))
+                time.sleep(pause * _random.uniform(0.5, 1.5))
         return call(*arguments, **options)
 
     return repeated

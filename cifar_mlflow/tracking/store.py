@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
+from cifar_mlflow import process_state
 from cifar_mlflow.errors import TrackingError, causes
-from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.text import first_line
 from cifar_mlflow.text import redact as redact
 from cifar_mlflow.tracking.retry import PatientClient, is_verdict, sqlite_code
@@ -81,20 +81,22 @@ def connect() -> Store:
         TrackingError: no server answers, the store is from another version of MLflow or cannot be written.
     """
     # A dead server would otherwise block one call for four minutes.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     # MLflow would print the server's address at the end of a run, password included.
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    settings |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
+    for name in settings.keys() - os.environ.keys():
+        process_state.set_variable(name, settings[name])
     uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
-    with without_collection():
-        import mlflow
+    import mlflow
 
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.artifact.artifact_repo"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    os.environ["MLFLOW_TRACKING_URI"] = uri
-    mlflow.set_tracking_uri(uri)
-    with _one_at_a_time(uri), _short_timeouts(), translated_errors(uri), without_collection():
+        process_state.set_level(noisy, logging.WARNING)
+    # For what MLflow looks up by itself, as models by their URI, and for processes that are started.
+    process_state.set_variable("MLFLOW_TRACKING_URI", uri)
+    if (other := mlflow.get_tracking_uri()) != uri:  # the caller has set it by `mlflow.set_tracking_uri`
+        mlflow.set_tracking_uri(uri)
+        process_state.at_end(lambda: mlflow.set_tracking_uri(other))
+    with _one_at_a_time(uri), _short_timeouts(), translated_errors(uri):
         _check_sqlite(uri)
         _check_database_server(uri)
         try:
@@ -242,7 +244,9 @@ def _one_at_a_time(uri: str) -> Iterator[None]:
     from filelock import FileLock
 
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
-    with FileLock(Path(tempfile.gettempdir()) / f"cifar-mlflow-{os.getuid()}-{name}.lock"):
+    # Windows has no such number, and gives each user a directory of their own.
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    with FileLock(Path(tempfile.gettempdir()) / f"cifar-mlflow-{user}-{name}.lock"):
         yield
 
 

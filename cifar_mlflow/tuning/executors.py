@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -56,11 +56,11 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     task_id: Any = None
+    """Of what it is at work on; None if it is idle."""
     ready: bool = False
-    busy: bool = False
 
 
-class ProcessExecutor:
+class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
     """`count` processes, each with `threads` for numerical libraries. Used in a `with`, by one thread."""
 
     def __init__(self, count: int, threads: int, task: Task, prepare: Callable[[], None], log: Path) -> None:
@@ -73,21 +73,15 @@ class ProcessExecutor:
         self._workers = [self._start() for _ in range(count)]
         self._deaths_in_preparation = 0
 
-    def __enter__(self) -> ProcessExecutor:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        self.stop()
-
     @property
     def idle(self) -> int:
         """The number of workers without a task."""
-        return sum(not worker.busy for worker in self._workers)
+        return sum(worker.task_id is None for worker in self._workers)
 
     def submit(self, task_id: Any, argument: Any) -> None:
         """Gives an idle worker a task. Its outcome comes out of `events`."""
-        worker = next(worker for worker in self._workers if not worker.busy)
-        worker.busy, worker.task_id = True, task_id
+        worker = next(worker for worker in self._workers if worker.task_id is None)
+        worker.task_id = task_id
         # A worker that is just dying is found by `events`, which tells that the task was lost.
         with suppress(OSError):
             worker.connection.send(argument)
@@ -109,11 +103,11 @@ class ProcessExecutor:
         with suppress(OSError):
             self._workers[event.worker].connection.send(go_on)
 
-    def stop(self) -> None:
+    def __exit__(self, *ending: object) -> None:
         """Ends all workers: the busy ones get SIGTERM, and time to close their runs before they are killed."""
         for worker in self._workers:
             worker.connection.close()
-            if worker.busy or not worker.ready:
+            if worker.task_id is not None or not worker.ready:
                 worker.process.terminate()
         deadline = time.monotonic() + WRAP_UP
         for worker in self._workers:
@@ -132,10 +126,10 @@ class ProcessExecutor:
                     continue
                 if kind == "unprepared":
                     raise CifarMlflowError(f"the workers cannot start: {payload}")
-                task_id = worker.task_id
+                event = Event(kind, worker.task_id, payload, position)
                 if kind != "event":
-                    worker.busy, worker.task_id = False, None
-                yield Event(kind, task_id, payload, position)
+                    worker.task_id = None
+                yield event
         except (EOFError, OSError):
             yield from self._replace(position)
             return
@@ -153,14 +147,13 @@ class ProcessExecutor:
                     f"the workers cannot start ({_ending(worker.process.exitcode)}); see {self._arguments[-1]}"
                 )
         self._workers[position] = self._start()
-        if worker.busy:
+        if worker.task_id is not None:
             yield Event("lost", worker.task_id, _ending(worker.process.exitcode), position)
 
     def _start(self) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
-        variables = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
-        with _environment(variables):
+        with _environment(dict.fromkeys(THREAD_VARIABLES, str(self._threads))):
             process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -175,14 +168,13 @@ def _ending(exit_code: int | None) -> str:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """What a process started inside inherits: numerical libraries read their threads when they are first imported."""
-    before = dict(os.environ)
+    before = {name: os.environ.pop(name) for name in (*variables, *NOT_INHERITED) if name in os.environ}
     os.environ.update(variables)
-    for name in NOT_INHERITED:
-        os.environ.pop(name, None)
     try:
         yield
     finally:
-        os.environ.clear()
+        for name in variables:
+            del os.environ[name]
         os.environ.update(before)
 
 

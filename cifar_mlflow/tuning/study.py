@@ -9,13 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import random
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.search_space import Choice, IntegerRange, Parameter, ordered
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
 from cifar_mlflow.text import as_option
@@ -42,45 +44,36 @@ class TuningStudy:
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        logging.getLogger("optuna").setLevel(logging.ERROR)
+        process_state.set_level("optuna", logging.ERROR)
         journal.parent.mkdir(parents=True, exist_ok=True)
         repair_journal(journal)
         self._spec, self._optuna = spec, optuna
         self._space = ordered(spec.space)
         storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-        self._study = _open(storage, spec, self._distribution)
+        self._study = _open(storage, spec)
         self._grid = _in_order(spec) if spec.sampler == "grid" else None
-        self._tried = {self._key(self._values(trial)) for trial in self._study.get_trials(deepcopy=False)}
-        self._interrupted = [
-            trial.number for trial in self._study.get_trials(deepcopy=False) if trial.state.name == "RUNNING"
-        ]
+        self._tried = {_key(self._values(trial)) for trial in self._trials()}
+        self._interrupted = [trial.number for trial in self._trials("RUNNING")]
 
     def suggest(self) -> Suggestion | None:
         """The next trial to run; None once all that the spec asks for have been handed out."""
         if self._interrupted:
             trial = self._trial(self._interrupted.pop(0))
             return Suggestion(trial.number, self._choose(trial))
-        number = len(self._study.get_trials(deepcopy=False))
-        waiting = any(trial.state.name == "WAITING" for trial in self._study.get_trials(deepcopy=False))
-        if self._grid is not None and not waiting:
-            values = next((values for values in self._grid if self._key(values) not in self._tried), None)
-            if values is None:
+        if not self._trials("WAITING"):  # a trial that was enqueued before the process ended
+            if self._grid is None and len(self._trials()) >= (self._spec.trials or 0):
                 return None
-            self._study.enqueue_trial({name: as_option(value) for name, value in values.items()})
-        elif not waiting and number >= (self._spec.trials or 0):
-            return None
+            if self._grid is not None:
+                values = next((values for values in self._grid if _key(values) not in self._tried), None)
+                if values is None:
+                    return None
+                self._study.enqueue_trial({name: as_option(value) for name, value in values.items()})
         trial = self._study.ask()
         return Suggestion(trial.number, self._choose(trial))
 
     def told(self) -> list[Suggestion]:
         """The trials that `tell` has ended, by this process or an earlier one, without the pruned."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [
-            Suggestion(trial.number, self._values(trial))
-            for trial in trials
-            if trial.state.name in ("COMPLETE", "FAIL")
-        ]
+        return [Suggestion(trial.number, self._values(trial)) for trial in self._trials("COMPLETE", "FAIL")]
 
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Takes the objective's value after an epoch; whether the run is worth going on with."""
@@ -99,7 +92,7 @@ class TuningStudy:
 
     def importances(self) -> dict[str, float]:
         """Each parameter's share in the objective's variation, largest first; empty if there is too little to tell."""
-        done = self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.COMPLETE,))
+        done = self._trials("COMPLETE")
         if len(done) < 4 or len({trial.value for trial in done}) < 2:
             return {}
         with warnings.catch_warnings():
@@ -109,33 +102,26 @@ class TuningStudy:
             except (ValueError, RuntimeError):  # a parameter with one value only
                 return {}
 
+    def _trials(self, *states: str) -> list[optuna.trial.FrozenTrial]:
+        """Those in one of `states`, or all, by number."""
+        return [each for each in self._study.get_trials(deepcopy=False) if not states or each.state.name in states]
+
     def _trial(self, number: int) -> optuna.Trial:
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        return self._optuna.Trial(self._study, frozen._trial_id)
+        # No public call returns to a trial that is running.
+        return self._optuna.Trial(self._study, self._trials()[number]._trial_id)
 
     def _choose(self, trial: optuna.Trial) -> dict[str, Any]:
         values: dict[str, Any] = {}
         for name, parameter in self._space:
             if parameter.applies(values):
                 values[name] = self._suggest(trial, name, parameter)
-        self._tried.add(self._key(values))
+        self._tried.add(_key(values))
         return values
 
     def _suggest(self, trial: optuna.Trial, name: str, parameter: Parameter) -> Any:
-        distribution = self._distribution(parameter)
         self._study.sampler = self._sampler(trial.number, name)
         # One call for every kind of distribution; the public suggest_* are one each.
-        return self._decode(name, trial._suggest(name, distribution))
-
-    def _distribution(self, parameter: Parameter) -> Any:
-        of = self._optuna.distributions
-        if isinstance(parameter, Choice) or self._spec.sampler == "grid":
-            # As texts: Optuna stores no lists, and holds 1 and True for equal.
-            return of.CategoricalDistribution([as_option(value) for value in parameter.choices()])
-        if isinstance(parameter, IntegerRange):
-            low, high, step = round(parameter.low), round(parameter.high), round(parameter.step or 1)
-            return of.IntDistribution(low, high, log=parameter.log, step=step)
-        return of.FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+        return self._decode(name, trial._suggest(name, _distribution(self._spec, parameter)))
 
     def _decode(self, name: str, stored: Any) -> Any:
         parameter = self._spec.space[name]
@@ -145,9 +131,6 @@ class TuningStudy:
 
     def _values(self, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
         return {name: self._decode(name, stored) for name, stored in trial.params.items()}
-
-    def _key(self, values: dict[str, Any]) -> frozenset[tuple[str, str]]:
-        return frozenset((name, as_option(value)) for name, value in values.items())
 
     def _sampler(self, number: int, name: str) -> Any:
         # Seeded for each trial and parameter by itself: a sweep that is taken up again, even in the middle of a
@@ -162,6 +145,10 @@ class TuningStudy:
         return samplers.RandomSampler(seed=seed)
 
 
+def _key(values: dict[str, Any]) -> frozenset[tuple[str, str]]:
+    return frozenset((name, as_option(value)) for name, value in values.items())
+
+
 def _in_order(spec: SweepConfig) -> Iterator[dict[str, Any]]:
     """The grid's combinations. A pruner holds each against those before it, which must not be all of one kind."""
     if spec.pruner == "none":
@@ -171,14 +158,25 @@ def _in_order(spec: SweepConfig) -> Iterator[dict[str, Any]]:
     return iter(combinations)
 
 
-def _open(storage: Any, spec: SweepConfig, distribution: Callable[[Parameter], Any]) -> optuna.Study:
+def _distribution(spec: SweepConfig, parameter: Parameter) -> Any:
+    from optuna import distributions
+
+    if isinstance(parameter, Choice) or spec.sampler == "grid":
+        # As texts: Optuna stores no lists, and holds 1 and True for equal.
+        return distributions.CategoricalDistribution([as_option(value) for value in parameter.choices()])
+    if isinstance(parameter, IntegerRange):
+        low, high, step = round(parameter.low), round(parameter.high), round(parameter.step or 1)
+        return distributions.IntDistribution(low, high, log=parameter.log, step=step)
+    return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+
+
+def _open(storage: Any, spec: SweepConfig) -> optuna.Study:
     """The study of this very space; where values were added to the space, its older trials are taken along."""
     import optuna
 
-    distributions = {name: distribution(parameter) for name, parameter in ordered(spec.space)}
+    distributions = {name: _distribution(spec, parameter) for name, parameter in ordered(spec.space)}
     digest = hashlib.sha256(json.dumps([*map(repr, distributions.items())]).encode()).hexdigest()[:16]
-    before = [name for name in optuna.get_all_study_names(storage) if name != digest]
-    known = digest in optuna.get_all_study_names(storage)
+    names = optuna.get_all_study_names(storage)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if spec.pruner == "successive_halving":
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=spec.min_epochs, reduction_factor=REDUCTION)
@@ -189,8 +187,8 @@ def _open(storage: Any, spec: SweepConfig, distribution: Callable[[Parameter], A
         direction="maximize" if OBJECTIVES[spec.objective][1] else "minimize",
         load_if_exists=True,
     )
-    if before and not known:
-        for trial in optuna.load_study(storage=storage, study_name=before[-1]).get_trials(deepcopy=True):
+    if names and digest not in names:
+        for trial in optuna.load_study(storage=storage, study_name=names[-1]).get_trials(deepcopy=True):
             trial.distributions = {name: distributions[name] for name in trial.params}
             study.add_trial(trial)
     return study
@@ -202,18 +200,14 @@ def repair_journal(journal: Path) -> None:
     journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
     if not journal.exists():
         return
-    content = journal.read_bytes()
-    whole = b"".join(_whole_lines(content))
-    if whole != content:
-        journal.write_bytes(whole)
-
-
-def _whole_lines(content: bytes) -> Iterator[bytes]:
-    for line in content.splitlines(keepends=True):
+    whole = 0
+    for line in (content := journal.read_bytes()).splitlines(keepends=True):
         try:
             json.loads(line)
         except ValueError:
-            return
+            break
         if not line.endswith(b"\n"):
-            return
-        yield line
+            break
+        whole += len(line)
+    if whole < len(content):
+        os.truncate(journal, whole)

@@ -97,7 +97,7 @@ def test_nothing_of_it_is_left_by_a_server_that_fails_in_the_middle(told, server
     from cifar_mlflow.jobs import train
     from cifar_mlflow.tracking.outbox import spooled_recorder
 
-    monkeypatch.setattr(train, "PATIENCE", 1.0)
+    monkeypatch.setattr(train, "DRAIN_TIMEOUT", 1.0)
     with proxy_before(server[0]) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", with_secret(proxy.address))
         real = spooled_recorder.SpooledRecorder.log_metrics

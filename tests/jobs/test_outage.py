@@ -28,7 +28,7 @@ def slow_and_measured():
     from cifar_mlflow.tracking.outbox import spooled_recorder, worker
 
     worker.TIMEOUT = 1
-    train.PATIENCE = spooled_recorder.PATIENCE = 2.0
+    train.DRAIN_TIMEOUT = 2.0
     log_metrics = spooled_recorder.SpooledRecorder.log_metrics
     costs = []
 

@@ -21,9 +21,11 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
 
+from cifar_mlflow import process_state
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import store
 from cifar_mlflow.tracking.store import Store, connect, environment_experiment, redact, translated_errors
+from cifar_mlflow.tracking.writing import provenance
 
 
 @pytest.mark.parametrize(
@@ -66,9 +68,26 @@ class TestTheUri:
         store._check_sqlite(store._absolute_uri("sqlite:///new/place/mlflow.db"))
         assert (work / "new" / "place" / "mlflow.db").exists()
 
+    def test_that_the_caller_gave_to_mlflow_alone_is_theirs_again_after_the_job(self, cifar, work, monkeypatch):
+        import mlflow
+
+        mlflow.set_tracking_uri("http://theirs")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+        with process_state.preserved():
+            assert connect().uri == mlflow.get_tracking_uri() == f"sqlite:///{work}/mlflow.db"
+        assert mlflow.get_tracking_uri() == "http://theirs"
+        assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///mlflow.db"
+
     @pytest.mark.parametrize("uri", ["http://host:5000", "https://u:p@host", "postgresql+psycopg://u:p@host/db"])
     def test_of_a_server_stays_what_it_is(self, uri):
         assert store._absolute_uri(uri) == uri
+
+
+def test_users_without_a_number_can_track_too(cifar, monkeypatch):
+    monkeypatch.delattr(os, "getuid")  # as on Windows
+    assert connect().uri
+    monkeypatch.setattr(provenance.getpass, "getuser", {}.popitem)
+    assert provenance.user() == "unknown"
 
 
 def test_the_short_timeouts_end_with_the_check(cifar):

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from cifar_mlflow.config import search_space as spaces
 from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.sweep import SweepConfig
+from cifar_mlflow.jobs import console
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
-from cifar_mlflow.jobs.training.progress import duration
-from cifar_mlflow.text import count
+from cifar_mlflow.text import count, duration
 
 SAMPLE_IMAGES = 1024  # trained on twice to measure the speed: the first time warms up
 SECONDS_TO_START = 10.0  # for torch and MLflow to be imported in each worker
@@ -70,8 +70,7 @@ def warnings(spec: SweepConfig) -> list[str]:
 
 
 def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
-    import torch
-
+    from cifar_mlflow.learning import hardware
     from cifar_mlflow.learning.data.datasets import LabeledImages
     from cifar_mlflow.learning.training import Training
 
@@ -80,10 +79,10 @@ def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
     images = len(dataset.train)
     few = LabeledImages(dataset.train.pixels[:SAMPLE_IMAGES], dataset.train.labels[:SAMPLE_IMAGES])
     sample = dataclasses.replace(dataset, train=few, validation=few, test=few)
-    before = torch.get_num_threads()
     measured = config.model_copy(update={"threads": spec.threads, "epochs": 2, "validation_size": "auto"})
-    *_, result = Training(measured, sample).epochs()
-    torch.set_num_threads(before)
+    console.listener().computing()
+    with hardware.settings_kept():
+        *_, result = Training(measured, sample).epochs()
     beside = SECONDS_BESIDE_TRAINING + (SECONDS_FOR_MODELS if spec.log_models else 0)
     return epochs * images / result.images_per_second + beside
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.records import RunRecord
+from cifar_mlflow.text import as_option
 from cifar_mlflow.tuning.study import Suggestion, TuningStudy
 
 ATTEMPTS = 2  # a run whose worker was killed is tried once more
@@ -39,9 +40,9 @@ class Outcome:
 class _Trial:
     suggestion: Suggestion
     told: bool
-    configs: deque[TrainingConfig] = field(default_factory=deque)
+    configs: deque[TrainingConfig]
+    expected: int
     outcomes: list[Outcome] = field(default_factory=list)
-    expected: int = 0
 
 
 class Plan:
@@ -61,8 +62,7 @@ class Plan:
         known: Iterable[RunRecord],
     ) -> None:
         self._spec, self._study, self._fingerprint = spec, study, fingerprint
-        self.outcomes = {record.tags["run_fingerprint"]: self._outcome(record) for record in known if _is_done(record)}
-        self._trials: list[_Trial] = []
+        self.outcomes = self._outcomes(known)
         self._queue: deque[PlannedRun] = deque()
         self._in_progress: dict[str, list[_Trial]] = {}
         self._attempts: dict[str, int] = {}
@@ -102,8 +102,7 @@ class Plan:
 
     def recorded(self, planned: PlannedRun, records: Iterable[RunRecord]) -> Outcome | None:
         """The outcome of a run that was handed out, if the `records` have it."""
-        found = (each for each in records if _is_done(each) and each.tags["run_fingerprint"] == planned.fingerprint)
-        return next(map(self._outcome, found), None)
+        return self._outcomes(records).get(planned.fingerprint)
 
     def lost(self, planned: PlannedRun) -> bool:
         """Takes note that the worker of a run was killed; whether the run will be handed out again."""
@@ -120,9 +119,7 @@ class Plan:
 
     def _open(self, suggestion: Suggestion, told: bool) -> None:
         configs = [self._spec.configuration(suggestion.values, seed) for seed in self._spec.seeds]
-        trial = _Trial(suggestion, told, deque(configs), expected=len(configs))
-        self._trials.append(trial)
-        self._advance(trial)
+        self._advance(_Trial(suggestion, told, deque(configs), len(configs)))
 
     def _advance(self, trial: _Trial) -> None:
         """Queues the trial's runs: all at once, or, if its first may be pruned, the others once that has finished."""
@@ -155,12 +152,23 @@ class Plan:
         elif trial.configs:
             self._advance(trial)
 
-    def _outcome(self, record: RunRecord) -> Outcome:
-        if record.tags.get("pruned") == "true":
-            return Outcome("PRUNED")
-        if record.status == "FAILED":
-            return Outcome("FAILED", reason=record.tags.get("failure", ""))
-        return Outcome("FINISHED", record.metrics[objective_metric(self._spec)])
+    def _outcomes(self, records: Iterable[RunRecord]) -> dict[str, Outcome]:
+        """Of those runs that would come to the same again: they finished, were pruned, or their training failed."""
+        found = {}
+        for record in records:
+            tags, status = record.tags, record.status
+            if "run_fingerprint" not in tags:
+                continue
+            if tags.get("pruned") == "true":
+                outcome = Outcome("PRUNED")
+            elif status == "FAILED" and tags.get("failure_type") in ("Diverged", "TrainingError"):
+                outcome = Outcome("FAILED", reason=tags.get("failure", ""))
+            elif status == "FINISHED":
+                outcome = Outcome("FINISHED", record.metrics[objective_metric(self._spec)])
+            else:
+                continue
+            found[tags["run_fingerprint"]] = outcome
+        return found
 
 
 def objective_metric(spec: SweepConfig) -> str:
@@ -168,9 +176,6 @@ def objective_metric(spec: SweepConfig) -> str:
     return "epoch_test_accuracy" if spec.is_replication else spec.objective
 
 
-def _is_done(record: RunRecord) -> bool:
-    """Whether repeating the run would give the same again: it finished, was pruned, or its training failed."""
-    if "run_fingerprint" not in record.tags:
-        return False
-    failed_in_training = record.status == "FAILED" and record.tags.get("failure_type") in ("Diverged", "TrainingError")
-    return record.status == "FINISHED" or failed_in_training or record.tags.get("pruned") == "true"
+def describe(values: Mapping[str, Any]) -> str:
+    """A configuration by the parameters that vary: lr 0.1, activation relu."""
+    return ", ".join(f"{name} {as_option(value)}" for name, value in values.items()) or "the base configuration"

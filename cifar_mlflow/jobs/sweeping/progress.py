@@ -6,7 +6,6 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -14,12 +13,12 @@ from tqdm import tqdm
 from cifar_mlflow.analysis import statistics
 from cifar_mlflow.analysis.comparison import wording
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
-from cifar_mlflow.jobs.sweeping.plan import Outcome
-from cifar_mlflow.jobs.training.progress import duration, say
-from cifar_mlflow.text import as_option
+from cifar_mlflow.jobs.console import SweepListener, say
+from cifar_mlflow.jobs.sweeping.plan import Outcome, describe
+from cifar_mlflow.text import duration
 
 
-class SweepProgress:
+class SweepProgress(SweepListener):
     """Bars for runs and epochs, the best configuration so far, and the time left."""
 
     def __init__(self, spec: SweepConfig, runs: int, epochs: int) -> None:
@@ -31,17 +30,11 @@ class SweepProgress:
         self._run_bar = tqdm(total=runs, desc="runs", unit="run", position=0, **shown)
         self._epoch_bar = tqdm(total=runs * epochs, desc="epochs", unit="epoch", position=1, **shown)
 
-    def __enter__(self) -> SweepProgress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         self._epoch_bar.close()
         self._run_bar.close()
 
     def known(self, values: Mapping[str, Any], value: float | None) -> None:
-        """A run that was done before, which counts for the best."""
         if value is not None:
             self._values[describe(values)].append(value)
 
@@ -49,7 +42,6 @@ class SweepProgress:
         self._epoch_bar.update()
 
     def run(self, values: Mapping[str, Any], what: str, outcome: Outcome) -> None:
-        """A run has ended; `what` names it."""
         self._ended += 1
         if outcome.status == "PRUNED":  # and with it the configuration's other seeds
             self._runs -= self._spec.repeats - 1
@@ -87,7 +79,3 @@ def interval(values: list[float], objective: str) -> str:
         return f"{mean} (n=1, no interval)"
     bounds = f"{wording.number(summary.low, objective)} to {wording.number(summary.high, objective)}"
     return f"{mean} ({bounds}, n={summary.n})"
-
-
-def describe(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {as_option(value)}" for name, value in values.items()) or "the base configuration"

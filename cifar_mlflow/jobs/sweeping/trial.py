@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.garbage import collect_rarely
+from cifar_mlflow.jobs.console import OwnProcess, TrainingListener, listen
+from cifar_mlflow.jobs.sweeping.plan import Outcome
 from cifar_mlflow.jobs.train import record_training
 from cifar_mlflow.jobs.training.record import Pruned
 from cifar_mlflow.tracking import store as tracking_store
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
     from cifar_mlflow.learning.training import EpochResult
 
-PATIENCE = 2.0  # seconds without progress after which the next run is begun; the sweep delivers what is left
+# Seconds for which a run that has ended waits for a store that takes nothing; the sweep delivers what is left.
+DRAIN_TIMEOUT = 2.0
 # What a run imports only when it comes to it, each a second or so.
 NEEDED = ("cifar_mlflow.learning.training", "cifar_mlflow.learning.export", "matplotlib.backends.backend_agg")
 NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
@@ -29,34 +31,20 @@ NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
 
 @dataclass(frozen=True)
 class TrialRun:
-    """A run to train: its configuration, and the name and tags of the MLflow run."""
+    """A run to train: its configuration, the name and tags of the MLflow run, and the sweep's objective."""
 
     config: TrainingConfig
     experiment: str
     name: str
     tags: dict[str, str]
+    objective: str
     log_models: bool
 
 
-@dataclass(frozen=True)
-class EpochReport:
-    """What a worker tells after each epoch, and is answered with whether to go on."""
-
-    epoch: int
-    accuracy: float
-    loss: float
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """What a run came to: FINISHED or PRUNED, and the values that may be a sweep's objective, by name."""
-
-    status: str
-    objectives: dict[str, float]
-
-
-def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
+def run_trial(trial: TrialRun, tell: Tell) -> Outcome:
     """Trains `trial` into a run of its own, without checkpoints: a sweep repeats a run that broke off.
+
+    After each epoch that is scored, `tell` is given the epoch and the objective; by its answer the run is PRUNED.
 
     Raises:
         TrainingError: the training cannot go on; the run is FAILED, with the reason.
@@ -64,46 +52,34 @@ def run_trial(trial: TrialRun, tell: Tell) -> TrialResult:
     dataset = load_dataset(trial.config)
     tags = {**trial.tags, **process_tags()}
     start = functools.partial(SpooledRecorder.start, _store(), trial.experiment, trial.name, tags, may_wait=True)
-    listener = _Listener(tell)
+    reporter = _Reporter(trial.objective, tell)
     try:
         outcome = record_training(
-            trial.config, dataset, start, listener, log_models=trial.log_models, patience=PATIENCE
+            trial.config, dataset, start, reporter, log_models=trial.log_models, drain_timeout=DRAIN_TIMEOUT
         )
     except Pruned:
-        return TrialResult("PRUNED", {})
-    objectives = {
-        "final_val_accuracy": outcome.final_accuracy,
-        "best_val_accuracy": outcome.best_accuracy,
-        "val_loss": listener.loss,
-    }
-    return TrialResult("FINISHED", objectives)
+        return Outcome("PRUNED")
+    best = trial.objective == "best_val_accuracy"
+    return Outcome("FINISHED", outcome.best_accuracy if best else reporter.value)
 
 
 def prepare(config: TrainingConfig, log_models: bool) -> None:
     """Imports what takes long, checks the store and reads the data of `config`, before the first run is given out."""
-    collect_rarely()
+    listen(OwnProcess())
     for name in (*NEEDED, *(NEEDED_FOR_MODELS if log_models else ())):
         importlib.import_module(name)
     _store()
     load_dataset(config)
 
 
-class _Listener:
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self.loss = float("nan")
-
-    def recording(self, run: SpooledRecorder) -> None:
-        pass
-
-    def step(self, images: int, steps: int) -> None:
-        pass
+class _Reporter(TrainingListener):
+    def __init__(self, objective: str, tell: Tell) -> None:
+        self._objective, self._tell = objective, tell
+        self.value = math.nan
 
     def epoch(self, result: EpochResult) -> None:
-        self.loss = result.held_out_loss
-        if math.isnan(self.loss):
-            return  # not scored, so nothing can be decided
-        if not self._tell(EpochReport(result.epoch, result.held_out_accuracy, result.held_out_loss)):
+        self.value = result.held_out_loss if self._objective == "val_loss" else result.held_out_accuracy
+        if not math.isnan(self.value) and not self._tell((result.epoch, self.value)):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
 
 

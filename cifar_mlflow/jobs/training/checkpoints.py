@@ -4,60 +4,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow import directories
 from cifar_mlflow.errors import Diverged, TrackingError
-from cifar_mlflow.jobs.training.progress import say
-from cifar_mlflow.tracking.reading.resumable import Recorded
+from cifar_mlflow.jobs.console import say
 
 if TYPE_CHECKING:
-    from cifar_mlflow.jobs.training.record import History
-    from cifar_mlflow.learning.data.datasets import Dataset
+    from cifar_mlflow.jobs.training.record import TrainingRecord
     from cifar_mlflow.learning.training import Training
 
 MINUTES = 10.0  # at least, between two checkpoints within an epoch; each epoch ends with one
 PART = "checkpoints"
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """Where a run is taken up: what the store holds, and the content of the last checkpoint, None if there is none.
+class NoCheckpoints:
+    """The null object, for a training that is repeated from its beginning if it breaks off."""
 
-    A run that begins has neither.
-    """
-
-    recorded: Recorded = field(default_factory=Recorded)
-    saved: Mapping[str, Any] | None = None
-
-    @property
-    def images_done(self) -> int:
-        return self.saved["training"]["images_done"] if self.saved else 0
-
-    def restore(self, session: Training, history: History) -> None:
-        """Takes `session` and `history`, which are new, to where the checkpoint was written."""
-        if self.saved:
-            from cifar_mlflow.learning.training import EpochResult
-
-            session.restore(self.saved["training"])
-            history.results = [EpochResult(**values) for values in self.saved["results"]]
-            history.best_weights = self.saved["best"]
-
-
-NOTHING = Earlier()
-
-
-class NoKeeper:
-    """Keeps no checkpoints, for a training that is repeated from its beginning if it breaks off."""
+    images_done = 0
+    """How many images the training that is taken up had been trained on."""
 
     def open(self, run_id: str) -> None:
         """Takes the run for this process alone, if that is not done already."""
 
-    def follow(self, session: Training, dataset: Dataset, history: History) -> None:
-        """Says what a checkpoint is to be made of."""
+    def attach(self, session: Training, record: TrainingRecord) -> None:
+        """Takes both, which are new, to where the last checkpoint was read; from now on they are what is saved."""
 
     def save(self) -> None:
         """Writes a checkpoint; to be called between two steps or two epochs."""
@@ -72,25 +45,22 @@ class NoKeeper:
         """Removes all checkpoints of the run."""
 
 
-NO_CHECKPOINTS = NoKeeper()
+NO_CHECKPOINTS = NoCheckpoints()
 
 
-class Keeper(NoKeeper):
-    """Keeps the checkpoints of one run, in the state directory; as a context, gives the run free at its end."""
+class RunCheckpoints(NoCheckpoints):
+    """The checkpoints of one run, in the state directory."""
 
     def __init__(self) -> None:
         """Raises ConfigurationError if the state directory cannot be written."""
         self._parent = directories.writable(PART)
         self._run_id = self._reached = ""
         self._lock: Any = None
-        self._followed: tuple[Training, Dataset, History] | None = None
+        self._saved: Mapping[str, Any] | None = None
+        self._attached: tuple[Training, TrainingRecord] | None = None
 
-    def __enter__(self) -> Keeper:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Gives the run free."""
         if self._lock is not None:
             if not self.directory.exists():  # nothing is left of the run for which it could be locked
                 Path(self._lock.lock_file).unlink(missing_ok=True)
@@ -106,13 +76,13 @@ class Keeper(NoKeeper):
             return
         from filelock import FileLock, Timeout
 
+        from cifar_mlflow.learning.checkpoint_files import Checkpoints
+
         lock = FileLock(self._parent / f"{run_id}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             raise TrackingError(f"the run {run_id} is being trained by another process here; wait for it") from None
-        from cifar_mlflow.learning.checkpoint_files import Checkpoints
-
         self._lock, self._run_id = lock, run_id
         self._files = Checkpoints(self.directory)
         self._last_time = time.monotonic()
@@ -126,19 +96,28 @@ class Keeper(NoKeeper):
         """Where the checkpoints of the opened run are, if there are any."""
         return self._parent / self._run_id
 
-    def read(self) -> tuple[dict[str, Any] | None, list[str]]:
+    @property
+    def images_done(self) -> int:  # type: ignore[override]
+        return self._saved["training"]["images_done"] if self._saved else 0
+
+    def read(self) -> tuple[Mapping[str, Any] | None, list[str]]:
         """The last checkpoint's content, None if there is none, and what is wrong with newer ones.
 
         Raises:
             ModelError: there are some, and none is whole.
         """
-        saved, faults = self._files.read()
-        if saved:
-            self._reached = position(saved)
-        return saved, faults
+        self._saved, faults = self._files.read()
+        if self._saved:
+            self._reached = position(self._saved)
+        return self._saved, faults
 
-    def follow(self, session: Training, dataset: Dataset, history: History) -> None:
-        self._followed = session, dataset, history
+    def attach(self, session: Training, record: TrainingRecord) -> None:
+        saved, self._saved = self._saved, None  # a second copy of all weights
+        if saved:
+            session.restore(saved["training"])
+        self._attached = session, record
+        if saved:
+            record.restore(saved["results"], saved["best"])
 
     def save_if_due(self) -> None:
         if time.monotonic() - self._last_time >= 60 * MINUTES:
@@ -150,15 +129,15 @@ class Keeper(NoKeeper):
         Raises:
             TrainingError: it cannot be written; the one before is intact.
         """
-        assert self._followed is not None
-        session, dataset, history = self._followed
+        assert self._attached is not None
+        session, record = self._attached
         content = {
             "run_id": self._run_id,
             "config": session.config.model_dump(mode="json"),
-            "dataset_digest": dataset.digest,
+            "dataset_digest": record.dataset.digest,
             "training": session.state(),
-            "results": [asdict(result) for result in history.results],
-            "best": history.best_weights,
+            "results": [asdict(result) for result in record.results],
+            "best": record.best_weights,
         }
         self._files.write(content)
         self._last_time = time.monotonic()
@@ -168,7 +147,7 @@ class Keeper(NoKeeper):
         """Says how to go on; what diverged would do so again, so nothing of it is kept."""
         if isinstance(error, Diverged):
             self.discard()
-        elif self._followed is not None:
+        elif self._attached is not None:
             last = self._files.last
             say(f"saved     {self._reached} in {last}" if last else "saved     nothing yet; it will begin with epoch 1")
             say(f"resume    cifar-mlflow train --resume {self._run_id}")

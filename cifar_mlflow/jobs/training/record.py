@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.jobs.training.progress import warn
+from cifar_mlflow.jobs.console import warn
 from cifar_mlflow.text import count, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
-from cifar_mlflow.tracking.reading.resumable import Recorded
 from cifar_mlflow.tracking.writing import provenance, ui_views
 from cifar_mlflow.tracking.writing.model_files import ExportedModel
 
@@ -22,6 +21,9 @@ if TYPE_CHECKING:
 
     from cifar_mlflow.learning.data.datasets import Dataset
     from cifar_mlflow.learning.training import EpochResult, Training
+
+    # A network, its weights (last or best), their epoch, and the metrics that tell its worth.
+    _Kept = tuple[torch.nn.Module, str, EpochResult, dict[str, float]]
 
 EXAMPLE_IMAGES = 4  # two or more, or the exported model would take that number of images only
 
@@ -33,93 +35,6 @@ class Pruned(Exception):
 def held_out_name(config: TrainingConfig) -> str:
     """The split whose accuracy is taken after each epoch."""
     return "test" if config.trains_on_all else "validation"
-
-
-@dataclass
-class History:
-    """The epochs so far, and the network's weights after the best of them (none if the test set would choose it)."""
-
-    held_out: str
-    results: list[EpochResult] = field(default_factory=list)
-    best_weights: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    @property
-    def values(self) -> dict[str, list[float]]:
-        """The numbers under the names that `plots.curves` takes; NaN where an epoch was not scored."""
-        return {
-            "train_accuracy": [result.train_accuracy for result in self.results],
-            "train_loss": [result.train_loss for result in self.results],
-            "held_out_accuracy": [result.held_out_accuracy for result in self.results],
-            "held_out_loss": [result.held_out_loss for result in self.results],
-            "lr": [result.learning_rate for result in self.results],
-        }
-
-    @property
-    def final_accuracy(self) -> float:
-        """Of the last epoch; NaN if it was not scored."""
-        return self.results[-1].held_out_accuracy
-
-    @property
-    def best(self) -> tuple[int, float]:
-        """The first epoch, from 1, that reached the highest accuracy, and that; the last and NaN if none was scored."""
-        accuracies = self.values["held_out_accuracy"]
-        epoch = int(np.nanargmax(accuracies)) + 1 if np.isfinite(accuracies).any() else len(accuracies)
-        return epoch, accuracies[epoch - 1]
-
-
-def epoch_metrics(config: TrainingConfig, result: EpochResult) -> dict[str, float]:
-    prefix = "epoch_test" if config.trains_on_all else "val"
-    scores = {f"{prefix}_accuracy": result.held_out_accuracy, f"{prefix}_loss": result.held_out_loss}
-    return {
-        **{name: value for name, value in scores.items() if not np.isnan(value)},
-        "train_accuracy": result.train_accuracy,
-        "train_loss": result.train_loss,
-        "lr": result.learning_rate,
-        "images_per_second": result.images_per_second,
-    }
-
-
-def log_epoch(run: SpooledRecorder, config: TrainingConfig, result: EpochResult, recorded: Recorded) -> None:
-    """One write, of what the store does not have."""
-    if metrics := recorded.lacking(epoch_metrics(config, result), result.epoch):
-        run.log_metrics(metrics, step=result.epoch)
-
-
-def log_start(run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, recorded: Recorded) -> None:
-    run.log_parameters(config.as_options())
-    run.log_files({"config.yaml": config.as_yaml().encode()})
-    run.set_tags(
-        {
-            "config_fingerprint": config.fingerprint,
-            ui_views.COLOR_TAG: ui_views.run_color(config.fingerprint),
-            "run_fingerprint": config.run_fingerprint(dataset.digest),
-            "dataset_digest": dataset.digest,
-            "test_digest": dataset.test_digest,
-            "mlflow.note.content": _sentence(config, dataset),
-            **({"trains_on_all": "true"} if config.trains_on_all else {}),
-            **provenance.tags(),
-        }
-    )
-    sizes = {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)}
-    if not recorded.dataset:
-        run.log_dataset(dataset.name, dataset.digest, dataset.source, sizes, "training")
-    if config.trains_on_all:
-        scored = "the accuracy of each epoch is the test set's" if config.epoch_evaluation else "no epoch is scored"
-        warn(
-            f"--validation-size 0 trains on all images: {scored}, no best epoch is kept, and the run can never be "
-            "chosen as a winner"
-        )
-
-
-def _sentence(config: TrainingConfig, dataset: Dataset) -> str:
-    schedule = "a constant rate" if config.scheduler == "none" else f"the {config.scheduler} schedule"
-    extras = [f"dropout {config.dropout}"] if config.dropout else []
-    extras += [f"augmentation {config.augmentation}"] if config.augmentation != "none" else []
-    return (
-        f"{config.network} with {config.activation} on {dataset.name} ({len(dataset.train):,} training images): "
-        f"{config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
-        f"{count(config.epochs, 'epoch')}, {', '.join([*extras, f'seed {config.seed}'])}."
-    )
 
 
 def hardware_tags(config: TrainingConfig, device: torch.device, precision: torch.dtype) -> dict[str, str]:
@@ -137,106 +52,182 @@ def hardware_tags(config: TrainingConfig, device: torch.device, precision: torch
     }
 
 
-def log_results(
-    run: SpooledRecorder,
-    config: TrainingConfig,
-    dataset: Dataset,
-    session: Training,
-    history: History,
-    recorded: Recorded,
-    log_models: bool,
-) -> None:
-    from cifar_mlflow.learning import evaluation, export
+class TrainingRecord:
+    """Writes a training to its run, and remembers its epochs.
 
-    epochs, accuracy = len(history.results), history.final_accuracy
-    last = export.classifier(session.preprocessing, session.network, session.weights())
-    files = {"curves.png": _curves(run, history)}
-    kept: list[tuple[torch.nn.Module, str, int, dict[str, float]]]
-    if config.trains_on_all:
-        summary = "" if np.isnan(accuracy) else f" Test accuracy after the last epoch: {accuracy:.2f}%."
-        kept = [(last, "last", epochs, {})]
-    else:
-        best_epoch, best_accuracy = history.best
-        summary = (
-            f" Validation accuracy after the last epoch: {accuracy:.2f}%; "
-            f"the best, {best_accuracy:.2f}%, after epoch {best_epoch}."
+    `best` is the epoch of the highest accuracy, of several the first; the last epoch if none was scored. `best_weights`
+    are the network's after it; there are none if the test set would choose them.
+    """
+
+    def __init__(self, run: SpooledRecorder, config: TrainingConfig, dataset: Dataset) -> None:
+        self._run, self._config, self.dataset = run, config, dataset
+        self.results: list[EpochResult] = []
+        self.best: EpochResult
+        self.best_weights: dict[str, torch.Tensor] = {}
+
+    def log_start(self) -> None:
+        config, dataset = self._config, self.dataset
+        self._run.log_parameters(config.as_options())
+        self._run.log_files({"config.yaml": config.as_yaml().encode()})
+        self._run.set_tags(
+            {
+                "config_fingerprint": config.fingerprint,
+                ui_views.COLOR_TAG: ui_views.run_color(config.fingerprint),
+                "run_fingerprint": config.run_fingerprint(dataset.digest),
+                "dataset_digest": dataset.digest,
+                "test_digest": dataset.test_digest,
+                "mlflow.note.content": self._sentence(),
+                **({"trains_on_all": "true"} if config.trains_on_all else {}),
+                **provenance.tags(),
+            }
         )
-        labels = dataset.validation.labels.numpy()
-        probabilities = evaluation.predict(last, dataset.validation)
-        files |= _prediction_files(dataset, labels, probabilities, run.run_name)
-        kept = [
-            (last, "last", epochs, {"final_val_accuracy": accuracy}),
+        sizes = {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)}
+        self._run.log_dataset(dataset.name, dataset.digest, dataset.source, sizes, "training")
+        if config.trains_on_all:
+            scored = "the accuracy of each epoch is the test set's" if config.epoch_evaluation else "no epoch is scored"
+            warn(
+                f"--validation-size 0 trains on all images: {scored}, no best epoch is kept, and the run can never be "
+                "chosen as a winner"
+            )
+
+    def log_session(self, session: Training) -> None:
+        self._run.set_tags(hardware_tags(self._config, session.device, session.precision))
+
+    def restore(self, results: Sequence[Mapping[str, Any]], best_weights: dict[str, torch.Tensor]) -> None:
+        """Takes over the epochs of a checkpoint, and writes them: the store may lack the last ones."""
+        from cifar_mlflow.learning.training import EpochResult
+
+        for values in results:
+            self._log_epoch(EpochResult(**values))
+        self.best_weights = best_weights
+
+    def log_epoch(self, result: EpochResult, session: Training) -> None:
+        self._log_epoch(result)
+        if self.best is result and not self._config.trains_on_all:
+            self.best_weights = session.weights()
+
+    def _log_epoch(self, result: EpochResult) -> None:
+        """One write."""
+        if not self.results or _rank(result) > _rank(self.best):
+            self.best = result
+        self.results.append(result)
+        prefix = "epoch_test" if self._config.trains_on_all else "val"
+        scores = {f"{prefix}_accuracy": result.held_out_accuracy, f"{prefix}_loss": result.held_out_loss}
+        metrics = {
+            **{name: value for name, value in scores.items() if not np.isnan(value)},
+            "train_accuracy": result.train_accuracy,
+            "train_loss": result.train_loss,
+            "lr": result.learning_rate,
+            "images_per_second": result.images_per_second,
+        }
+        self._run.log_metrics(metrics, step=result.epoch)
+
+    def log_results(self, session: Training, log_models: bool) -> None:
+        from cifar_mlflow.learning import evaluation, export
+
+        config, dataset, last, best = self._config, self.dataset, self.results[-1], self.best
+        network = export.classifier(session.preprocessing, session.network, session.weights())
+        files = {"curves.png": self._curves()}
+        accuracy = last.held_out_accuracy
+        if config.trains_on_all:
+            summary = "" if np.isnan(accuracy) else f" Test accuracy after the last epoch: {accuracy:.2f}%."
+            kept: list[_Kept] = [(network, "last", last, {})]
+        else:
+            summary = (
+                f" Validation accuracy after the last epoch: {accuracy:.2f}%; "
+                f"the best, {best.held_out_accuracy:.2f}%, after epoch {best.epoch}."
+            )
+            files |= self._prediction_files(evaluation.predict(network, dataset.validation))
+            best_network = export.classifier(session.preprocessing, session.network, self.best_weights)
+            kept = [
+                (network, "last", last, {"final_val_accuracy": accuracy}),
+                (best_network, "best", best, {"best_val_accuracy": best.held_out_accuracy}),
+            ]
+        self._run.log_files(files)
+        if log_models:
+            self._log_models(kept)
+        else:
+            for *_, metrics in kept:
+                self._run.log_metrics(metrics)
+        self._run.set_tags({"mlflow.note.content": self._sentence() + summary})
+
+    def _log_models(self, kept: Sequence[_Kept]) -> None:
+        from cifar_mlflow.learning import evaluation, export
+
+        config, example = self._config, self.dataset.test.first(EXAMPLE_IMAGES)
+        models = [
             (
-                export.classifier(session.preprocessing, session.network, history.best_weights),
-                "best",
-                best_epoch,
-                {"best_val_accuracy": best_accuracy},
-            ),
+                ExportedModel(
+                    network,
+                    name=f"{config.network.rpartition(':')[2]}-{config.activation}-{weights}",
+                    weights=weights,
+                    epoch=result.epoch,
+                    example=example.pixels.numpy(),
+                    probabilities=evaluation.predict(network, example),
+                    classes=self.dataset.classes,
+                    requirements=export.requirements(),
+                ),
+                metrics,
+            )
+            for network, weights, result, metrics in kept
         ]
-    run.log_files(files)
-    example = dataset.test.first(EXAMPLE_IMAGES)
-    models = []
-    for module, weights, epoch, metrics in kept:
-        lacking = recorded.lacking(metrics)
-        if not log_models or weights in recorded.models:
-            if lacking:
-                run.log_metrics(lacking)
-            continue
-        model = ExportedModel(
-            module,
-            name=f"{config.network.rpartition(':')[2]}-{config.activation}-{weights}",
-            weights=weights,
-            epoch=epoch,
-            example=example.pixels.numpy(),
-            probabilities=evaluation.predict(module, example),
-            classes=dataset.classes,
-            requirements=export.requirements(),
+        if len({model.epoch for model, _ in models}) < len(models):  # the last epoch was the best
+            self._run.log_same_models(models)
+        else:
+            for model, metrics in models:
+                self._run.log_model(model, metrics)
+
+    def log_failure(self, error: BaseException) -> None:
+        """Ends the run: KILLED if it was interrupted or pruned, else FAILED."""
+        reason = redact(str(error)) or type(error).__name__
+        try:
+            ended = f"Ended after {len(self.results)} of {self._config.epochs} epochs: {reason}"
+            failure = {"failure": reason[:5000], "failure_type": type(error).__name__}
+            outcome = {"pruned": "true"} if isinstance(error, Pruned) else failure
+            self._run.set_tags({**outcome, "mlflow.note.content": f"{self._sentence()} {ended}"[:5000]})
+            if self.results:
+                self._run.log_files({"curves.png": self._curves()})
+        finally:
+            self._run.finish("KILLED" if isinstance(error, KeyboardInterrupt | Pruned) else "FAILED")
+
+    def _sentence(self) -> str:
+        config = self._config
+        schedule = "a constant rate" if config.scheduler == "none" else f"the {config.scheduler} schedule"
+        extras = [f"dropout {config.dropout}"] if config.dropout else []
+        extras += [f"augmentation {config.augmentation}"] if config.augmentation != "none" else []
+        return (
+            f"{config.network} with {config.activation} on {self.dataset.name} "
+            f"({len(self.dataset.train):,} training images): {config.optimizer} at {config.learning_rate} with "
+            f"{schedule}, batches of {config.batch_size}, {count(config.epochs, 'epoch')}, "
+            f"{', '.join([*extras, f'seed {config.seed}'])}."
         )
-        models.append((model, lacking))
-    if len({model.epoch for model, _ in models}) < len(models):  # the last epoch was the best
-        run.log_same_models(models)
-    else:
-        for model, metrics in models:
-            run.log_model(model, metrics)
-    run.set_tags({"mlflow.note.content": _sentence(config, dataset) + summary})
+
+    def _prediction_files(self, probabilities: np.ndarray) -> dict[str, bytes]:
+        """What the last-epoch model answers to each validation image, and the confusion matrix of it."""
+        labels = self.dataset.validation.labels.numpy()
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            index=self.dataset.validation_indices,
+            label=labels,
+            predicted=probabilities.argmax(1),
+            probabilities=probabilities,
+        )
+        score = classification.score(labels, probabilities)
+        title = f"{self._run.run_name}: validation, {score.accuracy:.2f}% of {score.images:,} images"
+        return {
+            "val_predictions.npz": buffer.getvalue(),
+            "confusion_matrix.png": plots.confusion_matrix(score.confusion, self.dataset.classes, title),
+        }
+
+    def _curves(self) -> bytes:
+        names = ("train_accuracy", "train_loss", "held_out_accuracy", "held_out_loss")
+        values = {name: [getattr(result, name) for result in self.results] for name in names}
+        values["lr"] = [result.learning_rate for result in self.results]
+        return plots.curves(values, held_out_name(self._config), self._run.run_name)
 
 
-def _prediction_files(
-    dataset: Dataset, labels: np.ndarray, probabilities: np.ndarray, run_name: str
-) -> dict[str, bytes]:
-    """What the last-epoch model answers to each validation image, and the confusion matrix of it."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        index=dataset.validation_indices,
-        label=labels,
-        predicted=probabilities.argmax(1),
-        probabilities=probabilities,
-    )
-    score = classification.score(labels, probabilities)
-    title = f"{run_name}: validation, {score.accuracy:.2f}% of {score.images:,} images"
-    return {
-        "val_predictions.npz": buffer.getvalue(),
-        "confusion_matrix.png": plots.confusion_matrix(score.confusion, dataset.classes, title),
-    }
-
-
-def _curves(run: SpooledRecorder, history: History) -> bytes:
-    return plots.curves(history.values, history.held_out, run.run_name)
-
-
-def log_failure(
-    run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, history: History, error: BaseException
-) -> None:
-    killed = isinstance(error, KeyboardInterrupt | Pruned)
-    reason = redact(str(error)) or type(error).__name__
-    epochs = len(history.results)
-    try:
-        note = f"{_sentence(config, dataset)} Ended after {epochs} of {config.epochs} epochs: {reason}"
-        failure = {"failure": reason[:5000], "failure_type": type(error).__name__}
-        outcome = {"pruned": "true"} if isinstance(error, Pruned) else failure
-        run.set_tags({**outcome, "mlflow.note.content": note[:5000]})
-        if epochs:
-            run.log_files({"curves.png": _curves(run, history)})
-    finally:
-        run.finish("KILLED" if killed else "FAILED")
+def _rank(result: EpochResult) -> tuple[float, int]:
+    """By accuracy, then the earlier epoch; below all others, one that was not scored, and of these the later."""
+    scored = not np.isnan(result.held_out_accuracy)
+    return (result.held_out_accuracy, -result.epoch) if scored else (-1.0, result.epoch)

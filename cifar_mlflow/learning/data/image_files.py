@@ -138,14 +138,13 @@ def _reason(error: Exception) -> str:
 
 
 def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    # What Pillow would log or warn of is either an error here or of no interest.
-    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
         raise _Refused("it is not a file")
     if status.st_size == 0:
         raise _Refused("it is empty")
-    with warnings.catch_warnings():
+    # What Pillow would log or warn of is either an error here or of no interest.
+    with _unlogged(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", pillow.DecompressionBombWarning)
         try:
@@ -167,6 +166,17 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
             if isinstance(error, OSError) and error.strerror:
                 raise
             raise _Refused(f"it is damaged ({first_line(error)})") from None
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    logger = logging.getLogger("PIL")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -11,6 +12,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import did_you_mean, first_line
@@ -28,6 +30,7 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     module_name, _, name = config.network.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # a console script does not look there by itself
+        process_state.at_end(functools.partial(sys.path.remove, os.getcwd()))
     module = None
     try:
         module = importlib.import_module(module_name)

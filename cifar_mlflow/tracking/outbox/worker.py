@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 
+from cifar_mlflow import process_state
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking.outbox.delivery import Delivery, Refused
 from cifar_mlflow.tracking.outbox.log import Spool
@@ -24,8 +24,8 @@ class Courier:
 
     def __init__(self, store: Store, spool: Spool) -> None:
         # One try at a time, and a short one: what fails is tried again from here, without blocking for minutes.
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(TIMEOUT)
+        process_state.set_variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        process_state.set_variable("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT))
         self.refusal: str | None = None
         self.trouble: str | None = None
         self._spool = spool

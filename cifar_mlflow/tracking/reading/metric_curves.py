@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cifar_mlflow.garbage import without_collection
 from cifar_mlflow.tracking.retry import patiently
 from cifar_mlflow.tracking.store import Store, translated_errors
 
@@ -25,8 +24,7 @@ def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tu
     with translated_errors(store.uri):
         for start in range(0, len(run_ids), MOST_RUNS):
             chunk = run_ids[start : start + MOST_RUNS]
-            with without_collection():
-                by_run = _together(store, chunk, metric)
+            by_run = _together(store, chunk, metric)
             for run_id in chunk:
                 points = by_run.get(run_id)
                 if points is None:  # it has more points than one request returns, or the store knows no such request

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.text import first_line
@@ -174,7 +174,8 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     Raises:
         ModelError: the artifact is missing, was changed, is damaged or of another kind.
     """
-    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    process_state.set_variable("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    import mlflow.artifacts
     import mlflow.pytorch
 
     torch_logger = logging.getLogger("torch.export")  # it would print a traceback, for an error that is told below

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
@@ -13,7 +13,7 @@ from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.outbox import delivery, log
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
 from cifar_mlflow.tracking.outbox.log import Spool
-from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
+from cifar_mlflow.tracking.outbox.resumed_recorder import Recorded, ResumedRecorder
 from cifar_mlflow.tracking.reading import recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
 from cifar_mlflow.tracking.store import Store
@@ -24,19 +24,6 @@ if TYPE_CHECKING:
 
 # Tags that a training writes before its first step, and without which nobody knows what it was to be.
 NEEDED = ("config_fingerprint", "dataset_digest", "host")
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """What a run has in the store: the steps of each metric, its complete models by their weights, its dataset."""
-
-    steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    models: Mapping[str, str] = field(default_factory=dict)
-    dataset: bool = False
-
-    def lacking(self, metrics: Mapping[str, float], step: int = 0) -> dict[str, float]:
-        """Those of `metrics` that have no value at `step`, so that none gets a second."""
-        return {name: value for name, value in metrics.items() if step not in self.steps.get(name, ())}
 
 
 @dataclass(frozen=True)
@@ -128,7 +115,7 @@ def _recorded(store: Store, run: Run) -> Recorded:
     )
 
 
-def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> SpooledRecorder:
+def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> ResumedRecorder:
     """The run, RUNNING again by this process, with `tags`; models that were not logged completely are removed."""
     recorder = Recorder.reopen(store, run.run_id)
     times = int(run.tags.get("resumed", 0)) + 1
@@ -138,4 +125,7 @@ def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> Spooled
     for model in queries.models_of_run(store, recorder.experiment_id, run.run_id):
         if str(model.status) != "READY":
             store.client.delete_logged_model(model.model_id)
-    return SpooledRecorder.to(store, recorder, f"{run.run_id}-{times}", run.experiment, tags)
+    resumed = ResumedRecorder.to(store, recorder, f"{run.run_id}-{times}", run.experiment, tags)
+    assert isinstance(resumed, ResumedRecorder)
+    resumed.recorded = run.recorded
+    return resumed

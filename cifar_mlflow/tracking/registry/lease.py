@@ -58,7 +58,7 @@ def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) ->
             waited = True
             if expires - time.time() < SECONDS / 2:
                 expires = _write(store, name, key, number)
-            time.sleep(POLL * random.uniform(0.5, 1.5))
+            time.sleep(POLL * random.SystemRandom().uniform(0.5, 1.5))
         yield Lease(_write(store, name, key, number))
     finally:
         # If this fails, others pass over the ticket as soon as this process is gone.

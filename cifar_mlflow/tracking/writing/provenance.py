@@ -73,5 +73,5 @@ def user() -> str:
     """The name of whoever runs this, or the number where there is no name."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
-        return str(os.getuid())
+    except (KeyError, OSError, ImportError):  # a container's user need not have a name
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 
 import pytest
@@ -11,9 +10,9 @@ from mlflow.entities import Metric, Param, RunTag
 from servers import mlflow_server
 
 from cifar_mlflow.config.rules import resolve
-from cifar_mlflow.errors import ModelError, TrackingError
+from cifar_mlflow.errors import ModelError
 from cifar_mlflow.tracking import queries, store
-from cifar_mlflow.tracking.reading import metric_curves, runs, selection
+from cifar_mlflow.tracking.reading import metric_curves, selection
 
 METRIC = "val_accuracy"
 
@@ -138,9 +137,3 @@ def test_curves_of_a_server_are_what_mlflow_tells(work, monkeypatch):
         monkeypatch.setattr(metric_curves, "ENDPOINT", "/api/2.0/mlflow/not-there")
         metric_curves.read(connected, made[:2], METRIC)
         assert one_by_one == [(made[0], METRIC), (made[1], METRIC)]
-
-
-def test_garbage_is_collected_again_afterwards(cifar):
-    with pytest.raises(TrackingError):
-        runs.search(store.connect(), ["1"], "no filter")
-    assert gc.isenabled()

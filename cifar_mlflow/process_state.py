@@ -1,0 +1,57 @@
+"""What a job changes in the process that calls it, and puts back when it ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+SET_BY_LIBRARIES = ("TORCHINDUCTOR_CACHE_DIR",)  # by torch, when it exports or loads a model
+
+_lock = threading.RLock()
+_jobs = 0
+_changes = ExitStack()
+
+
+@contextmanager
+def preserved() -> Iterator[None]:
+    """Around a job, or as its decorator: what was changed by the functions below is undone at the end.
+
+    Where jobs run at the same time, in each other or in threads, that is the end of the last.
+    """
+    global _jobs
+    with _lock:
+        _jobs += 1
+        for name in SET_BY_LIBRARIES:
+            if name not in os.environ:
+                _changes.callback(os.environ.pop, name, None)
+    try:
+        yield
+    finally:
+        with _lock:
+            _jobs -= 1
+            if not _jobs:
+                _changes.close()
+
+
+def at_end(undo: Callable[[], object]) -> None:
+    """Has `undo` called at the end of the job; never outside of a job, where the process is ours and a change stays."""
+    with _lock:
+        if _jobs:
+            _changes.callback(undo)
+
+
+def set_variable(name: str, value: str) -> None:
+    """Sets a variable of the environment, for this process and those that it starts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    at_end(lambda: os.environ.pop(name, None) if before is None else os.environ.update({name: before}))
+
+
+def set_level(name: str, level: int) -> None:
+    """Has the logger, and those below it, tell nothing under `level`."""
+    logger = logging.getLogger(name)
+    at_end(lambda before=logger.level: logger.setLevel(before))  # type: ignore[misc]
+    logger.setLevel(level)
