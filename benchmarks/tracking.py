@@ -41,11 +41,11 @@ STORES = ("sqlite", "server", "200 ms away")
 
 def untracked(epochs: int, images: int) -> dict[str, Any]:
     """Seconds of each epoch of a training that nobody records."""
-    from cifar_mlflow.jobs.console import listener
+    from cifar_mlflow.jobs.listener import current_listener
     from cifar_mlflow.learning.training import Training
 
     config, dataset = training(epochs, images)
-    listener().computing()
+    current_listener().computing()
     session = Training(config, dataset)
     seconds = []
     begun = time.perf_counter()
@@ -236,7 +236,8 @@ def last_line(rounds: int, whole: list[float], costs: dict[str, dict[str, list[f
 
 if __name__ == "__main__":
     if len(sys.argv) == 5:
-        from cifar_mlflow.jobs.console import OwnProcess, listen
+        from cifar_mlflow.jobs.console import OwnProcess
+        from cifar_mlflow.jobs.listener import listen
 
         listen(OwnProcess())  # as the command line does
         side, epochs, images, result = sys.argv[1:]

@@ -59,3 +59,12 @@ class Finding:
     text: str
     remedy: str = ""
     fix: Callable[[], str] | None = None
+
+
+@dataclass
+class TrialOutcome:
+    """How a run of a sweep ended: FINISHED with the objective's value, FAILED or PRUNED; and a reason."""
+
+    status: str
+    value: float | None = None
+    reason: str = ""

@@ -16,25 +16,6 @@ from cifar_mlflow.text import as_option
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "cifar_mlflow"
-WINGS = ("learning", "tracking", "tuning", "analysis")
-# What a part may import of the package, besides itself.
-BASE = {"config", "directories", "errors", "process_state", "records", "text"}
-ALLOWED = {
-    **dict.fromkeys(WINGS, BASE),
-    "jobs": BASE | set(WINGS),
-    "cli": BASE | {"jobs"},
-    "__main__": {"cli"},
-    "config": {"errors", "text"},
-    "directories": {"errors"},
-    "errors": set(),
-    "process_state": set(),
-    "records": set(),
-    "tables": {"text"},
-    "text": set(),
-    "__init__": set(),
-}
-NOT_IN_WING = {"learning": {"mlflow", "optuna"}, "analysis": {"mlflow", "optuna", "torch"}, "tracking": {"torch"},
-               "tuning": {"torch", "mlflow"}}  # fmt: skip
 
 
 def project():
@@ -58,10 +39,6 @@ def imports(path):
         for name in names:
             top, _, rest = name.partition(".")
             yield top, rest.split(".")[0]
-
-
-def part_of(path):
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def test_conda_yaml_and_pyproject_ask_for_the_same_packages():
@@ -114,16 +91,3 @@ def test_preset_passes_any_field_after_the_file(tmp_path):
     config.write_text("epochs: 3")
     command = project().get_entry_point("preset").compute_command({"config": str(config), "epochs": "5"}, None)
     assert command == f"python -m cifar_mlflow train --config {config} --epochs 5"
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_go_one_way(path):
-    part = part_of(path)
-    for top, second in imports(path):
-        if top == "cifar_mlflow" and second and second != "__version__":
-            assert second == part or second in ALLOWED[part], f"{path.name} imports {second}"
-        assert top not in NOT_IN_WING.get(part, set()), f"{path.name} imports {top}"
-
-
-def test_no_file_is_too_long_to_hold_in_the_head():
-    assert {path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 400} == set()

@@ -12,7 +12,8 @@ import click
 from cifar_mlflow import __version__
 from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
-from cifar_mlflow.jobs.console import OwnProcess, listening
+from cifar_mlflow.jobs.console import OwnProcess
+from cifar_mlflow.jobs.listener import listening
 from cifar_mlflow.text import fault, redact, shown
 
 CONTEXT = {

@@ -90,7 +90,7 @@ def predict(model: str, images: tuple[str, ...], weights: str, top: int, form: s
     """
     from cifar_mlflow.cli.output import lines_to
     from cifar_mlflow.jobs import predict as job
-    from cifar_mlflow.jobs.console import say
+    from cifar_mlflow.jobs.listener import say
 
     told = skipped = 0
     with lines_to(output) as write:

@@ -28,7 +28,7 @@ WIDTH = 110
 )
 def download(data_dir: str, timeout: float) -> None:
     """Find CIFAR-10, or download it to the user's cache, and print where it is."""
-    from cifar_mlflow.jobs.download import download as job
+    from cifar_mlflow.jobs.setup import download as job
 
     click.echo(job(data_dir, timeout))
 
@@ -36,7 +36,7 @@ def download(data_dir: str, timeout: float) -> None:
 @click.command()
 def check() -> None:
     """Check that the tracking store answers, and say where it is."""
-    from cifar_mlflow.jobs.check import check as job
+    from cifar_mlflow.jobs.setup import check as job
 
     click.echo(f"tracking to {job()}")
 

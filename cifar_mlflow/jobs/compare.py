@@ -11,7 +11,7 @@ from cifar_mlflow import process_state
 from cifar_mlflow.analysis.comparison import formats, report, verdicts
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs.console import warn
+from cifar_mlflow.jobs.listener import warn
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import evaluations, runs, selection

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from cifar_mlflow import process_state
 from cifar_mlflow.errors import CifarMlflowError
-from cifar_mlflow.jobs.console import bar
 from cifar_mlflow.jobs.health import machine
+from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import redact
 from cifar_mlflow.tracking import store as tracking_store

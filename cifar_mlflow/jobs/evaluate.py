@@ -14,7 +14,7 @@ from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.analysis.statistics import wilson_interval
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.jobs.console import bar, warn
+from cifar_mlflow.jobs.listener import bar, warn
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models, runs
 from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job

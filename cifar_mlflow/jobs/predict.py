@@ -15,7 +15,7 @@ import numpy as np
 
 from cifar_mlflow import process_state
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.jobs.console import bar
+from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.learning.data import image_files
 from cifar_mlflow.learning.data.image_files import DecodedImage, Skipped
 from cifar_mlflow.tracking import store as tracking_store

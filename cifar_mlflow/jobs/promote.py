@@ -12,8 +12,8 @@ from pathlib import Path
 from cifar_mlflow import process_state
 from cifar_mlflow.analysis.gates import Gate, Rivals
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs.console import say
 from cifar_mlflow.jobs.evaluate import evaluate_model
+from cifar_mlflow.jobs.listener import say
 from cifar_mlflow.jobs.promotion import gates
 from cifar_mlflow.jobs.promotion.gates import Thresholds
 from cifar_mlflow.jobs.promotion.verdict import ALREADY, DRY_RUN, PROMOTED, REFUSED, PromotionVerdict

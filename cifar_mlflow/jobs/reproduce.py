@@ -14,7 +14,7 @@ from cifar_mlflow.analysis import reproduction
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
-from cifar_mlflow.jobs.console import say, warn
+from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import check_paths, train_watched
 from cifar_mlflow.jobs.training import record
 from cifar_mlflow.text import as_option

@@ -11,7 +11,7 @@ from cifar_mlflow import process_state
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs.console import say, warn
+from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
 from cifar_mlflow.text import as_option

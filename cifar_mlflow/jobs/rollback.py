@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from cifar_mlflow import process_state
 from cifar_mlflow.errors import ConfigurationError, PromotionRefused
-from cifar_mlflow.jobs.console import say
+from cifar_mlflow.jobs.listener import say
 from cifar_mlflow.jobs.training import signals
 from cifar_mlflow.text import REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store

@@ -17,13 +17,13 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import state_directory, writable
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError, TrainingError
 from cifar_mlflow.jobs import sync
-from cifar_mlflow.jobs.console import SweepListener, listener, say, warn
+from cifar_mlflow.jobs.listener import SweepListener, current_listener, say, warn
 from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
 from cifar_mlflow.jobs.sweeping import report as sweep_report
-from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan, PlannedRun, describe
+from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
 from cifar_mlflow.jobs.sweeping.report import Winner
 from cifar_mlflow.jobs.sweeping.trial import TrialRun, forget_dataset, load_dataset, prepare, run_trial
-from cifar_mlflow.records import RunRecord
+from cifar_mlflow.records import RunRecord, TrialOutcome
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import sweeps
@@ -173,7 +173,7 @@ class _Sweep:
         log = self._directory / "workers.log"
         begin = functools.partial(prepare, spec.base_config, spec.log_models)
         with (
-            listener().sweep(spec, estimate.left, estimate.epochs) as progress,
+            current_listener().sweep(spec, estimate.left, estimate.epochs) as progress,
             ProcessExecutor(estimate.workers, spec.threads, run_trial, begin, log) as executor,
         ):
             for values, outcome in plan.known:
@@ -220,9 +220,9 @@ class _Sweep:
             if again:
                 warn(f"{what}: {event.payload}; it is tried once more")
                 return
-            outcome = recorded or Outcome("FAILED", reason=event.payload)
+            outcome = recorded or TrialOutcome("FAILED", reason=event.payload)
         else:
-            outcome = event.payload if event.kind == "done" else Outcome("FAILED", reason=event.payload)
+            outcome = event.payload if event.kind == "done" else TrialOutcome("FAILED", reason=event.payload)
         plan.finish(planned, outcome)
         progress.run(planned.trial.values, what, outcome)
 

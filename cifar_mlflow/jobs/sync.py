@@ -9,7 +9,7 @@ from pathlib import Path
 from cifar_mlflow import process_state
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.jobs.console import say
+from cifar_mlflow.jobs.listener import say
 from cifar_mlflow.text import count, redact
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox import delivery, log, state

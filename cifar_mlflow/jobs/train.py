@@ -14,8 +14,8 @@ from cifar_mlflow import process_state
 from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, TrackingError
-from cifar_mlflow.jobs import console, sync
-from cifar_mlflow.jobs.console import TrainingListener, say, warn
+from cifar_mlflow.jobs import sync
+from cifar_mlflow.jobs.listener import TrainingListener, current_listener, say, warn
 from cifar_mlflow.jobs.training import signals
 from cifar_mlflow.jobs.training.checkpoints import NO_CHECKPOINTS, NoCheckpoints, RunCheckpoints
 from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
@@ -105,7 +105,7 @@ def train_watched(
     """As `record_training`, told to who listens; gives the experiment of the run its views."""
     from cifar_mlflow.learning import hardware
 
-    following = console.listener().training(config, len(dataset.train), checkpoints.images_done)
+    following = current_listener().training(config, len(dataset.train), checkpoints.images_done)
     with hardware.settings_kept(), following as listener:
         outcome = record_training(config, dataset, start, listener, checkpoints=checkpoints)
     if store and not outcome.waiting:
@@ -133,7 +133,7 @@ def record_training(
     from cifar_mlflow.learning.training import Training
 
     drain_timeout = DRAIN_TIMEOUT if drain_timeout is None else drain_timeout
-    console.listener().computing()
+    current_listener().computing()
     record = None
     try:
         # A signal that came while the run is being made would leave it RUNNING for ever.

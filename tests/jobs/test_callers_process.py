@@ -122,7 +122,7 @@ def train_in_a_thread(dataset):
 def train_interrupted(dataset):
     from contextlib import nullcontext
 
-    from cifar_mlflow.jobs.console import Listener, TrainingListener, listening
+    from cifar_mlflow.jobs.listener import Listener, TrainingListener, listening
 
     class Impatient(TrainingListener):
         def epoch(self, result):
@@ -157,12 +157,12 @@ def sweep(dataset):
 def with_the_run(run_id, image):
     """All jobs that are about a model, one after the other."""
     from cifar_mlflow.jobs import compare, evaluate, history, predict, promote, reproduce, rollback
-    from cifar_mlflow.jobs.promotion.gates import Bars
+    from cifar_mlflow.jobs.promotion.gates import Thresholds
 
     assert evaluate.evaluate(run_id, views=2).interval
     assert len(list(predict.predict(run_id, [image, "broken.tiff"]).results)) == 2
     assert compare.compare([run_id]).rows
-    assert promote.promote(run_id, bars=Bars(min_accuracy=1.0)).status == "promoted"
+    assert promote.promote(run_id, thresholds=Thresholds(min_accuracy=1.0)).status == "promoted"
     assert history.history("tiny").moves
     assert reproduce.training_command(run_id)
     assert reproduce.reproduce(run_id).reproduced
@@ -170,13 +170,13 @@ def with_the_run(run_id, image):
 
 
 def of_the_machine(dataset):
-    from cifar_mlflow.jobs import check, doctor, download, sync
+    from cifar_mlflow.jobs import doctor, setup, sync
 
     train(dataset, offline=True)
     assert sync.sync().delivered
-    assert check.check().startswith("sqlite:///")
+    assert setup.check().startswith("sqlite:///")
     assert doctor.doctor(fix=True).well
-    download.download("nowhere")
+    setup.download("nowhere")
 
 
 def test_train(unchanged, cifar, tiny):

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 
-from cifar_mlflow.jobs import console
+from cifar_mlflow.jobs import console, listener
 
 CYCLE = """
 class Cycle:
@@ -16,7 +16,7 @@ class Cycle:
 """
 
 
-class Kept(console.Listener):
+class Kept(listener.Listener):
     def __init__(self):
         self.lines = []
 
@@ -31,23 +31,23 @@ def printed(script):
 
 
 def test_nobody_hears_unless_someone_listens(capfd):
-    console.say("lost")
-    with console.bar(3, "lost", " things") as update:
+    listener.say("lost")
+    with listener.bar(3, "lost", " things") as update:
         update(3)
-    with console.listening(heard := Kept()):
-        console.say("heard")
-        with console.listening(inner := Kept()):
-            console.warn("within")
-        threading.Thread(target=console.say, args=("in a thread of the caller's",)).start()
-    console.warn("lost")
+    with listener.listening(heard := Kept()):
+        listener.say("heard")
+        with listener.listening(inner := Kept()):
+            listener.warn("within")
+        threading.Thread(target=listener.say, args=("in a thread of the caller's",)).start()
+    listener.warn("lost")
     assert (heard.lines, inner.lines) == (["heard"], ["warning: within"])
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_console_shows_lines_on_standard_error_without_passwords(capsys):
-    with console.listening(console.Console()):
-        console.warn("http://me:secret@server is slow")
-        with console.bar(2, "looking", " checks") as update:
+    with listener.listening(console.Console()):
+        listener.warn("http://me:secret@server is slow")
+        with listener.bar(2, "looking", " checks") as update:
             update(1)
     assert capsys.readouterr() == ("", "warning: http://***@server is slow\n")
 

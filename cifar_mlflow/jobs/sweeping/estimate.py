@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from cifar_mlflow.config import search_space as spaces
 from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.sweep import SweepConfig
-from cifar_mlflow.jobs import console
+from cifar_mlflow.jobs.listener import current_listener
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
 from cifar_mlflow.text import count, duration
 
@@ -80,7 +80,7 @@ def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
     few = LabeledImages(dataset.train.pixels[:SAMPLE_IMAGES], dataset.train.labels[:SAMPLE_IMAGES])
     sample = dataclasses.replace(dataset, train=few, validation=few, test=few)
     measured = config.model_copy(update={"threads": spec.threads, "epochs": 2, "validation_size": "auto"})
-    console.listener().computing()
+    current_listener().computing()
     with hardware.settings_kept():
         *_, result = Training(measured, sample).epochs()
     beside = SECONDS_BESIDE_TRAINING + (SECONDS_FOR_MODELS if spec.log_models else 0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.records import RunRecord
+from cifar_mlflow.records import RunRecord, TrialOutcome
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tuning.study import Suggestion, TuningStudy
 
@@ -28,21 +28,12 @@ class PlannedRun:
 
 
 @dataclass
-class Outcome:
-    """How a run ended: FINISHED with the objective's value, FAILED or PRUNED; and a reason."""
-
-    status: str
-    value: float | None = None
-    reason: str = ""
-
-
-@dataclass
 class _Trial:
     suggestion: Suggestion
     told: bool
     configs: deque[TrainingConfig]
     expected: int
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[TrialOutcome] = field(default_factory=list)
 
 
 class Plan:
@@ -67,7 +58,7 @@ class Plan:
         self._in_progress: dict[str, list[_Trial]] = {}
         self._attempts: dict[str, int] = {}
         self._before = len(self.outcomes)
-        self.known: list[tuple[dict[str, Any], Outcome]] = []
+        self.known: list[tuple[dict[str, Any], TrialOutcome]] = []
         # Where repeats were added, or a run was lost, an ended trial lacks runs.
         for suggestion in study.told():
             self._open(suggestion, told=True)
@@ -94,13 +85,13 @@ class Plan:
         self._attempts[planned.fingerprint] = self._attempts.get(planned.fingerprint, 0) + 1
         return planned
 
-    def finish(self, planned: PlannedRun, outcome: Outcome) -> None:
+    def finish(self, planned: PlannedRun, outcome: TrialOutcome) -> None:
         """Takes the outcome of a run that was handed out."""
         self.outcomes[planned.fingerprint] = outcome
         for trial in self._in_progress.pop(planned.fingerprint):
             self._take(trial, outcome)
 
-    def recorded(self, planned: PlannedRun, records: Iterable[RunRecord]) -> Outcome | None:
+    def recorded(self, planned: PlannedRun, records: Iterable[RunRecord]) -> TrialOutcome | None:
         """The outcome of a run that was handed out, if the `records` have it."""
         return self._outcomes(records).get(planned.fingerprint)
 
@@ -137,7 +128,7 @@ class Plan:
                 prunable = first_decides and len(trial.configs) == trial.expected - 1 and not trial.told
                 self._queue.append(PlannedRun(trial.suggestion, config, fingerprint, prunable))
 
-    def _take(self, trial: _Trial, outcome: Outcome) -> None:
+    def _take(self, trial: _Trial, outcome: TrialOutcome) -> None:
         trial.outcomes.append(outcome)
         if outcome.status == "PRUNED":
             trial.configs.clear()
@@ -152,7 +143,7 @@ class Plan:
         elif trial.configs:
             self._advance(trial)
 
-    def _outcomes(self, records: Iterable[RunRecord]) -> dict[str, Outcome]:
+    def _outcomes(self, records: Iterable[RunRecord]) -> dict[str, TrialOutcome]:
         """Of those runs that would come to the same again: they finished, were pruned, or their training failed."""
         found = {}
         for record in records:
@@ -160,11 +151,11 @@ class Plan:
             if "run_fingerprint" not in tags:
                 continue
             if tags.get("pruned") == "true":
-                outcome = Outcome("PRUNED")
+                outcome = TrialOutcome("PRUNED")
             elif status == "FAILED" and tags.get("failure_type") in ("Diverged", "TrainingError"):
-                outcome = Outcome("FAILED", reason=tags.get("failure", ""))
+                outcome = TrialOutcome("FAILED", reason=tags.get("failure", ""))
             elif status == "FINISHED":
-                outcome = Outcome("FINISHED", record.metrics[objective_metric(self._spec)])
+                outcome = TrialOutcome("FINISHED", record.metrics[objective_metric(self._spec)])
             else:
                 continue
             found[tags["run_fingerprint"]] = outcome

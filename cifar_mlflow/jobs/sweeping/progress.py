@@ -13,8 +13,9 @@ from tqdm import tqdm
 from cifar_mlflow.analysis import statistics
 from cifar_mlflow.analysis.comparison import wording
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
-from cifar_mlflow.jobs.console import SweepListener, say
-from cifar_mlflow.jobs.sweeping.plan import Outcome, describe
+from cifar_mlflow.jobs.listener import SweepListener, say
+from cifar_mlflow.jobs.sweeping.plan import describe
+from cifar_mlflow.records import TrialOutcome
 from cifar_mlflow.text import duration
 
 
@@ -41,7 +42,7 @@ class SweepProgress(SweepListener):
     def epoch(self) -> None:
         self._epoch_bar.update()
 
-    def run(self, values: Mapping[str, Any], what: str, outcome: Outcome) -> None:
+    def run(self, values: Mapping[str, Any], what: str, outcome: TrialOutcome) -> None:
         self._ended += 1
         if outcome.status == "PRUNED":  # and with it the configuration's other seeds
             self._runs -= self._spec.repeats - 1

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.jobs.console import OwnProcess, TrainingListener, listen
-from cifar_mlflow.jobs.sweeping.plan import Outcome
+from cifar_mlflow.jobs.console import OwnProcess
+from cifar_mlflow.jobs.listener import TrainingListener, listen
 from cifar_mlflow.jobs.train import record_training
 from cifar_mlflow.jobs.training.record import Pruned
+from cifar_mlflow.records import TrialOutcome
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
@@ -41,7 +42,7 @@ class TrialRun:
     log_models: bool
 
 
-def run_trial(trial: TrialRun, tell: Tell) -> Outcome:
+def run_trial(trial: TrialRun, tell: Tell) -> TrialOutcome:
     """Trains `trial` into a run of its own, without checkpoints: a sweep repeats a run that broke off.
 
     After each epoch that is scored, `tell` is given the epoch and the objective; by its answer the run is PRUNED.
@@ -58,9 +59,9 @@ def run_trial(trial: TrialRun, tell: Tell) -> Outcome:
             trial.config, dataset, start, reporter, log_models=trial.log_models, drain_timeout=DRAIN_TIMEOUT
         )
     except Pruned:
-        return Outcome("PRUNED")
+        return TrialOutcome("PRUNED")
     best = trial.objective == "best_val_accuracy"
-    return Outcome("FINISHED", outcome.best_accuracy if best else reporter.value)
+    return TrialOutcome("FINISHED", outcome.best_accuracy if best else reporter.value)
 
 
 def prepare(config: TrainingConfig, log_models: bool) -> None:

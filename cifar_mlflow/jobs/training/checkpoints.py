@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow import directories
 from cifar_mlflow.errors import Diverged, TrackingError
-from cifar_mlflow.jobs.console import say
+from cifar_mlflow.jobs.listener import say
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.training.record import TrainingRecord

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.jobs.console import TrainingListener, say
+from cifar_mlflow.jobs.listener import TrainingListener, say
 from cifar_mlflow.jobs.training.record import held_out_name
 from cifar_mlflow.text import count, duration
 

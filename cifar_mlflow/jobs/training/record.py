@@ -10,7 +10,7 @@ import numpy as np
 
 from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.jobs.console import warn
+from cifar_mlflow.jobs.listener import warn
 from cifar_mlflow.text import count, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.writing import provenance, ui_views

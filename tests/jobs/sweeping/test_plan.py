@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cifar_mlflow.config.sweep import load_spec, parse_spec
-from cifar_mlflow.jobs.sweeping.plan import Outcome, Plan
+from cifar_mlflow.jobs.sweeping.plan import Plan
+from cifar_mlflow.records import TrialOutcome
 from cifar_mlflow.tuning.study import TuningStudy
 
 ROOT = Path(__file__).parents[3]
@@ -30,10 +31,10 @@ def plan(tmp_path):
 def test_a_run_that_others_outdo_is_ended_early_but_not_after_its_last_epoch(plan):
     first = plan.next()
     assert [plan.report(first, epoch, 90.0) for epoch in (1, 2, 3, 4)] == [True] * 4
-    plan.finish(first, Outcome("FINISHED", 90.0))
+    plan.finish(first, TrialOutcome("FINISHED", 90.0))
     worse = plan.next()
     assert not plan.report(worse, 1, 10.0)
-    plan.finish(worse, Outcome("PRUNED"))
+    plan.finish(worse, TrialOutcome("PRUNED"))
     # After four epochs is a decision as well; but there is nothing left to save, and a result to lose.
     late = plan.next()
     assert [plan.report(late, epoch, value) for epoch, value in ((1, 95.0), (4, 10.0))] == [True] * 2
@@ -59,7 +60,7 @@ def test_halving_trains_a_quarter_of_the_grids_epochs_at_most_and_ends_with_the_
         goes_on = plan.report(planned, epoch, value)
         if not goes_on or epoch == planned.config.epochs:
             running = [each for each in running if each[0] is not planned]
-            plan.finish(planned, Outcome("FINISHED", value) if goes_on else Outcome("PRUNED"))
+            plan.finish(planned, TrialOutcome("FINISHED", value) if goes_on else TrialOutcome("PRUNED"))
             finished |= {name: value} if goes_on else {}
     assert epochs <= 0.25 * spec.configurations * spec.base_config.epochs
     assert max(finished, key=finished.get) == max(quality, key=quality.get)
