@@ -18,7 +18,7 @@ from support import TINY_TRAINING, move_store
 from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.outbox import log as spool
+from cifar_mlflow.tracking.outbox.log import Outbox
 from cifar_mlflow.tracking.reading import leftovers
 from cifar_mlflow.tracking.registry import aliases, lease
 
@@ -208,7 +208,7 @@ def test_a_process_number_that_is_taken_again_is_another_process(doctor, make_ru
 
 
 def test_a_spool_that_is_being_written_is_left_alone(doctor, work):
-    writing = spool.Spool(work / "state" / "spool" / UNKNOWN)
+    writing = Outbox(work / "state" / "spool" / UNKNOWN, new=True)
     writing.append("run", experiment="e", name="n", tags={}, timestamp=1)
     assert doctor("--fix")[0] == 0
     assert writing.waiting == 1
