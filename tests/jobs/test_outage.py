@@ -67,7 +67,8 @@ def the_run(address, work):
     client, deadline = MlflowClient(address), time.monotonic() + 120
     while time.monotonic() < deadline:
         for outbox in (work / "state" / "spool").glob("*/outbox.sqlite"):
-            if (run_id := state.look(outbox.parent).run_id) and len(client.get_metric_history(run_id, "val_accuracy")) >= 2:
+            run_id = state.look(outbox.parent).run_id
+            if run_id and len(client.get_metric_history(run_id, "val_accuracy")) >= 2:
                 return client, run_id
         time.sleep(0.1)
     raise AssertionError("no run has begun")

@@ -59,7 +59,9 @@ def _parse(line: bytes) -> tuple[str, dict[str, object]] | None:
         if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):
             return None
         values = json.loads(text)
-        return str(values.pop("kind")), values
+        kind: str = values.pop("kind")
+        kind.encode()
+        return kind, values
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

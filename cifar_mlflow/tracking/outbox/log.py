@@ -28,6 +28,7 @@ from cifar_mlflow.tracking.outbox import database, legacy, locks
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+WINDOWS = os.name == "nt"  # where no directory can be opened, and no file removed whose lock is held
 # What each kind of record must hold; one that holds anything else was not written here.
 CONTENTS: dict[str, dict[str, type]] = {
     "run": {"experiment": str, "name": str, "tags": dict},
@@ -225,7 +226,7 @@ class Outbox:
             shutil.rmtree(self.directory, ignore_errors=True)
         if self._lock is not None:
             self._lock.release()
-        if remove and os.name == "nt":  # there, the file of a lock that is held cannot be removed
+        if remove and WINDOWS:
             shutil.rmtree(self.directory, ignore_errors=True)
 
 
@@ -255,7 +256,7 @@ def _sync(*paths: Path) -> None:
     """Waits until the files, and the entries of the directories, are on the disk."""
     for path in paths:
         is_directory = path.is_dir()
-        if is_directory and os.name == "nt":  # where no directory can be opened
+        if is_directory and WINDOWS:
             continue
         file = os.open(path, os.O_RDONLY if is_directory else os.O_RDWR)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -53,8 +54,8 @@ def look(directory: Path) -> Look:
     try:
         with database.as_os_error():
             return _look(directory)
-    except OSError as error:
-        return Look(directory, fault=error.strerror or str(error))
+    except (OSError, ValueError, TypeError) as error:
+        return Look(directory, fault=getattr(error, "strerror", None) or str(error))
 
 
 def _look(directory: Path) -> Look:
@@ -77,7 +78,7 @@ def _look(directory: Path) -> Look:
         about.get("store"),
         waiting,
         refused,
-        (since or 0) / 1000,
+        min((since or 0) / 1000, time.time()),
         damaged,
         empty=not first and not damaged,
     )

@@ -6,17 +6,18 @@ import resource
 import shutil
 import signal
 import sqlite3
+import sys
 import threading
 import time
+from pathlib import Path
 
+import forked
 import pytest
-from outboxes import RUN, in_a_process, line, write_old
+from support import RUN, line, write_old
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking.outbox import locks, state
+from cifar_mlflow.tracking.outbox import locks, log, state
 from cifar_mlflow.tracking.outbox.log import Busy, Outbox, damaged_beside
-
-MEGABYTE = 10**6
 
 
 @pytest.fixture
@@ -89,8 +90,6 @@ def test_one_that_is_gone_is_not_made_again(place):
 
 
 def test_a_state_directory_that_cannot_be_written():
-    from pathlib import Path
-
     with pytest.raises(TrackingError, match="CIFAR_MLFLOW_STATE"):
         Outbox(Path("/proc/nowhere/one"), new=True)
 
@@ -124,7 +123,7 @@ def write_on(place, limit, told):
 def check_interrupted(directory, seed, kind):
     draw = random.Random(seed)
     place, told = directory / f"{kind}{seed}", directory / f"{kind}{seed}.told"
-    process = in_a_process(write_on, place, draw.randrange(30_000, 90_000) if kind == "partly" else 0, told)
+    process = forked.call(write_on, place, draw.randrange(30_000, 90_000) if kind == "partly" else 0, told)
     if kind != "partly":
         while not told.exists() or told.stat().st_size < draw.randrange(2, 30):
             time.sleep(0.001)
@@ -206,8 +205,6 @@ def test_another_cannot_open_it(outbox, place):
 
 
 def test_where_there_is_no_fcntl(place, monkeypatch):
-    import sys
-
     opened = Outbox(place, new=True)
     monkeypatch.setitem(sys.modules, "fcntl", None)
     assert locks.is_locked(place / "lock")
@@ -227,7 +224,7 @@ def test_where_directories_cannot_be_synced(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr("cifar_mlflow.tracking.outbox.log.os.open", no_directory)
-        patch.setattr("cifar_mlflow.tracking.outbox.log.os.name", "nt")
+        patch.setattr(log, "WINDOWS", True)
         opened = Outbox(tmp_path / "one", new=True)
         (opened.next_payload() / "a").write_bytes(b"1")
         opened.append("files")
