@@ -78,6 +78,13 @@ def start(
     return Forked(process, receiver)
 
 
+def start_call(function: Callable[..., None], *arguments: Any) -> Any:
+    """Starts a process that calls the function, which stands at the top of a module; returns the process."""
+    process = _context.Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
 def run(directory: Path, *words: object, **options: Any) -> Outcome:
     return start(directory, *words, **options).wait()
 

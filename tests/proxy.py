@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Iterator
 
-MODES = ("pass", "refuse", "hang", "500", "401", "garbage", "slow")
+MODES = ("pass", "refuse", "hang", "500", "401", "garbage", "slow", "slow upload")
+UPLOAD = 100_000  # bytes a second that a slow upload takes
 ANSWERS = {
     "500": b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 4\r\nConnection: close\r\n\r\noops",
     "401": b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno",
@@ -60,10 +61,11 @@ class Proxy:
             if mode in ANSWERS:
                 client.recv(65536)
                 client.sendall(ANSWERS[mode])
-            if mode in ("pass", "slow"):
+            if mode in ("pass", "slow", "slow upload"):
                 server = socket.create_connection(("127.0.0.1", self._port))
                 self._open += [client, server]
-                threading.Thread(target=_pump, args=(client, server, 65536, 0.0), daemon=True).start()
+                upload = (UPLOAD // 10, 0.1) if mode == "slow upload" else (65536, 0.0)
+                threading.Thread(target=_pump, args=(client, server, *upload), daemon=True).start()
                 _pump(server, client, 1 if mode == "slow" else 65536, 1.0 if mode == "slow" else 0.0)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import signal
 import sqlite3
 import sys
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,3 +111,22 @@ def move_store(source: Path, target: Path) -> None:
     from mlflow.tracking._tracking_service import utils
 
     utils._artifact_repos_cache.clear()  # by run id: it would go on writing to the original
+
+
+# What the first record of an outbox says.
+RUN = {"experiment": "e", "name": "n", "tags": {"kind": "single"}, "timestamp": 1_790_000_000_000}
+
+
+def line(kind: str, **values: Any) -> bytes:
+    """A line of the old format's log."""
+    text = json.dumps({"kind": kind, **values}).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def write_old(directory: Path, lines: list[bytes], delivered: bytes | None = None, run_id: bytes | None = None) -> None:
+    """An outbox of the old format, byte for byte."""
+    (directory / "payload").mkdir(parents=True)
+    (directory / "records.log").write_bytes(b"".join(lines))
+    for name, content in (("delivered", delivered), ("run_id", run_id)):
+        if content is not None:
+            (directory / name).write_bytes(content)

@@ -42,20 +42,25 @@ def check() -> None:
 
 
 @click.command()
-def sync() -> None:
+@click.option(
+    "--to-this-store", is_flag=True, help="also deliver runs of another store: they are made anew in this one"
+)
+def sync(to_this_store: bool) -> None:
     """Deliver to the tracking store what was recorded while it could not be reached, or with train --offline.
 
-    May be repeated as often as wanted: nothing is written twice. Exit code 4 if something still waits.
+    May be repeated as often as wanted: nothing is written twice. A run that was begun in another store than the one
+    that MLFLOW_TRACKING_URI names waits, and so does what the store refuses. Exit code 4 if something still waits.
     """
     from cifar_mlflow.jobs import sync as job
 
-    outcome = job.sync()
+    outcome = job.sync(to_this_store=to_this_store)
     for name in outcome.delivered:
         click.echo(f"delivered {name}")
     job.tell(outcome)
-    if outcome.waiting:
-        name, reason = next(iter(outcome.waiting.items()))
-        raise TrackingError(f"{len(outcome.waiting)} runs still wait; {name}: {reason}")
+    if left := outcome.waiting | {name: reasons[0] for name, reasons in outcome.refused.items()}:
+        name, reason = next(iter(left.items()))
+        wait = "1 run still waits" if len(left) == 1 else f"{len(left)} runs still wait"
+        raise TrackingError(f"{wait}; {name}: {reason}")
     if not outcome.delivered:
         click.echo("nothing waits to be delivered")
 

@@ -13,16 +13,16 @@ from cifar_mlflow.jobs.listener import say
 from cifar_mlflow.text import count, redact
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox import delivery, log, state
-from cifar_mlflow.tracking.outbox.log import Spool
+from cifar_mlflow.tracking.outbox.log import Busy, Outbox
 from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
 @dataclass
 class SyncOutcome:
-    """Runs by what became of their spools, and the reason where something did not arrive.
+    """Runs by what became of their outboxes, and the reason where something did not arrive.
 
-    `refused` are writes that the store will never take, `damaged` records that could not be read; both are lost.
+    `refused` are writes that the store does not take; they are kept. `damaged` counts records that could not be read.
     """
 
     delivered: list[str] = field(default_factory=list)
@@ -33,8 +33,10 @@ class SyncOutcome:
 
 
 @process_state.preserved()
-def sync() -> SyncOutcome:
-    """Delivers every spool of this machine; may be repeated as often as wanted.
+def sync(*, to_this_store: bool = False) -> SyncOutcome:
+    """Delivers every outbox of this machine; may be repeated as often as wanted.
+
+    A run that is in another store waits; with `to_this_store` it is made anew in this one.
 
     Raises:
         TrackingError: the store cannot be reached.
@@ -42,36 +44,40 @@ def sync() -> SyncOutcome:
     store = tracking_store.connect()
     mark_job(store)
     say(f"delivering to {redact(store.uri)}")
-    return deliver(store, lambda tags: True)
+    return deliver(store, lambda tags: True, to_this_store=to_this_store)
 
 
-def deliver(store: Store, which: Callable[[dict[str, str]], bool]) -> SyncOutcome:
-    """Delivers the spools of those runs whose first tags `which` accepts."""
+def deliver(store: Store, which: Callable[[dict[str, str]], bool], *, to_this_store: bool = False) -> SyncOutcome:
+    """Delivers the outboxes of those runs whose first tags `which` accepts."""
     outcome = SyncOutcome()
-    for directory in log.spools(spool_directory()):
-        if which(log.first_record(directory).get("tags", {})):
-            deliver_one(store, directory, outcome)
+    for directory in log.outboxes(spool_directory()):
+        if which(state.look(directory).tags):
+            deliver_one(store, directory, outcome, to_this_store=to_this_store)
     return outcome
 
 
-def deliver_one(store: Store, directory: Path, outcome: SyncOutcome) -> None:
-    """Delivers one spool, and adds what became of it to `outcome`."""
-    name = str(log.first_record(directory).get("name", directory.name))
+def deliver_one(store: Store, directory: Path, outcome: SyncOutcome, *, to_this_store: bool = False) -> None:
+    """Delivers one outbox, and adds what became of it to `outcome`."""
+    seen = state.look(directory)
+    name = f"{seen.name} (run {seen.run_id or directory.name})"
     try:
-        opened = Spool(directory)
+        opened = Outbox(directory)
+    except Busy:
+        outcome.busy.append(name)
+        return
     except TrackingError as error:
-        if not state.is_busy(directory):
+        if log.is_outbox(directory):
             outcome.waiting[name] = str(error)
-        else:
-            outcome.busy.append(name)
         return
     try:
-        if opened.damaged:
-            outcome.damaged[name] = opened.damaged
-        refused = delivery.deliver_all(store, opened)
-        outcome.delivered.append(f"{name} (run {opened.run_id})")
-        if refused:
+        if damaged := int(opened.noted("damaged") or 0):
+            outcome.damaged[name] = damaged
+        if told := delivery.deliver_all(store, opened, to_this_store=to_this_store):
+            say(f"{name}: {told}")
+        if refused := opened.refused:
             outcome.refused[name] = refused
+        elif opened.run_id:
+            outcome.delivered.append(f"{seen.name} (run {opened.run_id})")
     except TrackingError as error:
         outcome.waiting[name] = str(error)
     except Exception as error:  # whatever a broken server makes of MLflow's client, it is tried again
@@ -91,8 +97,8 @@ def tell(outcome: SyncOutcome) -> None:
     """What was lost or left, on standard error."""
     for name, reasons in outcome.refused.items():
         for reason in reasons:
-            say(f"{name}: the store refuses for good: {reason}")
+            say(f"{name}: the store refuses a write, which is kept: {reason}")
     for name, lost in outcome.damaged.items():
-        say(f"{name}: {lost} records were damaged on disk and are lost; what is left of them is kept beside the spool")
+        say(f"{name}: {lost} records were damaged on disk and are lost; what is left of them is kept beside the outbox")
     for name in outcome.busy:
         say(f"{name}: still being written by its own process, which delivers it")

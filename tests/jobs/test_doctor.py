@@ -13,12 +13,12 @@ from pathlib import Path
 import forked
 import mlflow
 import pytest
-from support import TINY_TRAINING, move_store
+from support import RUN, TINY_TRAINING, line, move_store, write_old
 
 from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.outbox import log as spool
+from cifar_mlflow.tracking.outbox.log import Outbox
 from cifar_mlflow.tracking.reading import leftovers
 from cifar_mlflow.tracking.registry import aliases, lease, versions
 
@@ -216,7 +216,7 @@ def test_files_of_others_are_left_alone_whatever_their_name(doctor, work):
 
 
 def test_a_spool_that_is_being_written_is_left_alone(doctor, work):
-    writing = spool.Spool(work / "state" / "spool" / UNKNOWN)
+    writing = Outbox(work / "state" / "spool" / UNKNOWN, new=True)
     writing.append("run", experiment="e", name="n", tags={}, timestamp=1)
     assert doctor("--fix")[0] == 0
     assert writing.waiting == 1
@@ -283,17 +283,31 @@ def test_an_alias_that_somebody_moved(finished, doctor, client):
     assert doctor()[0] == 0
 
 
-def test_a_damaged_spool(doctor, work, cifar, tiny):
-    assert cifar("train", "--dataset", tiny, *TINY_TRAINING, "--offline").code == 0
-    (log,) = (work / "state" / "spool").glob("*/records.log")
-    lines = log.read_bytes().splitlines(keepends=True)
-    log.write_bytes(b"".join([*lines[:5], b"damage" * 5 + b"\n", *lines[6:]]))
-    assert f"{len(lines) - 5} damaged records" in about(doctor()[1], "spools")[0]["text"]
-    code, findings = doctor("--fix")
-    assert (code, about(findings, "spools")[0]["outcome"]) == (0, "delivered")
+def test_an_old_outbox_that_is_damaged(doctor, work):
+    lines = [
+        line("run", **RUN),
+        line("tags", tags={"a": "b"}),
+        b"damage\n",
+        line("finish", status="FINISHED", timestamp=1),
+    ]
+    write_old(work / "state" / "spool" / UNKNOWN, lines)
+    assert "2 damaged records" in about(doctor()[1], "spools")[0]["text"]
+    assert about(doctor("--fix")[1], "spools")[0]["outcome"] == "delivered"
     (kept,) = about(doctor()[1], "spools")
     assert (kept["severity"], kept["remedy"][:20]) == ("note", "if they are of no us")
     assert Path(kept["text"].split(":")[0]).read_bytes().startswith(b"damage")
+
+
+def test_an_outbox_that_cannot_be_read(doctor, work, cifar, tiny):
+    assert cifar("train", "--dataset", tiny, *TINY_TRAINING, "--offline").code == 0
+    (database,) = (work / "state" / "spool").glob("*/outbox.sqlite")
+    database.write_bytes(b"no database" * 1000)
+    code, findings = doctor("--fix")
+    (found,) = about(findings, "spools")
+    assert (code, found["severity"], found["fixable"]) == (NOT_IN_ORDER, "error", False)
+    assert "file is not a database" in found["text"]
+    assert cifar("sync").code == 4
+    assert (database.read_bytes()[:11], len(list(database.parent.glob("payload/*")))) == (b"no database", 4)
 
 
 def test_data_that_are_not_the_official_ones(doctor, work, monkeypatch):

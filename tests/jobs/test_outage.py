@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -14,6 +15,8 @@ from mlflow import MlflowClient
 from proxy import proxy_before
 from servers import free_port, mlflow_server, postgresql
 
+from cifar_mlflow.tracking.outbox import state
+
 QUICK = Path(__file__).parents[2] / "experiments" / "quick.yaml"
 EPOCHS = 40
 TRAINING = ("--epochs", EPOCHS, "--batch-size", 40, "--scheduler", "none", "--precision", "float32")
@@ -25,9 +28,9 @@ BLOCKED = 0.25  # seconds: 1% of an epoch of CIFAR-10 on two cores
 def slow_and_measured():
     """In the training's process: an epoch takes a moment, and what each write has cost is noted."""
     from cifar_mlflow.jobs import train
-    from cifar_mlflow.tracking.outbox import spooled_recorder, worker
+    from cifar_mlflow.tracking.outbox import spooled_recorder
 
-    worker.TIMEOUT = 1
+    os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     train.DRAIN_TIMEOUT = 2.0
     log_metrics = spooled_recorder.SpooledRecorder.log_metrics
     costs = []
@@ -60,12 +63,12 @@ def train(work, tiny):
 
 
 def the_run(address, work):
-    """The client and the id of the run whose spool is in the state directory, once there are two epochs."""
+    """The client and the id of the run whose outbox is in the state directory, once there are two epochs."""
     client, deadline = MlflowClient(address), time.monotonic() + 120
     while time.monotonic() < deadline:
-        for spool in (work / "state" / "spool").glob("*/run_id"):
-            run_id = spool.read_text()
-            if len(client.get_metric_history(run_id, "val_accuracy")) >= 2:
+        for outbox in (work / "state" / "spool").glob("*/outbox.sqlite"):
+            run_id = state.look(outbox.parent).run_id
+            if run_id and len(client.get_metric_history(run_id, "val_accuracy")) >= 2:
                 return client, run_id
         time.sleep(0.1)
     raise AssertionError("no run has begun")

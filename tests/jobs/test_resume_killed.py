@@ -1,14 +1,19 @@
 """Runs killed at any moment, and resumed: the same weights and curves as in one go. Each a process of its own."""
 
+import contextlib
 import functools
+import os
 import random
+import resource
 import shutil
+import signal
 import time
 from pathlib import Path
 
 import forked
 import pytest
 from mlflow import MlflowClient
+from servers import mlflow_server
 from support import TINY_TRAINING
 
 from cifar_mlflow.tracking.reading import models
@@ -158,6 +163,82 @@ def test_killed_at_some_time(started, uninterrupted, seed):
 @pytest.mark.parametrize("seed", range(2, 32))
 def test_killed_at_some_time_or_other(started, uninterrupted, seed):
     check_killed_at_some_time(random.Random(seed), started, uninterrupted)
+
+
+def check_stopped_at_some_time(draw, started, uninterrupted):
+    """A signal comes; then what waits is delivered, or the run is resumed at once."""
+    directory, process = started(change=forked.checkpoint_each_step)
+    time.sleep(draw.uniform(0.1, 1.2 * uninterrupted[1]))
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.process.pid, draw.choice([signal.SIGINT, signal.SIGTERM]))
+    process.process.join(60)
+    assert process.process.exitcode is not None
+    if not [found for found in store_of(directory).search_experiments() if found.name == "tiny"]:
+        return
+    if draw.random() < 0.5:
+        assert forked.run(directory, "sync").code == 0
+    assert the_run(directory).info.status in ("KILLED", "FINISHED")
+    check_resumed(directory, uninterrupted)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_stopped_at_some_time(started, uninterrupted, seed):
+    check_stopped_at_some_time(random.Random(seed), started, uninterrupted)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2, 42))
+def test_stopped_at_some_time_or_other(started, uninterrupted, seed):
+    check_stopped_at_some_time(random.Random(seed), started, uninterrupted)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
+        yield address
+
+
+def only_so_large(limit):
+    """No file of the training's process may become larger, so that some write is done in part."""
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+
+
+def check_written_in_part(seed, tmp_path, tiny, server, uninterrupted):
+    """The store is a server's: its own files have room."""
+    limit, name = random.Random(seed).randrange(20_000, 400_000), f"in-part-{seed}"
+    words = ("train", "--dataset", tiny, *OPTIONS, "--experiment", name)
+    outcome = forked.run(tmp_path, *words, tracking_uri=server, change=functools.partial(only_so_large, limit))
+    client = MlflowClient(server)
+    experiment = client.get_experiment_by_name(name)
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    assert {run.info.status for run in runs} <= {"FAILED", "FINISHED"}, outcome.output
+    if outcome.code == 0:
+        return
+    assert outcome.code in (4, 5), outcome.output
+    assert "Traceback" not in outcome.output
+    (run,) = runs
+    resumed = forked.run(tmp_path, "train", "--resume", run.info.run_id, tracking_uri=server)
+    if NEVER_BEGAN in resumed.stderr:
+        assert not run.data.metrics
+        return
+    assert resumed.code == 0, resumed.output
+    assert list((tmp_path / "state" / "spool").iterdir()) == []
+    for metric in ("val_accuracy", "train_loss"):
+        points = client.get_metric_history(run.info.run_id, metric)
+        assert [(point.step, point.value) for point in points] == uninterrupted[0][0][metric]
+    assert client.get_run(run.info.run_id).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_write_that_the_disk_takes_in_part(tmp_path, tiny, server, uninterrupted, seed):
+    check_written_in_part(seed, tmp_path, tiny, server, uninterrupted)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(2, 52))
+def test_writes_that_the_disk_takes_in_part(tmp_path, tiny, server, uninterrupted, seed):
+    check_written_in_part(seed, tmp_path, tiny, server, uninterrupted)
 
 
 def test_killed_and_resumed_and_killed_again(started, uninterrupted):

@@ -19,8 +19,8 @@ from cifar_mlflow.jobs import sync
 from cifar_mlflow.learning.data import cifar10
 from cifar_mlflow.records import Finding
 from cifar_mlflow.tracking import processes
-from cifar_mlflow.tracking.outbox import log
-from cifar_mlflow.tracking.outbox import state as spool_look
+from cifar_mlflow.tracking.outbox import locks, log
+from cifar_mlflow.tracking.outbox import state as outbox_state
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.reading.leftovers import FIX
 from cifar_mlflow.tracking.store import SQLITE, Store
@@ -30,24 +30,31 @@ PROJECT = Path(cifar_mlflow.__file__).parent.parent / "pyproject.toml"
 
 
 def spools(store: Store | None) -> Iterator[Finding]:
-    """Writes that wait for the store, and what else is left in the directory of the spools."""
+    """Writes that wait for the store, and what else is left in the directory of the outboxes."""
     parent = spool_directory()
-    empty = [path for path in spool_look.remains(parent) if not spool_look.is_busy(path)]
-    for directory in log.spools(parent):
-        look = spool_look.look(directory)
+    empty = [path for path in outbox_state.remains(parent) if not outbox_state.is_busy(path)]
+    for directory in log.outboxes(parent):
+        look = outbox_state.look(directory)
         if look.busy or directory in empty:
             continue
+        if look.fault:
+            text = f"{directory} cannot be read ({look.fault}); what it holds is left as it is"
+            yield Finding("error", text, f"put outbox.sqlite back from a copy; if it is of no use: rm -r {directory}")
+            continue
+        run, tried = f"run {look.name} ({look.run_id or 'in no store yet'})", look.waiting - len(look.refused)
         since = f"{datetime.fromtimestamp(look.since, UTC):%Y-%m-%d %H:%M} UTC"
-        text = f"run {look.name} ({look.run_id or 'in no store yet'}): {look.waiting} writes wait since {since}"
-        if not look.waiting and not look.damaged:
-            text = f"run {look.name} ({look.run_id}): all its writes have arrived, and its spool is still there"
-        text += f", {megabytes(look.size)} in {directory}"
+        told = [f"{tried} writes wait since {since}"] if tried else []
+        if look.refused:
+            told.append(f"the store refuses {len(look.refused)} writes, which are kept ({look.refused[0]})")
+        text = f"{run}: {'; '.join(told) or 'all its writes have arrived, and its outbox is still there'}"
+        text += f", for {look.store}" if look.store and look.waiting else ""
+        text += f", {megabytes(outbox_state.size_of(directory))} in {directory}"
         text += f"; {look.damaged} damaged records are lost, whatever is done" if look.damaged else ""
-        fix = None if store is None else partial(_deliver, store, directory)
-        yield Finding("warning", text, "cifar-mlflow sync", fix)
+        remedy = "cifar-mlflow sync" + (f"; if what is refused is of no use: rm -r {directory}" if look.refused else "")
+        yield Finding("warning", text, remedy, None if store is None else partial(_deliver, store, directory))
     for directory in empty:
-        text = f"{directory}: a spool without any record, of a process that was killed as it began"
-        yield Finding("warning", text, FIX, partial(_remove_spool, directory))
+        text = f"{directory}: an outbox without any record, of a process that was killed as it began"
+        yield Finding("warning", text, FIX, partial(_remove_outbox, directory))
     for path in sorted(parent.glob("*.damaged")):
         text = f"{path}: {path.stat().st_size} bytes of records that could not be read and are lost"
         yield Finding("note", text, f"if they are of no use: rm {path}")
@@ -59,14 +66,13 @@ def _deliver(store: Store, directory: Path) -> str:
         sync.deliver_one(store, directory, outcome)
     for reason in outcome.waiting.values():
         raise TrackingError(reason)
-    if outcome.busy:
-        return "another process delivers it by now"
-    lost = [reason for reasons in outcome.refused.values() for reason in reasons]
-    return "delivered" + (f", but the store refuses for good: {'; '.join(lost)}" if lost else "")
+    for reasons in outcome.refused.values():
+        raise TrackingError(f"the store refuses, and it is kept: {'; '.join(reasons)}")
+    return "another process delivers it by now" if outcome.busy else "delivered"
 
 
-def _remove_spool(directory: Path) -> str:
-    if directory not in spool_look.remains(spool_directory()) or spool_look.is_busy(directory):
+def _remove_outbox(directory: Path) -> str:
+    if directory not in outbox_state.remains(spool_directory()) or outbox_state.is_busy(directory):
         return "it is in use by now"
     shutil.rmtree(directory)
     return "removed"
@@ -77,7 +83,7 @@ def checkpoints(store: Store | None) -> Iterator[Finding]:
     for directory in sorted((state_directory() / "checkpoints").glob("*/")):
         if store is None or not runs.RUN_ID.fullmatch(directory.name) or _in_training(directory):
             continue
-        what = f"{directory} ({megabytes(spool_look.size_of(directory))})"
+        what = f"{directory} ({megabytes(outbox_state.size_of(directory))})"
         try:
             run = runs.find(store, directory.name)
         except ModelError:
@@ -96,7 +102,7 @@ def checkpoints(store: Store | None) -> Iterator[Finding]:
 
 
 def _in_training(directory: Path) -> bool:
-    return spool_look.is_locked(directory.with_name(f"{directory.name}.lock"))
+    return locks.is_locked(directory.with_name(f"{directory.name}.lock"))
 
 
 def _remove_checkpoints(directory: Path) -> str:
@@ -111,7 +117,7 @@ def leftovers(store: Store | None) -> Iterator[Finding]:
     """Files of ours that were being written when their process was killed, in directories that are ours alone."""
     cache, saved = cifar10.cache_directory(), state_directory() / "checkpoints"
     found = [path for path in saved.glob("*/.*.part") if not _in_training(path.parent)]
-    if not spool_look.is_locked(cache / f"{cifar10.ARCHIVE}.lock"):
+    if not locks.is_locked(cache / f"{cifar10.ARCHIVE}.lock"):
         found += cache.glob("*.partial")
     for path in sorted(found):
         text = f"{path.absolute()}: {megabytes(path.stat().st_size)} that a killed process had begun to write"
@@ -154,7 +160,7 @@ def _write_fault(directory: Path) -> str | None:
 def _largest(parts: list[Path], *places: Path) -> str:
     inside = [each for place in places if place.is_dir() for each in place.iterdir() if each not in parts]
     ours = [each for each in inside if each.name in ("mlflow.db", "mlruns", "mlartifacts") or "cifar" in each.name]
-    sizes = {path: spool_look.size_of(path) for path in (*parts, *ours) if path.exists()}
+    sizes = {path: outbox_state.size_of(path) for path in (*parts, *ours) if path.exists()}
     largest = sorted(sizes, key=lambda path: -sizes[path])[:3]
     return ", ".join(f"{path} ({megabytes(sizes[path])})" for path in largest) or "nothing of ours"
 

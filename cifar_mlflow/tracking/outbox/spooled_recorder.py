@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.text import redact
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
-from cifar_mlflow.tracking.outbox.log import Spool
-from cifar_mlflow.tracking.outbox.worker import Courier
+from cifar_mlflow.tracking.outbox.log import Outbox
+from cifar_mlflow.tracking.outbox.worker import DeliveryWorker
 from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing import model_files
 from cifar_mlflow.tracking.writing.model_files import ExportedModel
@@ -24,15 +26,16 @@ PATIENCE = 15.0  # seconds without any progress after which a run ends with writ
 
 
 class SpooledRecorder:
-    """As `Recorder`, but each write goes to the run's spool, and from there to the store in the background.
+    """As `Recorder`, but each write goes to the run's outbox, and from there to the store in the background.
 
-    Every method raises TrackingError if the spool cannot be written, or the store has refused an earlier write for
-    good. `run_id` is the spool's name for a run that began offline.
+    Every method raises TrackingError if the outbox cannot be written, or the store has refused an earlier write for
+    good. `run_id` is the outbox's name for a run that began offline.
     """
 
-    def __init__(self, spool: Spool, run_id: str, experiment_id: str, run_name: str, url: str | None) -> None:
-        self._spool = spool
-        self._courier: Courier | None = None
+    def __init__(self, outbox: Outbox, run_id: str, experiment_id: str, run_name: str, url: str | None) -> None:
+        self._outbox = outbox
+        self._worker: DeliveryWorker | None = None
+        self._direct: Recorder | None = None
         self.run_id, self.experiment_id, self.run_name, self.url = run_id, experiment_id, run_name, url
 
     @classmethod
@@ -47,28 +50,27 @@ class SpooledRecorder:
         except TrackingError:
             if not may_wait:
                 raise
-            recorder = cls._unmade(key, experiment, run_name, tags)
-            recorder._courier = Courier(store, recorder._spool)
+            recorder = cls._unmade(key, experiment, run_name, tags, store)
+            recorder._worker = DeliveryWorker(store, recorder._outbox)
             return recorder
         return cls.to(store, run, run.run_id, experiment, tags)
 
     @classmethod
-    def to(
-        cls, store: Store, run: Recorder, spool_name: str, experiment: str, tags: Mapping[str, str]
-    ) -> SpooledRecorder:
-        """Writes to a run of the store, through a new spool; if there can be none, the run is FAILED.
+    def to(cls, store: Store, run: Recorder, name: str, experiment: str, tags: Mapping[str, str]) -> SpooledRecorder:
+        """Writes to a run of the store, through a new outbox; if there can be none, the run is FAILED.
 
-        Models are known in the store by the spool's name, so that no two spools of a run may have the same.
+        `name` is the outbox's: the run's id, or for a run that is taken up again one that no earlier outbox of it had,
+        since the store knows models by it.
         """
         try:
-            spool = Spool(spool_directory() / spool_name)
-            spool.keep_run_id(run.run_id)
-            recorder = cls(spool, run.run_id, run.experiment_id, run.run_name, run.url)
-            recorder._write("run", experiment=experiment, name=run.run_name, tags=dict(tags))
+            outbox = Outbox(spool_directory() / name, new=True)
+            recorder = cls(outbox, run.run_id, run.experiment_id, run.run_name, run.url)
+            recorder._begin(experiment, tags, run_id=run.run_id, store=redact(store.uri))
+            recorder._direct = run
         except BaseException:
             run.finish("FAILED")
             raise
-        recorder._courier = Courier(store, spool)
+        recorder._worker = DeliveryWorker(store, outbox)
         return recorder
 
     @classmethod
@@ -77,26 +79,33 @@ class SpooledRecorder:
         return cls._unmade(uuid.uuid4().hex, experiment, run_name, tags)
 
     @classmethod
-    def _unmade(cls, key: str, experiment: str, run_name: str, tags: Mapping[str, str]) -> SpooledRecorder:
-        spool = Spool(spool_directory() / key)
-        recorder = cls(spool, key, "", run_name, None)
-        recorder._write("run", experiment=experiment, name=run_name, tags=dict(tags), timestamp=_now())
+    def _unmade(
+        cls, key: str, experiment: str, run_name: str, tags: Mapping[str, str], store: Store | None = None
+    ) -> SpooledRecorder:
+        recorder = cls(Outbox(spool_directory() / key, new=True), key, "", run_name, None)
+        recorder._begin(experiment, tags, **({"store": redact(store.uri)} if store else {}))
         return recorder
+
+    def _begin(self, experiment: str, tags: Mapping[str, str], **about: str) -> None:
+        with self._errors():
+            for name, value in about.items():
+                self._outbox.note(name, value)
+        self._write("run", experiment=experiment, name=self.run_name, tags=dict(tags), timestamp=_now())
 
     @property
     def waiting(self) -> int:
         """The number of writes that have not reached the store."""
-        return self._spool.waiting
+        return self._outbox.waiting
 
     @property
     def directory(self) -> Path:
         """Where they are kept."""
-        return self._spool.directory
+        return self._outbox.directory
 
     @property
     def trouble(self) -> str | None:
         """Why the store cannot be reached at the moment; None if it can, or if none is asked for."""
-        return self._courier.trouble if self._courier else None
+        return self._worker.trouble if self._worker else None
 
     def log_parameters(self, parameters: Mapping[str, str]) -> None:
         self._log("parameters", parameters=dict(parameters))
@@ -110,13 +119,13 @@ class SpooledRecorder:
     def log_files(self, files: Mapping[str, bytes]) -> None:
         """Artifacts of the run, by path."""
         with self._errors():
-            write_files(self._spool.next_payload(), files)
+            write_files(self._outbox.next_payload(), files)
         self._log("files")
 
     def log_model(self, exported: ExportedModel, metrics: Mapping[str, float]) -> None:
         """The model, and the metrics that tell its worth."""
         with self._errors():
-            model_files.save(exported, self._spool.next_payload())
+            model_files.save(exported, self._outbox.next_payload())
         self._log("model", metrics=dict(metrics), timestamp=_now())
 
     def log_same_models(self, models: Sequence[tuple[ExportedModel, Mapping[str, float]]]) -> None:
@@ -125,37 +134,45 @@ class SpooledRecorder:
             saved = Path(directory) / "model"
             model_files.save(models[0][0], saved)
             for exported, metrics in models:
-                model_files.save_copy(saved, exported, self._spool.next_payload())
+                model_files.save_copy(saved, exported, self._outbox.next_payload())
                 self._log("model", metrics=dict(metrics), timestamp=_now())
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._write("tags", tags=dict(tags))
 
     def finish(self, status: str) -> None:
-        """Ends the run: FINISHED, FAILED or KILLED."""
-        self._write("finish", status=status, timestamp=_now())
+        """Ends the run: FINISHED, FAILED or KILLED. If that cannot be written, the store is told at once."""
+        try:
+            self._write("finish", status=status, timestamp=_now())
+        except TrackingError:
+            if self._direct is not None:
+                with suppress(TrackingError):
+                    self._direct.finish("FAILED" if status == "FINISHED" else status)
+            raise
 
     def close(self, patience: float = PATIENCE) -> int:
-        """Waits until all has arrived, or nothing for `patience` seconds; returns how many writes still wait."""
-        if self._courier is not None:
-            self._courier.drain(patience)
-            self._courier.stop()
-        left = self._spool.waiting
-        self._spool.close()
-        return left
+        """Waits until all has arrived, or nothing for `patience` seconds; returns how many writes have not arrived.
+
+        Who has the usual patience waits as long as the user lets a request take.
+        """
+        if self._worker is None:
+            return self._outbox.close()
+        if patience >= PATIENCE:
+            patience = max(patience, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or 0))
+        return self._worker.close(patience)
 
     def _log(self, kind: str, **values: Any) -> None:
         # How a run ends is written even if the store has refused something: so not in `_write`.
-        if self._courier is not None and self._courier.refusal:
-            refusal, self._courier.refusal = self._courier.refusal, None
+        if self._worker is not None and self._worker.refusal:
+            refusal, self._worker.refusal = self._worker.refusal, None
             raise TrackingError(refusal)
         self._write(kind, **values)
 
     def _write(self, kind: str, **values: Any) -> None:
         with self._errors():
-            self._spool.append(kind, **values)
-        if self._courier is not None:
-            self._courier.wake()
+            self._outbox.append(kind, **values)
+        if self._worker is not None:
+            self._worker.wake()
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -163,7 +180,7 @@ class SpooledRecorder:
             yield
         except OSError as error:
             raise TrackingError(
-                f"{self._spool.directory} cannot be written ({error.strerror or error}): make room there, or set "
+                f"{self._outbox.directory} cannot be written ({error.strerror or error}): make room there, or set "
                 "$CIFAR_MLFLOW_STATE to a directory with more"
             ) from error
 

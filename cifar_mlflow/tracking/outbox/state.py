@@ -1,69 +1,100 @@
-"""The spools of this machine as they lie there: looked at without opening one, which would change it."""
+"""The outboxes of this machine as they lie there: looked at without opening one, which would change it."""
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import dataclass
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from cifar_mlflow.tracking.outbox import log as spool
+from cifar_mlflow.tracking.outbox import database, legacy, locks, log
 
 
 @dataclass(frozen=True)
 class Look:
-    """A spool as it lies there. `since` (seconds of time.time()) is when the first of the `waiting` writes was made.
+    """An outbox as it lies there. `first` is what its first record says, `store` where its run is or is to be.
 
-    `busy` spools are in use by a living process; `damaged` counts records that cannot be read.
+    `since` (seconds of time.time()) is when the first of the `waiting` writes was made; those whose refusals are in
+    `refused` are among them. `damaged` counts records that cannot be read, and `fault` says why none can be.
     """
 
     directory: Path
-    name: str
-    run_id: str | None
-    waiting: int
-    damaged: int
-    size: int
-    since: float
-    busy: bool
+    first: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+    store: str | None = None
+    waiting: int = 0
+    refused: tuple[str, ...] = ()
+    since: float = 0.0
+    damaged: int = 0
+    empty: bool = False
+    fault: str | None = None
+
+    @property
+    def name(self) -> str:
+        return str(self.first.get("name", self.directory.name))
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """The first tags of the run."""
+        tags = self.first.get("tags")
+        return tags if isinstance(tags, dict) else {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a living process uses it."""
+        return is_busy(self.directory)
 
 
 def look(directory: Path) -> Look:
-    """Looks at a spool without changing it.
+    """Looks at an outbox of either format."""
+    try:
+        with database.as_os_error():
+            return _look(directory)
+    except (OSError, ValueError, TypeError) as error:
+        return Look(directory, fault=getattr(error, "strerror", None) or str(error))
 
-    Raises:
-        OSError: it is gone, or may not be read.
-    """
-    log = directory / "records.log"
-    records, whole = spool.read_log(log)
-    waiting = records[spool.delivered_in(directory) :]
-    times = [record.values["timestamp"] / 1000 for record in waiting if "timestamp" in record.values]
+
+def _look(directory: Path) -> Look:
+    old = legacy.is_old(directory)
+    with closing(sqlite3.connect(":memory:") if old else database.connect(directory / database.NAME, "rw")) as tables:
+        if old:
+            tables.executescript(database.SCHEMA)
+            legacy.fill(tables, directory)
+        elif not tables.execute("SELECT 1 FROM sqlite_master").fetchall():
+            return Look(directory, empty=True)
+        first = tables.execute(database.FIRST).fetchall()
+        about = dict(tables.execute("SELECT name, value FROM about"))
+        waiting, since = tables.execute("SELECT count(*), min(written) FROM records WHERE state <> 1").fetchone()
+        refused = tuple(row[0] for row in tables.execute(database.REFUSALS))
+    damaged = int(about.get("damaged", 0))
     return Look(
         directory,
-        str(records[0].values.get("name", directory.name)) if records else directory.name,
-        spool.run_id_of(directory),
-        len(waiting),
-        log.read_bytes()[whole:].count(b"\n"),
-        size_of(directory),
-        min(times, default=log.stat().st_mtime),
-        is_busy(directory),
+        _values(first[0][2]) if first else {},
+        about.get("run_id"),
+        about.get("store"),
+        waiting,
+        refused,
+        min((since or 0) / 1000, time.time()),
+        damaged,
+        empty=not first and not damaged,
     )
 
 
-def is_busy(directory: Path) -> bool:
-    """Whether a living process writes the spool or delivers from it."""
-    return is_locked(directory / "lock")
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a living process holds the lock file."""
-    from filelock import FileLock, Timeout
-
-    if not path.exists():
-        return False
+def _values(text: object) -> Mapping[str, Any]:
     try:
-        with FileLock(path).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
+        values = json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def is_busy(directory: Path) -> bool:
+    """Whether a living process writes the outbox or delivers from it."""
+    return locks.is_locked(directory / "lock")
 
 
 def size_of(path: Path) -> int:
@@ -76,17 +107,10 @@ def size_of(path: Path) -> int:
 
 
 def abandoned(directory: Path) -> list[Path]:
-    """Those spools that no living process has, the oldest first."""
-    return [path for path in spool.spools(directory) if not is_busy(path)]
+    """Those outboxes that no living process has, the oldest first."""
+    return [path for path in log.outboxes(directory) if not is_busy(path)]
 
 
 def remains(directory: Path) -> list[Path]:
-    """What in `directory` is no spool, or one without a line: what a process left that was killed as it began."""
-    return sorted(path for path in directory.glob("*/") if not _has_a_line(path / "records.log"))
-
-
-def _has_a_line(log: Path) -> bool:
-    try:
-        return b"\n" in log.read_bytes()
-    except FileNotFoundError:
-        return False
+    """What in `directory` is no outbox, or one without a record: what a process left that was killed as it began."""
+    return sorted(path for path in directory.glob("*/") if not log.is_outbox(path) or look(path).empty)

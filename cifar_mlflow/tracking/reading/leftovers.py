@@ -107,7 +107,7 @@ def _close(store: Store, run_id: str) -> str:
 
 def _spools_by_run() -> dict[str, state.Look]:
     found = {}
-    for directory in log.spools(spool_directory()):
+    for directory in log.outboxes(spool_directory()):
         if run_id := (look := state.look(directory)).run_id:
             found[run_id] = look
     return found

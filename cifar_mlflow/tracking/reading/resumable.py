@@ -10,9 +10,9 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import processes, queries
-from cifar_mlflow.tracking.outbox import delivery, log
+from cifar_mlflow.tracking.outbox import delivery, log, state
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
-from cifar_mlflow.tracking.outbox.log import Spool
+from cifar_mlflow.tracking.outbox.log import Busy, Outbox
 from cifar_mlflow.tracking.outbox.resumed_recorder import Recorded, ResumedRecorder
 from cifar_mlflow.tracking.reading import recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
@@ -45,16 +45,18 @@ def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
         TrackingError: a process is at work on the run, or the store cannot be reached.
     """
     count, refused = 0, []
-    for directory in log.spools(spool_directory()):
-        if run_id not in (directory.name, log.run_id_of(directory)):
+    for directory in log.outboxes(spool_directory()):
+        if run_id not in (directory.name, state.look(directory).run_id):
             continue
         try:
-            opened = Spool(directory)
-        except TrackingError:
+            opened = Outbox(directory)
+        except Busy:
             raise TrackingError(f"the run {run_id} is being trained by another process here; wait for it") from None
-        count += opened.waiting
         try:
-            refused += delivery.deliver_all(store, opened)
+            before = opened.waiting
+            delivery.deliver_all(store, opened)
+            refused += opened.refused
+            count += before - opened.waiting
         finally:
             opened.close()
     return count, refused
