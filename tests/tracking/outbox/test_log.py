@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import forked
 import pytest
@@ -215,15 +216,14 @@ def test_where_there_is_no_fcntl(place, monkeypatch):
 
 def test_where_directories_cannot_be_synced(tmp_path, monkeypatch):
     """Windows opens no directory, and removes no file that is locked."""
-    real = os.open
 
     def no_directory(path, flags, *more, **options):
         if os.path.isdir(path):
             raise PermissionError(13, "Permission denied", str(path))
-        return real(path, flags, *more, **options)
+        return os.open(path, flags, *more, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr("cifar_mlflow.tracking.outbox.log.os.open", no_directory)
+        patch.setattr(log, "os", SimpleNamespace(**vars(os) | {"open": no_directory}))
         patch.setattr(log, "WINDOWS", True)
         opened = Outbox(tmp_path / "one", new=True)
         (opened.next_payload() / "a").write_bytes(b"1")
