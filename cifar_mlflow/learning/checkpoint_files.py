@@ -32,9 +32,12 @@ class Checkpoints:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.last: Path | None = None
-        """The newest file that this object has written, or read and found whole."""
         self._whole: list[Path] = []
+
+    @property
+    def last(self) -> Path | None:
+        """The newest file that this object has written, or read and found whole."""
+        return self._whole[-1] if self._whole else None
 
     def write(self, content: dict[str, Any]) -> None:
         """Adds a file with `content`: dicts, lists, tensors, numbers and strings.
@@ -55,7 +58,6 @@ class Checkpoints:
                 f"no checkpoint can be written to {self.directory} ({error.strerror}); make room there, or copy the "
                 "directory elsewhere and set CIFAR_MLFLOW_STATE"
             ) from None
-        self.last = path
         self._whole = [*self._whole, path][-KEPT:]
         for old in self._files():
             if old not in self._whole:
@@ -75,7 +77,6 @@ class Checkpoints:
             except Damaged as damage:
                 faults.append(f"{path} is damaged ({damage})")
                 continue
-            self.last = path
             self._whole = [path]
             return content, faults
         if faults:
@@ -91,7 +92,7 @@ class Checkpoints:
             for path in self.directory.iterdir():
                 path.unlink()
             self.directory.rmdir()
-        self.last, self._whole = None, []
+        self._whole = []
 
     def _files(self) -> list[Path]:
         """The oldest first."""

@@ -118,6 +118,20 @@ def test_a_write_that_is_broken_off_leaves_nothing_behind(checkpoints, two, monk
     assert read(checkpoints.directory) == (3, [])
 
 
+def test_a_system_that_opens_no_directory_as_windows_is_no_obstacle(checkpoints, monkeypatch):
+    plain = os.open
+
+    def refuse(path, *arguments):
+        if os.path.isdir(path):
+            raise PermissionError(13, "Permission denied")
+        return plain(path, *arguments)
+
+    monkeypatch.delattr(os, "O_DIRECTORY")
+    monkeypatch.setattr(os, "open", refuse)
+    checkpoints.write(content(1))
+    assert read(checkpoints.directory) == (1, [])
+
+
 def test_what_a_killed_process_left_is_written_over(checkpoints, two):
     (checkpoints.directory / ".000004.checkpoint.part").write_bytes(b"half")
     checkpoints.write(content(4))

@@ -6,9 +6,9 @@ import hashlib
 import importlib.util
 import os
 import zipfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -211,7 +211,7 @@ def _read_npz(path: Path) -> _Arrays:
             f"{path}: the arrays {', '.join(missing)} are missing (found: {', '.join(there) or 'none'}); "
             f"needed are {', '.join(needed)}"
         )
-    if faults := _npz_faults(arrays):
+    if faults := [*_shape_faults(arrays)] or [*_content_faults(arrays)]:
         raise DataError(f"{path}: this dataset cannot be used:" + "".join(f"\n  - {fault}" for fault in faults))
     x_train, y_train, x_test, y_test = (arrays[name] for name in needed)
     classes = tuple(map(str, arrays.get("classes", range(int(y_train.max()) + 1))))
@@ -223,44 +223,41 @@ def _read_npz(path: Path) -> _Arrays:
     return _Arrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), classes, str(path))
 
 
-def _npz_faults(arrays: dict[str, Any]) -> list[str]:
-    """What is wrong with the arrays of an .npz file: what was found and what is needed."""
-    faults = []
+def _shape_faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Arrays that are not what is needed."""
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] not in (1, 3):
-            faults.append(
-                f"x_{part} is {x.dtype} of shape {x.shape}; needed is uint8 (images, height, width, channels) "
-                "with 1 or 3 channels"
-            )
+            needed = "uint8 (images, height, width, channels) with 1 or 3 channels"
+            yield f"x_{part} is {x.dtype} of shape {x.shape}; needed is {needed}"
         elif min(x.shape[1:3]) < 4:
-            faults.append(f"x_{part} has images of {x.shape[1]} x {x.shape[2]} pixels; needed are at least 4 x 4")
+            yield f"x_{part} has images of {x.shape[1]} x {x.shape[2]} pixels; needed are at least 4 x 4"
         if y.dtype.kind not in "iu" or y.ndim != 1:
-            faults.append(f"y_{part} is {y.dtype} of shape {y.shape}; needed are whole numbers of shape (images,)")
+            yield f"y_{part} is {y.dtype} of shape {y.shape}; needed are whole numbers of shape (images,)"
         if x.ndim and y.ndim and len(x) != len(y):
-            faults.append(f"x_{part} has {len(x)} images and y_{part} {len(y)} labels; needed is one label an image")
+            yield f"x_{part} has {len(x)} images and y_{part} {len(y)} labels; needed is one label an image"
         if y.ndim and len(y) < 2:
-            faults.append(f"y_{part} has {len(y)} labels; needed are at least 2")
-    if faults:
-        return faults
-    if arrays["x_train"].shape[1:] != arrays["x_test"].shape[1:]:
-        faults.append(
-            f"the training images are {arrays['x_train'].shape[1:]} and the test images {arrays['x_test'].shape[1:]}; "
-            "needed is one shape (height, width, channels)"
-        )
+            yield f"y_{part} has {len(y)} labels; needed are at least 2"
+
+
+def _content_faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Arrays, each as needed, that do not fit each other."""
+    train, test, labels = arrays["x_train"].shape[1:], arrays["x_test"].shape[1:], arrays["y_train"]
+    if train != test:
+        needed = "one shape (height, width, channels)"
+        yield f"the training images are {train} and the test images {test}; needed is {needed}"
     names = arrays.get("classes")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names)):
-        faults.append(f"classes is {names.dtype} of shape {names.shape}; needed are distinct names of shape (classes,)")
-        return faults
-    count = len(names) if names is not None else int(arrays["y_train"].max()) + 1
-    for part in ("train", "test"):
-        lowest, highest = int(arrays[f"y_{part}"].min()), int(arrays[f"y_{part}"].max())
-        if lowest < 0 or highest >= count:
-            faults.append(f"y_{part} has labels from {lowest} to {highest}; needed are 0 to {count - 1}")
-    if not faults:
-        if count < 2:
-            faults.append("there is one class; needed are at least 2")
-        absent = sorted(set(range(min(count, 100_000))) - set(arrays["y_train"].tolist()))
-        if absent:
-            faults.append(f"no training image has label {absent[0]}; needed is every label from 0 to {count - 1}")
-    return faults
+        yield f"classes is {names.dtype} of shape {names.shape}; needed are distinct names of shape (classes,)"
+        return
+    count = len(names) if names is not None else int(labels.max()) + 1
+    spans = {name: (int(arrays[name].min()), int(arrays[name].max())) for name in ("y_train", "y_test")}
+    outside = {name: span for name, span in spans.items() if span[0] < 0 or span[1] >= count}
+    for name, (lowest, highest) in outside.items():
+        yield f"{name} has labels from {lowest} to {highest}; needed are 0 to {count - 1}"
+    if outside or train != test:
+        return
+    if count < 2:
+        yield "there is one class; needed are at least 2"
+    if absent := set(range(min(count, 100_000))) - set(labels.tolist()):
+        yield f"no training image has label {min(absent)}; needed is every label from 0 to {count - 1}"
