@@ -159,9 +159,9 @@ def download(uri: str, directory: Path) -> Path:
     try:
         copy = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(directory)))
     except Exception as error:  # each artifact store has errors of its own
-        raise ModelError(f"the files of {uri} cannot be fetched: {first_line(error)}") from error
+        raise ModelError(f"{uri} cannot be loaded: {first_line(error)}") from error
     if not (copy / "MLmodel").is_file():  # MLflow copies what it finds, even if that is nothing
-        raise ModelError(f"the files of {uri} are gone: there is no MLmodel file where it was logged")
+        raise ModelError(f"{uri} cannot be loaded: its files are gone from where it was logged")
     return copy
 
 
