@@ -1,7 +1,5 @@
 """Where the package keeps what must outlive a process."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from pathlib import Path

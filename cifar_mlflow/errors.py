@@ -15,8 +15,6 @@
 The message says what is wrong, where, and what to do; the command line prints it and exits with the code.
 """
 
-from __future__ import annotations
-
 import signal
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """What a job changes in the process that calls it, and puts back when it ends."""
 
-from __future__ import annotations
-
 import logging
 import os
 import threading

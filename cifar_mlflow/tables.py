@@ -1,7 +1,5 @@
 """Tables as text: aligned for a terminal, or as Markdown."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 

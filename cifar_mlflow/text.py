@@ -1,7 +1,5 @@
 """Words that users give, and words that they are shown."""
 
-from __future__ import annotations
-
 import difflib
 import re
 import unicodedata

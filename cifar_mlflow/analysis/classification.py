@@ -1,7 +1,5 @@
 """How good predictions are: counts and rates from labels and class probabilities."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

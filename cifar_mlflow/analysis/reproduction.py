@@ -3,8 +3,6 @@
 A metric is given as its values by epoch, counted from 1; what is written once, at the end of a run, stands at epoch 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Intervals and tests for repeated runs. Values are in the unit of the metric: per cent for accuracies."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The command line: turns words into a job's arguments, and errors into one message and an exit code."""
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The options of train: one for each field of the configuration, whose values are checked together."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any

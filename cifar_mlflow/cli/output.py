@@ -1,7 +1,5 @@
 """Where the lines of a result go: standard output, or a file that is there whole or not at all."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """reproduce: a recorded training once more."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """sweep and compare."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import click

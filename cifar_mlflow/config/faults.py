@@ -1,7 +1,5 @@
 """What pydantic refuses, told in the words of this package."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Values come from the defaults, then from a YAML file, then from options; all are
 reported at once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

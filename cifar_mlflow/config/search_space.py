@@ -1,7 +1,5 @@
 """The space of a sweep: what each parameter may be, and under which condition it matters at all."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

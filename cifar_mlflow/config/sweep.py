@@ -3,8 +3,6 @@
 A spec is a YAML file. `load_spec` reads and checks it, every combination included, and reports all faults at once.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 import os

@@ -1,7 +1,5 @@
 """What a training run is: every hyperparameter, its default and what it may be."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

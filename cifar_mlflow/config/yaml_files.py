@@ -1,7 +1,5 @@
 """Reading the YAML files that users write."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

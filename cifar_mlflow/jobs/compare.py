@@ -1,7 +1,5 @@
 """Compare runs: which configurations the evidence tells apart, and which it does not."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

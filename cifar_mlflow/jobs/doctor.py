@@ -1,7 +1,5 @@
 """Check everything around the runs, say what is not in order, and put right what is safe to."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable, Iterator

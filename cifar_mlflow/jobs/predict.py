@@ -1,7 +1,5 @@
 """Say what a logged model sees in images; needs no training data."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

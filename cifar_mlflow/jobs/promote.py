@@ -1,7 +1,5 @@
 """Promote a model: register it, prove it by every gate, and only then let the alias name it."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from collections.abc import Callable

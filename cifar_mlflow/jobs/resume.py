@@ -1,7 +1,5 @@
 """Go on with a run that broke off, from its last checkpoint, to the result that it would have come to."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from contextlib import closing

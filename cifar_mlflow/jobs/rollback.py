@@ -1,7 +1,5 @@
 """Let the version that was champion before be champion again."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from cifar_mlflow import process_state

@@ -1,7 +1,5 @@
 """What is needed before anything long is started: a tracking store that answers, and the data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cifar_mlflow import process_state

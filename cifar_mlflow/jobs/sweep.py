@@ -1,7 +1,5 @@
 """Run a sweep: every configuration of its spec with every seed, under one parent run; started again, it goes on."""
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import time

@@ -1,7 +1,5 @@
 """Take to the tracking store what could not be delivered when it was written."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that hold how far a training is: there whole or not at all, checked by a digest, free of pickled code."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os

@@ -1,7 +1,5 @@
 """Running a network over a whole split."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 
 import numpy as np

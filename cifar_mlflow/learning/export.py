@@ -1,7 +1,5 @@
 """From a trained network to one that stands alone: uint8 images in, class probabilities out, on the CPU."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from importlib.metadata import version

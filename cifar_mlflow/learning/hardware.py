@@ -1,7 +1,5 @@
 """What to train on: device, precision, threads and what they are called."""
 
-from __future__ import annotations
-
 import ctypes
 import platform
 import random

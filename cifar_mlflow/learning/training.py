@@ -1,7 +1,5 @@
 """Training: one epoch after the other, each yielded as numbers; who listens is not known here."""
 
-from __future__ import annotations
-
 import math
 import os
 import time

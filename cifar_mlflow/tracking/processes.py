@@ -1,7 +1,5 @@
 """Which process writes a run, and whether it is still there."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Several processes that write to one store get in each other's way now and then; the one that lost tries again."""
 
-from __future__ import annotations
-
 import functools
 import random
 import sqlite3

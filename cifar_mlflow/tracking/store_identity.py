@@ -4,8 +4,6 @@ An experiment keeps its number and the millisecond in which it was made for ever
 needs to be written for that, and a store that was put back from a backup is still the same.
 """
 
-from __future__ import annotations
-
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking.store import Store, translated_errors
 

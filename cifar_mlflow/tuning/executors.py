@@ -7,8 +7,6 @@ A worker that runs a task may send events; each is answered by the driver with y
 when its driver is gone, so that nothing trains on unattended.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

@@ -1,7 +1,5 @@
 """Which runs share a configuration: every parameter but the seed and those that say only where a run took place."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping

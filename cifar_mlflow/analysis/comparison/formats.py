@@ -1,7 +1,5 @@
 """A comparison as text: a table for the terminal, CSV, JSON and Markdown."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

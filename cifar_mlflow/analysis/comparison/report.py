@@ -1,7 +1,5 @@
 """A comparison as one self-contained HTML page: no script, no network, light and dark."""
 
-from __future__ import annotations
-
 from urllib.parse import urlsplit
 
 from cifar_mlflow.analysis.comparison import svg, wording

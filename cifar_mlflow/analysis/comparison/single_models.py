@@ -1,7 +1,5 @@
 """Single models compared on the images they share: all that can be tested when configurations have one run each."""
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Sequence

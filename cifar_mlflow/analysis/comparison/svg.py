@@ -1,7 +1,5 @@
 """Where everything stands in the figures of the report, in pixels; figures.svg.j2 draws them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import Any

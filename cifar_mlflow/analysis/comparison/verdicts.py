@@ -4,8 +4,6 @@ A configuration is every parameter but the seed and those that say only where a 
 alone, and their spread is what any difference between configurations is judged by.
 """
 
-from __future__ import annotations
-
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

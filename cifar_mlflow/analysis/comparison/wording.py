@@ -1,7 +1,5 @@
 """A comparison in words: the columns of its table, and the notes that every format carries."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 from cifar_mlflow.analysis.comparison.single_models import ModelTest

@@ -1,7 +1,5 @@
 """What is not in order on this machine; each function yields what it finds. Without a store, no server is asked."""
 
-from __future__ import annotations
-
 import platform
 import shutil
 import tempfile

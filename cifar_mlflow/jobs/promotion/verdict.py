@@ -1,7 +1,5 @@
 """How a promotion ended, as one object, one sentence and a description in MLflow's UI."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from datetime import datetime

@@ -1,7 +1,5 @@
 """How large a sweep is and how long it will take, said before it starts."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import os

@@ -1,7 +1,5 @@
 """A sweep's runs: which are done, which are in progress, which come next. One run a configuration and seed."""
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping

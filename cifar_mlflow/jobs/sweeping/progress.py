@@ -1,7 +1,5 @@
 """What a person watches during a sweep: two bars on a terminal, a line a run elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections import defaultdict

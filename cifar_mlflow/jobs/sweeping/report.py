@@ -1,7 +1,5 @@
 """What a sweep leaves behind at its parent run: table, figures, report, and a winner if there can be one."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Moments at which an interruption would leave something half done."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Random changes to training images, drawn for a whole epoch at once and applied to a whole batch at once."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

@@ -1,7 +1,5 @@
 """CIFAR-10 (Krizhevsky, 2009): found on disk or downloaded, checked against the official md5s, read."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import pickle

@@ -13,8 +13,6 @@ Refused: images of several frames, of 32 bits or floating point numbers, and tho
 several pictures that cameras put into one JPEG file, the first is the photograph.)
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import stat

@@ -1,7 +1,5 @@
 """The network that a configuration names, built and initialized."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import nn

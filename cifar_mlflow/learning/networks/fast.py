@@ -1,7 +1,5 @@
 """A network for short trainings, in the manner of airbench94 (Jordan, 2024, arXiv 2404.00498)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -1,7 +1,5 @@
 """The user's own network: a function that builds it, named as package.module:function."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import os

@@ -1,7 +1,5 @@
 """What every network has before it: from the bytes of images to standardized numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """The 2020 report's network, as its printed model shows: three convolutions and two linear layers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from torch import nn

@@ -1,7 +1,5 @@
 """The optimizer that a configuration names: torch's own, or Muon."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Muon: momentum, orthogonalized (Jordan et al., 2024, kellerjordan.github.io/posts/muon)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

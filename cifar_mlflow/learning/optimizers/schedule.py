@@ -1,7 +1,5 @@
 """The learning rate schedule that a configuration names: torch's own, or a triangle."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The SQLite database of an outbox: its tables, and how it is opened."""
 
-from __future__ import annotations
-
 import sqlite3
 import zlib
 from collections.abc import Iterator

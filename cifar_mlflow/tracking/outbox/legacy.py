@@ -7,8 +7,6 @@
 The files of its records are where they are today.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import sqlite3

@@ -1,7 +1,5 @@
 """The recorder of a run that is taken up again, of which the store has a part already."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

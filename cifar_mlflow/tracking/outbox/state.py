@@ -1,7 +1,5 @@
 """The outboxes of this machine as they lie there: looked at without opening one, which would change it."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import time

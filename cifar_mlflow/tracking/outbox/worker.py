@@ -4,8 +4,6 @@ It sets no time-outs: those of `MLFLOW_HTTP_REQUEST_TIMEOUT` and `MLFLOW_HTTP_RE
 those with which the store was connected.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

@@ -1,7 +1,5 @@
 """What a model has answered image by image, recorded by its training or by `evaluate`, read back."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The values of metrics by epoch: of one metric of many runs with few requests, or of several metrics of one run."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any

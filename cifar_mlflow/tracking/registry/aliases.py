@@ -5,8 +5,6 @@ done; so whoever comes next can tell what a process that was killed in between h
 that somebody moved by other means becomes a move of its own, by `outside`.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace

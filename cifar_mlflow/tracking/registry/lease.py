@@ -6,8 +6,6 @@ Dijkstra's Concurrent Programming Problem", CACM 17:8, 1974). A process that die
 once if it ran on this machine, else when its ticket has expired.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import time

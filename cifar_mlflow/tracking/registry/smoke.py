@@ -1,7 +1,5 @@
 """Running `smoke_process.py`: does the registered file work for those who do not have this package?"""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Whether a logged model's files are still those that were logged."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

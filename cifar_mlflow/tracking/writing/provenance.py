@@ -1,7 +1,5 @@
 """Where a run came from: the code's commit and the versions it ran with."""
 
-from __future__ import annotations
-
 import functools
 import getpass
 import os

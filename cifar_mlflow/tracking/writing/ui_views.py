@@ -4,8 +4,6 @@ MLflow documents none of these formats, so they are built here and nowhere else;
 opens them in a browser.
 """
 
-from __future__ import annotations
-
 import base64
 import colorsys
 import hashlib
