@@ -124,6 +124,7 @@ class TestAnEpoch:
 SECOND_EPOCH = """
 import resource, sys
 from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.learning import hardware
 from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.training import Training
 
@@ -131,6 +132,7 @@ def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 config = resolve({"dataset": "digits", "validation_size": 1000, "precision": sys.argv[1], "scheduler": "none"})
+hardware.keep_freed_memory()  # as the command line does
 training = Training(config, datasets.load(config))
 epochs = training.epochs()
 next(epochs)
