@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -51,8 +52,9 @@ ROOMS = {
         "processes": set(),
         "store": {"retry"},
         "queries": {"store"},
+        "store_identity": {"store", "queries"},
         "writing": {"store", "queries", "processes"},
-        "outbox": {"store", "queries", "writing"},
+        "outbox": {"store", "store_identity", "queries", "writing"},
         "registry": {"store", "queries", "processes", "writing"},
         "reading": {"store", "queries", "retry", "processes", "writing", "outbox", "registry"},
     },
@@ -236,3 +238,10 @@ def test_every_room_can_be_held_in_the_head():
     long = {str(path): count for path in PACKAGE.rglob("*.py") if (count := len(path.read_text().splitlines())) > 300}
     full = {str(path): count for path in PACKAGE.rglob("*/") if (count := len(list(path.glob("*.py")))) > 16}
     assert (long, full) == ({}, {})
+
+
+def test_the_picture_of_the_rooms_has_every_file():
+    text = (PACKAGE.parent / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    tree = re.search(r"```\ncifar_mlflow/\n(.*?)```", text, re.DOTALL)
+    words = set(re.findall(r"\w+", tree[1]))
+    assert {name for module in sources() for name in module.split(".") if name} - {"__main__"} <= words
