@@ -17,9 +17,8 @@ from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.listener import TrainingListener, current_listener, say, warn
 from cifar_mlflow.jobs.training import signals
-from cifar_mlflow.jobs.training.checkpoints import NO_CHECKPOINTS, NoCheckpoints, RunCheckpoints
+from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints
 from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
-from cifar_mlflow.text import option_name
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
@@ -100,17 +99,17 @@ def train_watched(
     config: TrainingConfig,
     dataset: Dataset,
     start: Callable[[], SpooledRecorder],
-    checkpoints: NoCheckpoints = NO_CHECKPOINTS,
+    checkpoints: RunCheckpoints | None = None,
 ) -> TrainOutcome:
     """As `record_training`, told to who listens; gives the experiment of the run its views."""
     from cifar_mlflow.learning import hardware
 
-    following = current_listener().training(config, len(dataset.train), checkpoints.images_done)
+    images_done = checkpoints.images_done if checkpoints else 0
+    following = current_listener().training(config, len(dataset.train), images_done)
     with hardware.settings_kept(), following as listener:
         outcome = record_training(config, dataset, start, listener, checkpoints=checkpoints)
     if store and not outcome.waiting:
-        # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
-        with suppress(TrackingError):
+        with suppress(TrackingError):  # that MLflow's UI shows a recorded training less well is no reason to fail
             ui_views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
     return outcome
 
@@ -123,16 +122,17 @@ def record_training(
     *,
     log_models: bool = True,
     drain_timeout: float | None = None,
-    checkpoints: NoCheckpoints = NO_CHECKPOINTS,
+    checkpoints: RunCheckpoints | None = None,
 ) -> TrainOutcome:
     """Trains into the run that `start` starts, and ends it, whatever happens.
 
-    It goes on from the checkpoint that `checkpoints` has read, if any. At the end it waits until all has reached the
-    store, or nothing did for `drain_timeout` seconds (default: `DRAIN_TIMEOUT`).
+    It goes on from the checkpoint that `checkpoints` has read, if any, and keeps more there. At the end it waits until
+    all has reached the store, or nothing did for `drain_timeout` seconds (default: `DRAIN_TIMEOUT`).
     """
     from cifar_mlflow.learning.training import Training
 
     drain_timeout = DRAIN_TIMEOUT if drain_timeout is None else drain_timeout
+    checkpoints = checkpoints or RunCheckpoints(kept=False)
     current_listener().computing()
     record = None
     try:
@@ -154,16 +154,14 @@ def record_training(
         run.finish("FINISHED")
     except BaseException as error:
         if record is not None:
-            # The error is what the user must hear of, even if the store cannot be told any more.
-            with suppress(Exception):
+            with suppress(Exception):  # the user must hear of `error`, even if the store cannot be told any more
                 record.log_failure(error)
             if waiting := run.close(min(drain_timeout, DRAIN_TIMEOUT_AFTER_FAILURE)):
                 where = f"wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them"
                 say(f"{waiting} writes {where}")
         checkpoints.give_up(error)
         raise
-    # The spool has everything now, on disk.
-    checkpoints.discard()
+    checkpoints.discard()  # the spool has everything now, on disk
     waiting = run.close(drain_timeout)
     return TrainOutcome(
         run.run_id,
@@ -188,11 +186,9 @@ def check_paths(*, data_dir: str, dataset: str = "") -> None:
     """
     if not os.environ.get("MLFLOW_RUN_ID"):
         return
-    relative = [
-        f"{option_name(name)}: {value!r} is relative; give an absolute path under `mlflow run`"
-        for name, value in (("data_dir", data_dir), ("dataset", dataset))
-        if ((name == "data_dir" and value != "auto") or value.endswith(".npz"))
-        and not Path(value).expanduser().is_absolute()
-    ]
+    paths = {"--data-dir": data_dir} if data_dir != "auto" else {}
+    paths |= {"--dataset": dataset} if dataset.endswith(".npz") else {}
+    relative = {option: path for option, path in paths.items() if not Path(path).expanduser().is_absolute()}
     if relative:
-        raise ConfigurationError(relative)
+        told = "is relative; give an absolute path under `mlflow run`"
+        raise ConfigurationError([f"{option}: {path!r} {told}" for option, path in relative.items()])
