@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from cifar_mlflow.analysis import plots
 from cifar_mlflow.analysis.comparison import formats, report, verdicts, wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison
-from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
+from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import count
-from cifar_mlflow.tracking.reading import runs, sweeps
-from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.reading import sweeps
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
 
@@ -23,15 +22,6 @@ class Winner:
 
     run_id: str
     text: str
-
-
-def read_children(
-    store: Store, spec: SweepConfig, experiment_id: str, sweep_id: str, *, with_curves: bool = False
-) -> list[RunRecord]:
-    """The sweep's runs as records, each of them once; `with_curves` with the values by epoch of its objective."""
-    metric = "epoch_test_accuracy" if spec.is_replication else OBJECTIVES[spec.objective][0]
-    found = sweeps.children(store, experiment_id, sweep_id)
-    return runs.without_superseded(runs.to_records(store, found, [metric] if with_curves else []))
 
 
 def publish(
