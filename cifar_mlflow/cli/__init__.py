@@ -20,6 +20,10 @@ CONTEXT = {
     # `mlflow run -P learning_rate=0.1` arrives as --learning_rate 0.1.
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
+COMMANDS = (
+    training.train, sweeps.sweep, sweeps.compare, models.evaluate, models.predict, registry.promote, registry.rollback,
+    registry.history, reproduction.reproduce, setup.download, setup.check, setup.sync, setup.doctor,
+)  # fmt: skip
 
 
 def main() -> None:
@@ -71,7 +75,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(context_settings=CONTEXT, commands=COMMANDS)
 @click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
 def cli() -> None:
     """Run, track, compare and promote image-classification experiments with MLflow.
@@ -80,21 +84,3 @@ def cli() -> None:
     program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 7 not promoted,
     8 not reproduced, 9 not in order (doctor), 130 and 143 interrupted.
     """
-
-
-for command in (
-    training.train,
-    sweeps.sweep,
-    sweeps.compare,
-    models.evaluate,
-    models.predict,
-    registry.promote,
-    registry.rollback,
-    registry.history,
-    reproduction.reproduce,
-    setup.download,
-    setup.check,
-    setup.sync,
-    setup.doctor,
-):
-    cli.add_command(command)

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -34,8 +33,13 @@ def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
         if target.is_dir():
             raise IsADirectoryError(0, "this is a directory")
         file = part.open("w", encoding="utf-8", newline="")
+
+    def write(text: str) -> None:
+        with _told(path):
+            file.write(text)
+
     try:
-        yield lambda text: _write(file, text, path)
+        yield write
         with _told(path):
             file.close()
             if not in_place:
@@ -53,11 +57,6 @@ def _print(text: str) -> None:
 
     tqdm.write(text, file=sys.stdout, end="")  # a bar on the same terminal stays intact
     sys.stdout.flush()
-
-
-def _write(file: IO[str], text: str, path: str) -> None:
-    with _told(path):
-        file.write(text)
 
 
 @contextmanager

@@ -129,17 +129,14 @@ class _Sweep:
         until = time.monotonic() + timeout
         while True:
             outcome = sync.deliver(self._store, lambda tags: tags.get("sweep_id") == self._id)
-            left = dict(outcome.waiting)
-            if busy_too:
-                left |= dict.fromkeys(outcome.busy, "still being written by its own process")
+            busy = outcome.busy if busy_too else []
+            left = outcome.waiting | dict.fromkeys(busy, "still being written by its own process")
             if not left:
                 return
             if time.monotonic() > until:
-                name, reason = next(iter(left.items()))
-                raise TrackingError(
-                    f"{len(left)} runs of the sweep wait on disk for the tracking store ({name}: {reason}); the same "
-                    "command goes on from here"
-                )
+                first = ": ".join(next(iter(left.items())))
+                wait = f"{len(left)} runs of the sweep wait on disk for the tracking store ({first})"
+                raise TrackingError(f"{wait}; the same command goes on from here")
             time.sleep(1.0)
 
     def _fingerprint(self, config: TrainingConfig) -> str:
@@ -199,9 +196,9 @@ class _Sweep:
     def _end(self, plan: Plan, progress: SweepListener, planned: PlannedRun, event: Event) -> None:
         """Takes the end of a run, whichever it was."""
         what = f"{describe(planned.trial.values)}, seed {planned.config.seed}"
+        outcome = event.payload if event.kind == "done" else TrialOutcome("FAILED", reason=event.payload)
         if event.kind == "lost":
-            # The worker may have been killed when its run had just ended.
-            with suppress(CifarMlflowError):
+            with suppress(CifarMlflowError):  # the worker may have been killed when its run had just ended
                 self._deliver(0)
             recorded = plan.recorded(planned, self._records())
             again = recorded is None and plan.lost(planned)
@@ -210,9 +207,7 @@ class _Sweep:
             if again:
                 warn(f"{what}: {event.payload}; it is tried once more")
                 return
-            outcome = recorded or TrialOutcome("FAILED", reason=event.payload)
-        else:
-            outcome = event.payload if event.kind == "done" else TrialOutcome("FAILED", reason=event.payload)
+            outcome = recorded or outcome
         plan.finish(planned, outcome)
         progress.run(planned.trial.values, what, outcome)
 
