@@ -31,7 +31,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        _check_words(sys.argv[1:])
+        for word in sys.argv[1:]:  # bytes that are no text would fail deep in some library, each time in another one
+            if told := fault(word, len(word), allowed="\n\r\t"):
+                raise ConfigurationError(f"{shown(word)} is refused: {told}", "command line")
         with listening(OwnProcess()):
             cli.main(standalone_mode=False)
     except SystemExit:
@@ -61,16 +63,8 @@ def main() -> None:
         sys.exit(1)
 
 
-def _check_words(words: list[str]) -> None:
-    """Bytes that are no text would fail deep in some library, each time in another one."""
-    for word in words:
-        if told := fault(word, len(word), allowed="\n\r\t"):
-            raise ConfigurationError(f"{shown(word)} is refused: {told}", "command line")
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # The wrap-up that follows is short, and must not be cut in two.
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in (signal.SIGINT, signal.SIGTERM):  # the wrap-up that follows is short, and must not be cut in two
         signal.signal(each, signal.SIG_IGN)
     raise Interrupted(number)
 

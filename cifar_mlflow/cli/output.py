@@ -26,8 +26,7 @@ def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
     if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
         raise ConfigurationError(f"--output: {path!r} is relative; give an absolute path under `mlflow run`", "options")
     target = Path(os.path.realpath(path))
-    # What is no file (a pipe, /dev/null) must not be replaced by one.
-    in_place = target.exists() and not target.is_file()
+    in_place = target.exists() and not target.is_file()  # a pipe or /dev/null must not be replaced by a file
     part = target if in_place else target.with_name(f".{target.name}.{os.getpid()}.part")
     with _told(path):
         if target.is_dir():

@@ -52,8 +52,7 @@ def resume(
     run = resumable.find(store, run_id)
     with closing(checkpoints):
         checkpoints.open(run.offline_id if checkpoints.has(run.offline_id) else run.run_id)
-        # Another process may have ended the run before this one had it for itself.
-        run = resumable.find(store, run_id)
+        run = resumable.find(store, run_id)  # another process may have ended it before this one had it for itself
         if run.status == "FINISHED":
             checkpoints.discard()  # they may have outlived a process that was killed at its very end
             if count and not refused:

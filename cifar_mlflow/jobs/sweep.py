@@ -23,9 +23,8 @@ from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
 from cifar_mlflow.jobs.sweeping.report import Winner
 from cifar_mlflow.records import RunRecord, TrialOutcome
 from cifar_mlflow.text import as_option
-from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import runs, sweeps
-from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.store import Store, connect, environment_experiment
 from cifar_mlflow.tracking.writing import ui_views
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
@@ -38,7 +37,6 @@ class SweepOutcome:
     """What a sweep came to: its runs so far, how many of them failed or were pruned, how many a budget has left."""
 
     run_id: str
-    url: str | None
     leaderboard: str
     experiment: str
     runs: int
@@ -61,7 +59,7 @@ def sweep(spec: SweepConfig | str | Path) -> SweepOutcome:
     """
     if not isinstance(spec, SweepConfig):
         spec = load_spec(spec)
-    store = tracking_store.connect()
+    store = connect()
     experiment = _experiment(store, spec)
     with _only_one(store, experiment, spec.name):
         return _Sweep(spec, store, experiment).run()
@@ -86,7 +84,7 @@ class _Sweep:
     def run(self) -> SweepOutcome:
         """Takes the sweep to its end, or to that of its budget, and leaves nothing RUNNING."""
         parent, self._id = sweeps.start_parent(self._store, self._experiment, self._spec.name, self._earlier)
-        self._parent = parent
+        self._parent, self._directory = parent, state_directory() / "sweeps" / self._id
         status = "FAILED"
         try:
             parent.log_files({sweeps.SPEC_FILE: self._spec.as_yaml().encode()})
@@ -113,10 +111,6 @@ class _Sweep:
                 if status != "FINISHED":
                     sweeps.close_abandoned(self._store, parent.experiment_id, self._id)
                 parent.finish(status)
-
-    @property
-    def _directory(self) -> Path:
-        return state_directory() / "sweeps" / self._id
 
     def _deliver(self, timeout: float, *, busy_too: bool = False) -> None:
         """Delivers what the workers could not, trying for `timeout` seconds.
@@ -150,15 +144,13 @@ class _Sweep:
     def _train(self, plan: Plan) -> bool:
         """Trains what is to be trained; False if the budget ended it."""
         spec = self._spec
-        more = plan.has_next()
-        pruned = sum(outcome.status == "PRUNED" for outcome in plan.outcomes.values())
-        estimate = sweep_estimate.estimate(spec, len(plan.outcomes), pruned, more)
+        estimate = sweep_estimate.estimate(spec, plan)
         trial.forget_dataset()
         say(estimate.text)
         for text in sweep_estimate.warnings(spec):
             warn(text)
         if not estimate.left:
-            return not more
+            return not plan.has_next()
         task = functools.partial(trial.run_trial, spec, self._experiment)
         begin, log = functools.partial(trial.prepare, spec), self._directory / "workers.log"
         with (
@@ -243,7 +235,6 @@ class _Sweep:
             raise TrainingError(f"all {len(failed)} runs of the sweep failed; the first: {failed[0].reason}")
         return SweepOutcome(
             self._parent.run_id,
-            self._parent.url,
             self._publish_views(),
             self._experiment,
             len(outcomes),
@@ -260,7 +251,7 @@ def _experiment(store: Store, spec: SweepConfig) -> str:
     if store.project_run_id:
         run = store.client.get_run(store.project_run_id)
         return str(store.client.get_experiment(run.info.experiment_id).name)
-    return spec.experiment or tracking_store.environment_experiment(store) or Path(spec.base_config.dataset).stem
+    return spec.experiment or environment_experiment(store) or Path(spec.base_config.dataset).stem
 
 
 @contextmanager

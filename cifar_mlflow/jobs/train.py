@@ -19,10 +19,9 @@ from cifar_mlflow.jobs.listener import TrainingListener, current_listener, say, 
 from cifar_mlflow.jobs.training import signals
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints
 from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
-from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
-from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.store import Store, connect, environment_experiment
 from cifar_mlflow.tracking.writing import ui_views
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def train(
         warn(text)
     checkpoints = RunCheckpoints()
     sync.hint()
-    store = None if offline else tracking_store.connect()
+    store = None if offline else connect()
     if store and store.project_run_id and (experiment or run_name):
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
 
@@ -84,9 +83,8 @@ def train(
     dataset = datasets.load(config)
     with hardware.settings_kept():  # a fault is told before a run is made
         build.build(config, len(dataset.classes), dataset.image_shape)
-    experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
-    # The user's own network may have no such activation.
-    network = config.network.partition(":")[2][:50] or config.activation
+    experiment = experiment or environment_experiment(store) or dataset.name
+    network = config.network.partition(":")[2][:50] or config.activation  # which the user's own may not have
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
     begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
     start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
@@ -136,8 +134,7 @@ def record_training(
     current_listener().computing()
     record = None
     try:
-        # A signal that came while the run is being made would leave it RUNNING for ever.
-        with signals.held_back():
+        with signals.held_back():  # between its making and what follows, the run would be left RUNNING for ever
             run = start()
             record = TrainingRecord(run, config, dataset)
         listener.recording(run)

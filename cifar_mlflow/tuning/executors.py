@@ -81,8 +81,7 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
         """Gives an idle worker a task. Its outcome comes out of `events`."""
         worker = next(worker for worker in self._workers if worker.task_id is None)
         worker.task_id = task_id
-        # A worker that is just dying is found by `events`, which tells that the task was lost.
-        with suppress(OSError):
+        with suppress(OSError):  # a worker that is just dying is found by `events`, which tells that the task was lost
             worker.connection.send(argument)
 
     def events(self, timeout: float) -> Iterator[Event]:
@@ -91,11 +90,10 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
         Raises:
             CifarMlflowError: the workers cannot start.
         """
-        signs = {worker: {worker.connection, worker.process.sentinel} for worker in self._workers}
-        ready = wait(set[Any]().union(*signs.values()), timeout)
-        for worker in signs:
-            if not signs[worker].isdisjoint(ready):
-                yield from self._read(worker)
+        signs: dict[Any, Worker] = {worker.connection: worker for worker in self._workers}
+        signs |= {worker.process.sentinel: worker for worker in self._workers}
+        for worker in {signs[ready]: None for ready in wait(signs, timeout)}:
+            yield from self._read(worker)
 
     def answer(self, event: Event, go_on: bool) -> None:
         with suppress(OSError):
@@ -110,9 +108,8 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
         deadline = time.monotonic() + WRAP_UP
         for worker in self._workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.process.kill()  # of no effect on one that has ended
+            worker.process.join()
 
     def _read(self, worker: Worker) -> Iterator[Event]:
         alive = False

@@ -98,8 +98,7 @@ class TuningStudy:
         return [each for each in self._study.get_trials(deepcopy=False) if not states or each.state.name in states]
 
     def _trial(self, number: int) -> optuna.Trial:
-        # No public call returns to a trial that is running.
-        return optuna.Trial(self._study, self._trials()[number]._trial_id)
+        return optuna.Trial(self._study, self._trials()[number]._trial_id)  # no public call returns to a running one
 
     def _choose(self, trial: optuna.Trial) -> dict[str, Any]:
         values: dict[str, Any] = {}

@@ -10,6 +10,7 @@ from cifar_mlflow.config import search_space as spaces
 from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.jobs.listener import current_listener
+from cifar_mlflow.jobs.sweeping.plan import Plan
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
 from cifar_mlflow.text import count, duration
 
@@ -30,17 +31,14 @@ class Estimate:
     text: str
 
 
-def estimate(spec: SweepConfig, done: int, pruned: int, more: bool) -> Estimate:
-    """The size of the sweep, of which `done` runs need no training, `pruned` of them since they were pruned.
-
-    `more` says whether there is anything to train. The speed of the base configuration is measured.
-    """
-    configurations = spec.configurations
+def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
+    """The size of the sweep, of which `plan` has some outcomes. The speed of the base configuration is measured."""
+    configurations, done = spec.configurations, len(plan.outcomes)
     runs = configurations * spec.repeats
     allowed = spec.budget.runs or runs
     # With a configuration's first seed, its others were pruned as well.
-    left = min(runs - pruned * (spec.repeats - 1), allowed) - done
-    left = max(1, left) if more and done < allowed else 0
+    pruned = sum(outcome.status == "PRUNED" for outcome in plan.outcomes.values()) * (spec.repeats - 1)
+    left = max(1, min(runs - pruned, allowed) - done) if plan.has_next() and done < allowed else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(1, cores // spec.threads)
     wanted = most if spec.workers == "auto" else spec.workers

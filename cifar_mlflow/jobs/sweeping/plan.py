@@ -55,8 +55,7 @@ class Plan:
         self._attempts: Counter[str] = Counter()
         self._before = len(self.outcomes)
         self.known: list[tuple[dict[str, Any], TrialOutcome]] = []
-        # Where repeats were added, or a run was lost, an ended trial lacks runs.
-        for suggestion in study.told():
+        for suggestion in study.told():  # where repeats were added, or a run was lost, an ended trial lacks runs
             self._open(suggestion, told=True)
 
     @property

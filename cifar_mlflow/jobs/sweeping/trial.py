@@ -83,9 +83,7 @@ class _Reporter(TrainingListener):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
 
 
-@functools.cache
-def _store() -> tracking_store.Store:
-    return tracking_store.connect()
+_store = functools.cache(tracking_store.connect)
 
 
 def data_settings(config: TrainingConfig) -> TrainingConfig:

@@ -96,18 +96,16 @@ class TrainingRecord:
         from cifar_mlflow.learning.training import EpochResult
 
         for values in results:
-            self._log_epoch(EpochResult(**values))
+            self.log_epoch(EpochResult(**values))
         self.best_weights = best_weights
 
-    def log_epoch(self, result: EpochResult, session: Training) -> None:
-        self._log_epoch(result)
-        if self.best is result and not self._config.trains_on_all:
-            self.best_weights = session.weights()
-
-    def _log_epoch(self, result: EpochResult) -> None:
-        """One write."""
-        if not self.results or _rank(result) > _rank(self.best):
+    def log_epoch(self, result: EpochResult, session: Training | None = None) -> None:
+        """One write. `session` is where the epoch was trained, if that was not before a checkpoint."""
+        # Of epochs that are not scored, whose accuracy is NaN, the last counts.
+        if not self.results or not result.held_out_accuracy <= self.best.held_out_accuracy:
             self.best = result
+            if session and not self._config.trains_on_all:
+                self.best_weights = session.weights()
         self.results.append(result)
         prefix = "epoch_test" if self._config.trains_on_all else "val"
         scores = {f"{prefix}_accuracy": result.held_out_accuracy, f"{prefix}_loss": result.held_out_loss}
@@ -216,9 +214,3 @@ class TrainingRecord:
         values = {name: [getattr(result, name) for result in self.results] for name in names}
         values["lr"] = [result.learning_rate for result in self.results]
         return plots.curves(values, held_out_name(self._config), self._run.run_name)
-
-
-def _rank(result: EpochResult) -> tuple[float, int]:
-    """By accuracy, then the earlier epoch; below all others, one that was not scored, and of these the later."""
-    scored = not np.isnan(result.held_out_accuracy)
-    return (result.held_out_accuracy, -result.epoch) if scored else (-1.0, result.epoch)
