@@ -12,6 +12,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
+from cifar_mlflow.jobs.training.record import hardware_tags
 from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
@@ -127,16 +128,13 @@ def _differences(run: ResumableRun, saved: Mapping[str, Any] | None) -> list[str
     Raises:
         ConfigurationError: it is the device, on which alone the run can go on.
     """
-    from cifar_mlflow.learning import compiled, hardware
+    from cifar_mlflow.learning import hardware
 
     device = hardware.choose_device(run.config)
     if saved and saved["training"]["device"] != device.type:
         told = f"--device: the run trains on {saved['training']['device']} and cannot go on on {device.type}"
         raise ConfigurationError(told, "environment")
-    here = provenance.tags() | {
-        "hardware": hardware.describe(device),
-        "kernels_used": compiled.describe(run.config, device),
-    }
+    here = provenance.tags() | hardware_tags(run.config, device, hardware.choose_precision(run.config, device))
     return [
         f"{CONDITIONS[tag]}: the run had {run.tags[tag]}, here is {here[tag]}"
         for tag in COMPARED_TAGS

@@ -92,7 +92,7 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
         """
         signs: dict[Any, Worker] = {worker.connection: worker for worker in self._workers}
         signs |= {worker.process.sentinel: worker for worker in self._workers}
-        for worker in {signs[ready]: None for ready in wait(signs, timeout)}:
+        for worker in {signs[ready] for ready in wait(signs, timeout)}:
             yield from self._read(worker)
 
     def answer(self, event: Event, go_on: bool) -> None:
