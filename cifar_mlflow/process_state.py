@@ -1,12 +1,13 @@
 """What a job changes in the process that calls it, and puts back when it ends."""
 
+import functools
 import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-SET_BY_LIBRARIES = ("TORCHINDUCTOR_CACHE_DIR",)  # by torch, when it exports or loads a model
+SET_BY_TORCH = "TORCHINDUCTOR_CACHE_DIR"  # when it exports or loads a model
 
 _lock = threading.RLock()
 _jobs = 0
@@ -22,9 +23,8 @@ def preserved() -> Iterator[None]:
     global _jobs
     with _lock:
         _jobs += 1
-        for name in SET_BY_LIBRARIES:
-            if name not in os.environ:
-                _changes.callback(os.environ.pop, name, None)
+        if SET_BY_TORCH not in os.environ:
+            _changes.callback(os.environ.pop, SET_BY_TORCH, None)
     try:
         yield
     finally:
@@ -51,5 +51,5 @@ def set_variable(name: str, value: str) -> None:
 def set_level(name: str, level: int) -> None:
     """Has the logger, and those below it, tell nothing under `level`."""
     logger = logging.getLogger(name)
-    at_end(lambda before=logger.level: logger.setLevel(before))  # type: ignore[misc]
+    at_end(functools.partial(logger.setLevel, logger.level))
     logger.setLevel(level)

@@ -20,6 +20,10 @@ CONTEXT = {
     # `mlflow run -P learning_rate=0.1` arrives as --learning_rate 0.1.
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
+COMMANDS = (
+    training.train, sweeps.sweep, sweeps.compare, models.evaluate, models.predict, registry.promote, registry.rollback,
+    registry.history, reproduction.reproduce, setup.download, setup.check, setup.sync, setup.doctor,
+)  # fmt: skip
 
 
 def main() -> None:
@@ -27,7 +31,9 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        _check_words(sys.argv[1:])
+        for word in sys.argv[1:]:  # bytes that are no text would fail deep in some library, each time in another one
+            if told := fault(word, len(word), allowed="\n\r\t"):
+                raise ConfigurationError(f"{shown(word)} is refused: {told}", "command line")
         with listening(OwnProcess()):
             cli.main(standalone_mode=False)
     except SystemExit:
@@ -57,21 +63,13 @@ def main() -> None:
         sys.exit(1)
 
 
-def _check_words(words: list[str]) -> None:
-    """Bytes that are no text would fail deep in some library, each time in another one."""
-    for word in words:
-        if told := fault(word, len(word), allowed="\n\r\t"):
-            raise ConfigurationError(f"{shown(word)} is refused: {told}", "command line")
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # The wrap-up that follows is short, and must not be cut in two.
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in (signal.SIGINT, signal.SIGTERM):  # the wrap-up that follows is short, and must not be cut in two
         signal.signal(each, signal.SIG_IGN)
     raise Interrupted(number)
 
 
-@click.group(context_settings=CONTEXT)
+@click.group(context_settings=CONTEXT, commands=COMMANDS)
 @click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
 def cli() -> None:
     """Run, track, compare and promote image-classification experiments with MLflow.
@@ -80,21 +78,3 @@ def cli() -> None:
     program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 7 not promoted,
     8 not reproduced, 9 not in order (doctor), 130 and 143 interrupted.
     """
-
-
-for command in (
-    training.train,
-    sweeps.sweep,
-    sweeps.compare,
-    models.evaluate,
-    models.predict,
-    registry.promote,
-    registry.rollback,
-    registry.history,
-    reproduction.reproduce,
-    setup.download,
-    setup.check,
-    setup.sync,
-    setup.doctor,
-):
-    cli.add_command(command)

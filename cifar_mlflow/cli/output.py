@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -27,15 +26,19 @@ def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
     if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
         raise ConfigurationError(f"--output: {path!r} is relative; give an absolute path under `mlflow run`", "options")
     target = Path(os.path.realpath(path))
-    # What is no file (a pipe, /dev/null) must not be replaced by one.
-    in_place = target.exists() and not target.is_file()
+    in_place = target.exists() and not target.is_file()  # a pipe or /dev/null must not be replaced by a file
     part = target if in_place else target.with_name(f".{target.name}.{os.getpid()}.part")
     with _told(path):
         if target.is_dir():
             raise IsADirectoryError(0, "this is a directory")
         file = part.open("w", encoding="utf-8", newline="")
+
+    def write(text: str) -> None:
+        with _told(path):
+            file.write(text)
+
     try:
-        yield lambda text: _write(file, text, path)
+        yield write
         with _told(path):
             file.close()
             if not in_place:
@@ -53,11 +56,6 @@ def _print(text: str) -> None:
 
     tqdm.write(text, file=sys.stdout, end="")  # a bar on the same terminal stays intact
     sys.stdout.flush()
-
-
-def _write(file: IO[str], text: str, path: str) -> None:
-    with _told(path):
-        file.write(text)
 
 
 @contextmanager

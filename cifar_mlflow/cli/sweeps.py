@@ -7,6 +7,8 @@ import click
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import count
 
+FORMATS = click.Choice(["table", "csv", "json", "markdown", "html"])
+
 
 @click.command()
 @click.argument("spec")
@@ -28,11 +30,9 @@ def sweep(spec: str) -> None:
     click.echo(f"compare   cifar-mlflow compare {outcome.run_id} --format html --output report.html")
     if outcome.winner and checked.log_models:
         click.echo(f"evaluate  cifar-mlflow evaluate {outcome.winner.run_id}")
-    elif outcome.winner:
-        # With log_models false, no run has a model; one that does it again has.
-        click.echo(
-            f"model     cifar-mlflow reproduce {outcome.winner.run_id} (the sweep has kept none: log_models: false)"
-        )
+    elif outcome.winner:  # no run has a model; one that does it again has
+        kept = "(the sweep has kept none: log_models: false)"
+        click.echo(f"model     cifar-mlflow reproduce {outcome.winner.run_id} {kept}")
     if outcome.left:
         click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({outcome.left} runs are left)")
     counts = f"{count(outcome.runs, 'run')}, {outcome.failed} failed, {outcome.pruned} pruned"
@@ -46,13 +46,7 @@ def sweep(spec: str) -> None:
 @click.option("--difference", type=float, default=0.5, show_default=True, help="difference worth finding")
 @click.option("--with-test", is_flag=True, help="show test accuracy, and how often the test set was consulted")
 @click.option("--reported", metavar="FILE", help="YAML file of published results to put beside ours")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "csv", "json", "markdown", "html"]),
-    default="table",
-    show_default=True,
-)
+@click.option("--format", "form", type=FORMATS, default="table", show_default=True)
 @click.option("--output", metavar="FILE", help="file to write to  [standard output]")
 def compare(what: tuple[str, ...], condition: str | None, form: str, output: str | None, **options: Any) -> None:
     """Compare WHAT: sweeps or experiments by name, run ids, or all runs that the filter lets through.

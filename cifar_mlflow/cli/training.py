@@ -40,10 +40,9 @@ def train(
     Every option is also a key of the YAML file (with _ for -) and a parameter of `mlflow run . -P KEY=VALUE`.
     A run that breaks off says how to go on from its last checkpoint; --resume needs no other option.
     """
-    values = {} if config_file is None else read_yaml(config_file)
-    values |= {name: value for name, value in options.items() if value is not None}
     unknown, faults = unknown_options(context.args)
-    values |= unknown
+    given = {name: value for name, value in options.items() if value is not None}
+    values = ({} if config_file is None else read_yaml(config_file)) | given | unknown
     faults += name_faults({"--experiment": experiment, "--run-name": run_name})
     if offline and resume is not None:
         faults.append("--offline: --resume needs the tracking store that has the run")
@@ -82,10 +81,8 @@ def _tell(outcome: TrainOutcome, offline: bool) -> None:
     if outcome.waiting:
         click.echo(f"kept in   {outcome.spool}")
         if not offline:
-            raise TrackingError(
-                f"the training is done, but {outcome.waiting} writes wait for the tracking store; they are safe on "
-                "disk, and `cifar-mlflow sync` delivers them"
-            )
+            wait = f"{outcome.waiting} writes wait for the tracking store; they are safe on disk"
+            raise TrackingError(f"the training is done, but {wait}, and `cifar-mlflow sync` delivers them")
         click.echo("deliver   cifar-mlflow sync")
     else:
         click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")

@@ -55,8 +55,7 @@ class OwnProcess(Console):
 
     def __init__(self) -> None:
         gc.set_threshold(GC_THRESHOLD)
-        # At its end, the interpreter would look through everything for a second more.
-        atexit.register(gc.freeze)
+        atexit.register(gc.freeze)  # at its end, the interpreter would look through everything for a second more
 
     def computing(self) -> None:
         _settle()

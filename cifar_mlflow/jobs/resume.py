@@ -12,7 +12,8 @@ from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
-from cifar_mlflow.text import as_option
+from cifar_mlflow.jobs.training.record import hardware_tags
+from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import resumable
@@ -27,11 +28,7 @@ COMPARED_TAGS = ("git_commit", "version_torch", "hardware", "kernels_used")
 
 @process_state.preserved()
 def resume(
-    run_id: str,
-    given: Mapping[str, Any] | None = None,
-    *,
-    experiment: str | None = None,
-    run_name: str | None = None,
+    run_id: str, given: Mapping[str, Any] | None = None, *, experiment: str | None = None, run_name: str | None = None
 ) -> TrainOutcome | None:
     """Continues the run: the same MLflow run, and on the same machine the same weights and metrics to the last bit.
 
@@ -56,8 +53,7 @@ def resume(
     run = resumable.find(store, run_id)
     with closing(checkpoints):
         checkpoints.open(run.offline_id if checkpoints.has(run.offline_id) else run.run_id)
-        # Another process may have ended the run before this one had it for itself.
-        run = resumable.find(store, run_id)
+        run = resumable.find(store, run_id)  # another process may have ended it before this one had it for itself
         if run.status == "FINISHED":
             checkpoints.discard()  # they may have outlived a process that was killed at its very end
             if count and not refused:
@@ -80,21 +76,18 @@ def resume(
 
 def _check_given(run: ResumableRun, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:
     wanted = resolve({**run.config.model_dump(), **given}, "options")
-    differing = _differing(run, wanted)
-    for option, ours, theirs in (("--experiment", run.experiment, experiment), ("--run-name", run.name, run_name)):
-        if theirs is not None and theirs != ours:
-            differing.append((option, ours, theirs))
+    names = [("--experiment", run.experiment, experiment), ("--run-name", run.name, run_name)]
+    differing = [*_differing(run, wanted), *(each for each in names if each[2] not in (None, each[1]))]
     if differing:
         faults = [f"{option}: given is {theirs}, the run has {ours}" for option, ours, theirs in differing]
-        raise ConfigurationError(
-            [*faults, "--resume: a run goes on as it began; leave the other options away"], "options"
-        )
+        faults.append("--resume: a run goes on as it began; leave the other options away")
+        raise ConfigurationError(faults, "options")
 
 
 def _differing(run: ResumableRun, other: TrainingConfig) -> list[tuple[str, str, str]]:
     """Option, the run's value and the other's, of each field in which they differ."""
     return [
-        (f"--{name.replace('_', '-')}", as_option(value), as_option(getattr(other, name)))
+        (option_name(name), as_option(value), as_option(getattr(other, name)))
         for name, value in run.config
         if value != getattr(other, name)
     ]
@@ -135,19 +128,13 @@ def _differences(run: ResumableRun, saved: Mapping[str, Any] | None) -> list[str
     Raises:
         ConfigurationError: it is the device, on which alone the run can go on.
     """
-    from cifar_mlflow.learning import compiled, hardware
+    from cifar_mlflow.learning import hardware
 
     device = hardware.choose_device(run.config)
     if saved and saved["training"]["device"] != device.type:
-        raise ConfigurationError(
-            f"--device: the run trains on {saved['training']['device']} and cannot go on on {device.type}",
-            "environment",
-        )
-    here = {
-        **provenance.tags(),
-        "hardware": hardware.describe(device),
-        "kernels_used": compiled.describe(run.config, device),
-    }
+        told = f"--device: the run trains on {saved['training']['device']} and cannot go on on {device.type}"
+        raise ConfigurationError(told, "environment")
+    here = provenance.tags() | hardware_tags(run.config, device, hardware.choose_precision(run.config, device))
     return [
         f"{CONDITIONS[tag]}: the run had {run.tags[tag]}, here is {here[tag]}"
         for tag in COMPARED_TAGS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cifar_mlflow import process_state
 from cifar_mlflow.analysis.comparison.verdicts import Comparison
-from cifar_mlflow.config.sweep import SweepConfig, changes, load_spec
+from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig, changes, load_spec
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import state_directory, writable
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError, TrainingError
@@ -18,14 +18,13 @@ from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.listener import SweepListener, current_listener, say, warn
 from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
 from cifar_mlflow.jobs.sweeping import report as sweep_report
+from cifar_mlflow.jobs.sweeping import trial
 from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
 from cifar_mlflow.jobs.sweeping.report import Winner
-from cifar_mlflow.jobs.sweeping.trial import TrialRun, forget_dataset, load_dataset, prepare, run_trial
 from cifar_mlflow.records import RunRecord, TrialOutcome
 from cifar_mlflow.text import as_option
-from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import sweeps
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.reading import runs, sweeps
+from cifar_mlflow.tracking.store import Store, connect, environment_experiment
 from cifar_mlflow.tracking.writing import ui_views
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
@@ -38,7 +37,6 @@ class SweepOutcome:
     """What a sweep came to: its runs so far, how many of them failed or were pruned, how many a budget has left."""
 
     run_id: str
-    url: str | None
     leaderboard: str
     experiment: str
     runs: int
@@ -61,7 +59,7 @@ def sweep(spec: SweepConfig | str | Path) -> SweepOutcome:
     """
     if not isinstance(spec, SweepConfig):
         spec = load_spec(spec)
-    store = tracking_store.connect()
+    store = connect()
     experiment = _experiment(store, spec)
     with _only_one(store, experiment, spec.name):
         return _Sweep(spec, store, experiment).run()
@@ -72,7 +70,7 @@ class _Sweep:
 
     def __init__(self, spec: SweepConfig, store: Store, experiment: str) -> None:
         self._spec, self._store, self._experiment = spec, store, experiment
-        self._digests: dict[tuple[object, ...], str] = {}
+        self._digest = functools.cache(lambda settings: trial.load_dataset(settings).digest)
         self._earlier = sweeps.find_sweep(store, store.experiment_id(experiment), spec.name)
         if self._earlier and self._earlier.spec is not None and (told := changes(self._earlier.spec, spec)):
             raise ConfigurationError(
@@ -80,13 +78,13 @@ class _Sweep:
                 f"sweep {spec.name}, which was run before",
             )
         # The data are read before anything is written: no run is made for a dataset that is not there.
-        forget_dataset()
+        trial.forget_dataset()
         self._fingerprint(spec.base_config)
 
     def run(self) -> SweepOutcome:
         """Takes the sweep to its end, or to that of its budget, and leaves nothing RUNNING."""
         parent, self._id = sweeps.start_parent(self._store, self._experiment, self._spec.name, self._earlier)
-        self._parent = parent
+        self._parent, self._directory = parent, state_directory() / "sweeps" / self._id
         status = "FAILED"
         try:
             parent.log_files({sweeps.SPEC_FILE: self._spec.as_yaml().encode()})
@@ -114,10 +112,6 @@ class _Sweep:
                     sweeps.close_abandoned(self._store, parent.experiment_id, self._id)
                 parent.finish(status)
 
-    @property
-    def _directory(self) -> Path:
-        return state_directory() / "sweeps" / self._id
-
     def _deliver(self, timeout: float, *, busy_too: bool = False) -> None:
         """Delivers what the workers could not, trying for `timeout` seconds.
 
@@ -129,50 +123,39 @@ class _Sweep:
         until = time.monotonic() + timeout
         while True:
             outcome = sync.deliver(self._store, lambda tags: tags.get("sweep_id") == self._id)
-            left = dict(outcome.waiting)
-            if busy_too:
-                left |= dict.fromkeys(outcome.busy, "still being written by its own process")
+            busy = outcome.busy if busy_too else []
+            left = outcome.waiting | dict.fromkeys(busy, "still being written by its own process")
             if not left:
                 return
             if time.monotonic() > until:
-                name, reason = next(iter(left.items()))
-                raise TrackingError(
-                    f"{len(left)} runs of the sweep wait on disk for the tracking store ({name}: {reason}); the same "
-                    "command goes on from here"
-                )
+                first = ": ".join(next(iter(left.items())))
+                wait = f"{len(left)} runs of the sweep wait on disk for the tracking store ({first})"
+                raise TrackingError(f"{wait}; the same command goes on from here")
             time.sleep(1.0)
 
     def _fingerprint(self, config: TrainingConfig) -> str:
-        key = (config.dataset, config.data_dir, config.validation_size, config.split_seed)
-        if key not in self._digests:
-            self._digests[key] = load_dataset(config).digest
-        return config.run_fingerprint(self._digests[key])
+        return config.run_fingerprint(self._digest(trial.data_settings(config)))
 
-    def _records(self, with_curves: bool = False) -> list[RunRecord]:
-        return sweep_report.read_children(
-            self._store, self._spec, self._parent.experiment_id, self._id, with_curves=with_curves
-        )
+    def _records(self, *metrics: str) -> list[RunRecord]:
+        """The sweep's runs, each of them once, with the values by epoch of `metrics`."""
+        found = sweeps.children(self._store, self._parent.experiment_id, self._id)
+        return runs.without_superseded(runs.to_records(self._store, found, metrics))
 
     def _train(self, plan: Plan) -> bool:
         """Trains what is to be trained; False if the budget ended it."""
         spec = self._spec
-        more = plan.has_next()
-        pruned = sum(outcome.status == "PRUNED" for outcome in plan.outcomes.values())
-        estimate = sweep_estimate.estimate(spec, len(plan.outcomes), pruned, more)
-        forget_dataset()
+        estimate = sweep_estimate.estimate(spec, plan)
+        trial.forget_dataset()
         say(estimate.text)
-        from cifar_mlflow.learning.compiled import bindings
-
-        told = bindings.warning() if spec.base_config.accelerate == "auto" else None
-        for text in (*filter(None, [told]), *sweep_estimate.warnings(spec)):
+        for text in sweep_estimate.warnings(spec):
             warn(text)
         if not estimate.left:
-            return not more
-        log = self._directory / "workers.log"
-        begin = functools.partial(prepare, spec.base_config, spec.log_models)
+            return not plan.has_next()
+        task = functools.partial(trial.run_trial, spec, self._experiment)
+        begin, log = functools.partial(trial.prepare, spec), self._directory / "workers.log"
         with (
             current_listener().sweep(spec, estimate.left, estimate.epochs) as progress,
-            ProcessExecutor(estimate.workers, spec.threads, run_trial, begin, log) as executor,
+            ProcessExecutor(estimate.workers, spec.threads, task, begin, log) as executor,
         ):
             for values, outcome in plan.known:
                 progress.known(values, outcome.value)
@@ -183,11 +166,9 @@ class _Sweep:
         started = time.monotonic()
         running: dict[str, PlannedRun] = {}
         while True:
-            within = self._within_budget(plan, time.monotonic() - started)
-            while within and executor.idle and (planned := plan.next()):
+            while (within := self._within_budget(plan, started)) and executor.idle and (planned := plan.next()):
                 running[planned.fingerprint] = planned
                 executor.submit(planned.fingerprint, self._trial_run(planned))
-                within = self._within_budget(plan, time.monotonic() - started)
             if not running:
                 return within
             for event in executor.events(timeout=1.0):
@@ -199,17 +180,17 @@ class _Sweep:
                     del running[event.task_id]
                     self._end(plan, progress, planned, event)
 
-    def _within_budget(self, plan: Plan, seconds: float) -> bool:
+    def _within_budget(self, plan: Plan, started: float) -> bool:
         budget = self._spec.budget
-        late = budget.minutes is not None and seconds > 60 * budget.minutes
+        late = budget.minutes is not None and time.monotonic() - started > 60 * budget.minutes
         return not late and (budget.runs is None or plan.handed_out < budget.runs)
 
     def _end(self, plan: Plan, progress: SweepListener, planned: PlannedRun, event: Event) -> None:
         """Takes the end of a run, whichever it was."""
         what = f"{describe(planned.trial.values)}, seed {planned.config.seed}"
+        outcome = event.payload if event.kind == "done" else TrialOutcome("FAILED", reason=event.payload)
         if event.kind == "lost":
-            # The worker may have been killed when its run had just ended.
-            with suppress(CifarMlflowError):
+            with suppress(CifarMlflowError):  # the worker may have been killed when its run had just ended
                 self._deliver(0)
             recorded = plan.recorded(planned, self._records())
             again = recorded is None and plan.lost(planned)
@@ -218,13 +199,11 @@ class _Sweep:
             if again:
                 warn(f"{what}: {event.payload}; it is tried once more")
                 return
-            outcome = recorded or TrialOutcome("FAILED", reason=event.payload)
-        else:
-            outcome = event.payload if event.kind == "done" else TrialOutcome("FAILED", reason=event.payload)
+            outcome = recorded or outcome
         plan.finish(planned, outcome)
         progress.run(planned.trial.values, what, outcome)
 
-    def _trial_run(self, planned: PlannedRun) -> TrialRun:
+    def _trial_run(self, planned: PlannedRun) -> trial.TrialRun:
         tags = {
             "kind": "trial",
             "mlflow.parentRunId": self._parent.run_id,
@@ -233,9 +212,9 @@ class _Sweep:
             "trial": str(planned.trial.number),
             "run_fingerprint": planned.fingerprint,
         }
-        values = " ".join(as_option(value) for value in planned.trial.values.values())
-        name, spec = f"{planned.trial.number:03d} {values} seed {planned.config.seed}", self._spec
-        return TrialRun(planned.config, self._experiment, name[:250], tags, spec.objective, spec.log_models)
+        values = " ".join(map(as_option, planned.trial.values.values()))
+        name = f"{planned.trial.number:03d} {values} seed {planned.config.seed}"
+        return trial.TrialRun(planned.config, name[:250], tags)
 
     def _publish_views(self) -> str:
         """Saves the views of the sweep in MLflow's UI; returns what opens the leaderboard."""
@@ -247,22 +226,21 @@ class _Sweep:
         return link if self._parent.url else f"mlflow ui, then {link}"
 
     def _publish(self, plan: Plan, study: TuningStudy, complete: bool) -> SweepOutcome:
-        outcomes = list(plan.outcomes.values())
+        spec, outcomes = self._spec, list(plan.outcomes.values())
         failed = [outcome for outcome in outcomes if outcome.status == "FAILED"]
-        importances = {} if self._spec.is_replication else study.importances()
-        records = self._records(with_curves=True)
-        compared, winner = sweep_report.publish(self._parent, self._spec, records, importances)
+        importances = {} if spec.is_replication else study.importances()
+        records = self._records("epoch_test_accuracy" if spec.is_replication else OBJECTIVES[spec.objective][0])
+        compared, winner = sweep_report.publish(self._parent, spec, records, importances)
         if outcomes and len(failed) == len(outcomes):
             raise TrainingError(f"all {len(failed)} runs of the sweep failed; the first: {failed[0].reason}")
         return SweepOutcome(
             self._parent.run_id,
-            self._parent.url,
             self._publish_views(),
             self._experiment,
             len(outcomes),
             len(failed),
             sum(outcome.status == "PRUNED" for outcome in outcomes),
-            0 if complete else self._spec.configurations * self._spec.repeats - len(outcomes),
+            0 if complete else spec.configurations * spec.repeats - len(outcomes),
             compared,
             winner,
         )
@@ -271,10 +249,9 @@ class _Sweep:
 def _experiment(store: Store, spec: SweepConfig) -> str:
     """The experiment's name: under `mlflow run` that of the run that MLflow made."""
     if store.project_run_id:
-        with translated_errors(store.uri):
-            run = store.client.get_run(store.project_run_id)
-            return str(store.client.get_experiment(run.info.experiment_id).name)
-    return spec.experiment or tracking_store.environment_experiment(store) or Path(spec.base_config.dataset).stem
+        run = store.client.get_run(store.project_run_id)
+        return str(store.client.get_experiment(run.info.experiment_id).name)
+    return spec.experiment or environment_experiment(store) or Path(spec.base_config.dataset).stem
 
 
 @contextmanager

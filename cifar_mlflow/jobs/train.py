@@ -17,13 +17,11 @@ from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.listener import TrainingListener, current_listener, say, warn
 from cifar_mlflow.jobs.training import signals
-from cifar_mlflow.jobs.training.checkpoints import NO_CHECKPOINTS, NoCheckpoints, RunCheckpoints
+from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints
 from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
-from cifar_mlflow.text import option_name
-from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
-from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.store import Store, connect, environment_experiment
 from cifar_mlflow.tracking.writing import ui_views
 
 if TYPE_CHECKING:
@@ -69,7 +67,7 @@ def train(
         warn(text)
     checkpoints = RunCheckpoints()
     sync.hint()
-    store = None if offline else tracking_store.connect()
+    store = None if offline else connect()
     if store and store.project_run_id and (experiment or run_name):
         warn("--experiment and --run-name have no effect under `mlflow run`: its own options name them")
 
@@ -85,9 +83,8 @@ def train(
     dataset = datasets.load(config)
     with hardware.settings_kept():  # a fault is told before a run is made
         build.build(config, len(dataset.classes), dataset.image_shape)
-    experiment = experiment or tracking_store.environment_experiment(store) or dataset.name
-    # The user's own network may have no such activation.
-    network = config.network.partition(":")[2][:50] or config.activation
+    experiment = experiment or environment_experiment(store) or dataset.name
+    network = config.network.partition(":")[2][:50] or config.activation  # which the user's own may not have
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
     begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
     start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
@@ -100,17 +97,17 @@ def train_watched(
     config: TrainingConfig,
     dataset: Dataset,
     start: Callable[[], SpooledRecorder],
-    checkpoints: NoCheckpoints = NO_CHECKPOINTS,
+    checkpoints: RunCheckpoints | None = None,
 ) -> TrainOutcome:
     """As `record_training`, told to who listens; gives the experiment of the run its views."""
     from cifar_mlflow.learning import hardware
 
-    following = current_listener().training(config, len(dataset.train), checkpoints.images_done)
+    images_done = checkpoints.images_done if checkpoints else 0
+    following = current_listener().training(config, len(dataset.train), images_done)
     with hardware.settings_kept(), following as listener:
         outcome = record_training(config, dataset, start, listener, checkpoints=checkpoints)
     if store and not outcome.waiting:
-        # The training is recorded; that MLflow's UI shows it less well is no reason to fail.
-        with suppress(TrackingError):
+        with suppress(TrackingError):  # that MLflow's UI shows a recorded training less well is no reason to fail
             ui_views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
     return outcome
 
@@ -123,21 +120,21 @@ def record_training(
     *,
     log_models: bool = True,
     drain_timeout: float | None = None,
-    checkpoints: NoCheckpoints = NO_CHECKPOINTS,
+    checkpoints: RunCheckpoints | None = None,
 ) -> TrainOutcome:
     """Trains into the run that `start` starts, and ends it, whatever happens.
 
-    It goes on from the checkpoint that `checkpoints` has read, if any. At the end it waits until all has reached the
-    store, or nothing did for `drain_timeout` seconds (default: `DRAIN_TIMEOUT`).
+    It goes on from the checkpoint that `checkpoints` has read, if any, and keeps more there. At the end it waits until
+    all has reached the store, or nothing did for `drain_timeout` seconds (default: `DRAIN_TIMEOUT`).
     """
     from cifar_mlflow.learning.training import Training
 
     drain_timeout = DRAIN_TIMEOUT if drain_timeout is None else drain_timeout
+    checkpoints = checkpoints or RunCheckpoints(kept=False)
     current_listener().computing()
     record = None
     try:
-        # A signal that came while the run is being made would leave it RUNNING for ever.
-        with signals.held_back():
+        with signals.held_back():  # between its making and what follows, the run would be left RUNNING for ever
             run = start()
             record = TrainingRecord(run, config, dataset)
         listener.recording(run)
@@ -154,16 +151,14 @@ def record_training(
         run.finish("FINISHED")
     except BaseException as error:
         if record is not None:
-            # The error is what the user must hear of, even if the store cannot be told any more.
-            with suppress(Exception):
+            with suppress(Exception):  # the user must hear of `error`, even if the store cannot be told any more
                 record.log_failure(error)
             if waiting := run.close(min(drain_timeout, DRAIN_TIMEOUT_AFTER_FAILURE)):
                 where = f"wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them"
                 say(f"{waiting} writes {where}")
         checkpoints.give_up(error)
         raise
-    # The spool has everything now, on disk.
-    checkpoints.discard()
+    checkpoints.discard()  # the spool has everything now, on disk
     waiting = run.close(drain_timeout)
     return TrainOutcome(
         run.run_id,
@@ -188,11 +183,9 @@ def check_paths(*, data_dir: str, dataset: str = "") -> None:
     """
     if not os.environ.get("MLFLOW_RUN_ID"):
         return
-    relative = [
-        f"{option_name(name)}: {value!r} is relative; give an absolute path under `mlflow run`"
-        for name, value in (("data_dir", data_dir), ("dataset", dataset))
-        if ((name == "data_dir" and value != "auto") or value.endswith(".npz"))
-        and not Path(value).expanduser().is_absolute()
-    ]
+    paths = {"--data-dir": data_dir} if data_dir != "auto" else {}
+    paths |= {"--dataset": dataset} if dataset.endswith(".npz") else {}
+    relative = {option: path for option, path in paths.items() if not Path(path).expanduser().is_absolute()}
     if relative:
-        raise ConfigurationError(relative)
+        told = "is relative; give an absolute path under `mlflow run`"
+        raise ConfigurationError([f"{option}: {path!r} {told}" for option, path in relative.items()])

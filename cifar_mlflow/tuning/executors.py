@@ -35,6 +35,16 @@ NOT_INHERITED = ("MLFLOW_RUN_ID",)
 WRAP_UP = 20.0  # seconds that a worker has to close its run before it is killed
 
 
+@dataclass(eq=False)
+class Worker:
+    """A worker process, as the driver sees it. `task_id` is that of what it is at work on; None if it is idle."""
+
+    process: BaseProcess
+    connection: Connection
+    task_id: Any = None
+    ready: bool = False
+
+
 @dataclass(frozen=True)
 class Event:
     """What a worker said of its task. The driver must `answer` every one of kind "event", once.
@@ -46,16 +56,7 @@ class Event:
     kind: str
     task_id: Any
     payload: Any
-    worker: int
-
-
-@dataclass
-class _Worker:
-    process: BaseProcess
-    connection: Connection
-    task_id: Any = None
-    """Of what it is at work on; None if it is idle."""
-    ready: bool = False
+    worker: Worker
 
 
 class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
@@ -80,8 +81,7 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
         """Gives an idle worker a task. Its outcome comes out of `events`."""
         worker = next(worker for worker in self._workers if worker.task_id is None)
         worker.task_id = task_id
-        # A worker that is just dying is found by `events`, which tells that the task was lost.
-        with suppress(OSError):
+        with suppress(OSError):  # a worker that is just dying is found by `events`, which tells that the task was lost
             worker.connection.send(argument)
 
     def events(self, timeout: float) -> Iterator[Event]:
@@ -90,16 +90,14 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
         Raises:
             CifarMlflowError: the workers cannot start.
         """
-        waiting: dict[Any, int] = {}
-        for position, worker in enumerate(self._workers):
-            waiting[worker.connection] = position
-            waiting[worker.process.sentinel] = position
-        for position in sorted({waiting[ready] for ready in wait(list(waiting), timeout)}):
-            yield from self._read(position)
+        signs: dict[Any, Worker] = {worker.connection: worker for worker in self._workers}
+        signs |= {worker.process.sentinel: worker for worker in self._workers}
+        for worker in {signs[ready] for ready in wait(signs, timeout)}:
+            yield from self._read(worker)
 
     def answer(self, event: Event, go_on: bool) -> None:
         with suppress(OSError):
-            self._workers[event.worker].connection.send(go_on)
+            event.worker.connection.send(go_on)
 
     def __exit__(self, *ending: object) -> None:
         """Ends all workers: the busy ones get SIGTERM, and time to close their runs before they are killed."""
@@ -110,13 +108,12 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
         deadline = time.monotonic() + WRAP_UP
         for worker in self._workers:
             worker.process.join(max(0.0, deadline - time.monotonic()))
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.process.kill()  # of no effect on one that has ended
+            worker.process.join()
 
-    def _read(self, position: int) -> Iterator[Event]:
-        worker = self._workers[position]
-        try:
+    def _read(self, worker: Worker) -> Iterator[Event]:
+        alive = False
+        with suppress(EOFError, OSError):
             while worker.connection.poll():
                 kind, payload = worker.connection.recv()
                 if kind == "ready":
@@ -124,37 +121,33 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
                     continue
                 if kind == "unprepared":
                     raise CifarMlflowError(f"the workers cannot start: {payload}")
-                event = Event(kind, worker.task_id, payload, position)
+                event = Event(kind, worker.task_id, payload, worker)
                 if kind != "event":
                     worker.task_id = None
                 yield event
-        except (EOFError, OSError):
-            yield from self._replace(position)
-            return
-        if not worker.process.is_alive():
-            yield from self._replace(position)
+            alive = worker.process.is_alive()
+        if not alive:
+            yield from self._replace(worker)
 
-    def _replace(self, position: int) -> Iterator[Event]:
-        worker = self._workers[position]
+    def _replace(self, worker: Worker) -> Iterator[Event]:
         worker.process.join()
         worker.connection.close()
+        ending = _ending(worker.process.exitcode)
         if not worker.ready:
             self._deaths_in_preparation += 1
             if self._deaths_in_preparation > len(self._workers):
-                raise CifarMlflowError(
-                    f"the workers cannot start ({_ending(worker.process.exitcode)}); see {self._arguments[-1]}"
-                )
-        self._workers[position] = self._start()
+                raise CifarMlflowError(f"the workers cannot start ({ending}); see {self._arguments[-1]}")
+        self._workers[self._workers.index(worker)] = self._start()
         if worker.task_id is not None:
-            yield Event("lost", worker.task_id, _ending(worker.process.exitcode), position)
+            yield Event("lost", worker.task_id, ending, worker)
 
-    def _start(self) -> _Worker:
+    def _start(self) -> Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
         with _environment(dict.fromkeys(THREAD_VARIABLES, str(self._threads))):
             process.start()
         theirs.close()
-        return _Worker(process, ours)
+        return Worker(process, ours)
 
 
 def _ending(exit_code: int | None) -> str:
@@ -227,8 +220,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _end_with_driver() -> None:
     driver = multiprocessing.parent_process()
-    if driver is None:
-        return
+    assert driver is not None
     driver.join()
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(WRAP_UP)

@@ -4,8 +4,6 @@ One process asks and tells, so the journal has one writer. It outlives that proc
 the process ended is handed out again by the next one, under its old number and with its old values.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
@@ -13,17 +11,21 @@ import os
 import random
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna import distributions
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
 
 from cifar_mlflow import process_state
 from cifar_mlflow.config.search_space import Choice, IntegerRange, Parameter, ordered
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
 from cifar_mlflow.text import as_option
-
-if TYPE_CHECKING:
-    import optuna
 
 REDUCTION = 4  # the pruner lets one in so many runs go on, and decides again after as many times the epochs
 
@@ -41,16 +43,11 @@ class TuningStudy:
 
     def __init__(self, spec: SweepConfig, journal: Path) -> None:
         """Opens the `journal` (an absolute path), new or left behind by a process that is gone."""
-        import optuna
-        from optuna.storages.journal import JournalFileBackend
-
         process_state.set_level("optuna", logging.ERROR)
         journal.parent.mkdir(parents=True, exist_ok=True)
         repair_journal(journal)
-        self._spec, self._optuna = spec, optuna
-        self._space = ordered(spec.space)
-        storage = optuna.storages.JournalStorage(JournalFileBackend(str(journal)))
-        self._study = _open(storage, spec)
+        self._spec = spec
+        self._study = _open(JournalStorage(JournalFileBackend(str(journal))), spec)
         self._grid = _in_order(spec) if spec.sampler == "grid" else None
         self._tried = {_key(self._values(trial)) for trial in self._trials()}
         self._interrupted = [trial.number for trial in self._trials("RUNNING")]
@@ -78,50 +75,40 @@ class TuningStudy:
     def report(self, number: int, epoch: int, value: float) -> bool:
         """Takes the objective's value after an epoch; whether the run is worth going on with."""
         trial = self._trial(number)
-        with warnings.catch_warnings():
-            # A run that is started again reports its epochs again.
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):  # a run that is started again reports its epochs again
             trial.report(value, epoch)
         return not trial.should_prune()
 
     def tell(self, number: int, value: float | None, pruned: bool = False) -> None:
         """Ends a trial with its objective; None if it failed or was pruned."""
-        states = self._optuna.trial.TrialState
-        state = states.PRUNED if pruned else states.FAIL if value is None else states.COMPLETE
-        self._study.tell(number, value if state == states.COMPLETE else None, state=state, skip_if_finished=True)
+        state = TrialState.PRUNED if pruned else TrialState.FAIL if value is None else TrialState.COMPLETE
+        self._study.tell(number, value, state=state, skip_if_finished=True)
 
     def importances(self) -> dict[str, float]:
         """Each parameter's share in the objective's variation, largest first; empty if there is too little to tell."""
         done = self._trials("COMPLETE")
         if len(done) < 4 or len({trial.value for trial in done}) < 2:
             return {}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                return dict(self._optuna.importance.get_param_importances(self._study))
-            except (ValueError, RuntimeError):  # a parameter with one value only
-                return {}
+        with warnings.catch_warnings(action="ignore"), suppress(ValueError, RuntimeError):
+            return dict(optuna.importance.get_param_importances(self._study))
+        return {}  # a parameter with one value only
 
-    def _trials(self, *states: str) -> list[optuna.trial.FrozenTrial]:
+    def _trials(self, *states: str) -> list[FrozenTrial]:
         """Those in one of `states`, or all, by number."""
         return [each for each in self._study.get_trials(deepcopy=False) if not states or each.state.name in states]
 
     def _trial(self, number: int) -> optuna.Trial:
-        # No public call returns to a trial that is running.
-        return self._optuna.Trial(self._study, self._trials()[number]._trial_id)
+        return optuna.Trial(self._study, self._trials()[number]._trial_id)  # no public call returns to a running one
 
     def _choose(self, trial: optuna.Trial) -> dict[str, Any]:
         values: dict[str, Any] = {}
-        for name, parameter in self._space:
+        for name, parameter in ordered(self._spec.space):
             if parameter.applies(values):
-                values[name] = self._suggest(trial, name, parameter)
+                self._study.sampler = self._sampler(trial.number, name)
+                # One call for every kind of distribution; the public suggest_* are one each.
+                values[name] = self._decode(name, trial._suggest(name, _distribution(self._spec, parameter)))
         self._tried.add(_key(values))
         return values
-
-    def _suggest(self, trial: optuna.Trial, name: str, parameter: Parameter) -> Any:
-        self._study.sampler = self._sampler(trial.number, name)
-        # One call for every kind of distribution; the public suggest_* are one each.
-        return self._decode(name, trial._suggest(name, _distribution(self._spec, parameter)))
 
     def _decode(self, name: str, stored: Any) -> Any:
         parameter = self._spec.space[name]
@@ -129,20 +116,18 @@ class TuningStudy:
             return next(value for value in parameter.choices() if as_option(value) == stored)
         return parameter.cast(stored)
 
-    def _values(self, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    def _values(self, trial: FrozenTrial) -> dict[str, Any]:
         return {name: self._decode(name, stored) for name, stored in trial.params.items()}
 
-    def _sampler(self, number: int, name: str) -> Any:
+    def _sampler(self, number: int, name: str) -> optuna.samplers.BaseSampler:
         # Seeded for each trial and parameter by itself: a sweep that is taken up again, even in the middle of a
         # trial's draws, draws what it would have drawn.
         seed = int(hashlib.sha256(f"{self._spec.base_config.seed}/{number}/{name}".encode()).hexdigest()[:8], 16)
-        samplers = self._optuna.samplers
-        if self._spec.sampler == "tpe":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                # Trials that run at the same time must not all look at the same spot.
-                return samplers.TPESampler(seed=seed, constant_liar=True)
-        return samplers.RandomSampler(seed=seed)
+        if self._spec.sampler != "tpe":
+            return optuna.samplers.RandomSampler(seed=seed)
+        with warnings.catch_warnings(action="ignore"):
+            # Trials that run at the same time must not all look at the same spot.
+            return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
 
 
 def _key(values: dict[str, Any]) -> frozenset[tuple[str, str]]:
@@ -158,9 +143,7 @@ def _in_order(spec: SweepConfig) -> Iterator[dict[str, Any]]:
     return iter(combinations)
 
 
-def _distribution(spec: SweepConfig, parameter: Parameter) -> Any:
-    from optuna import distributions
-
+def _distribution(spec: SweepConfig, parameter: Parameter) -> distributions.BaseDistribution:
     if isinstance(parameter, Choice) or spec.sampler == "grid":
         # As texts: Optuna stores no lists, and holds 1 and True for equal.
         return distributions.CategoricalDistribution([as_option(value) for value in parameter.choices()])
@@ -170,17 +153,15 @@ def _distribution(spec: SweepConfig, parameter: Parameter) -> Any:
     return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
 
 
-def _open(storage: Any, spec: SweepConfig) -> optuna.Study:
+def _open(storage: JournalStorage, spec: SweepConfig) -> optuna.Study:
     """The study of this very space; where values were added to the space, its older trials are taken along."""
-    import optuna
-
-    distributions = {name: _distribution(spec, parameter) for name, parameter in ordered(spec.space)}
-    digest = hashlib.sha256(json.dumps([*map(repr, distributions.items())]).encode()).hexdigest()[:16]
+    space = {name: _distribution(spec, parameter) for name, parameter in ordered(spec.space)}
+    digest = hashlib.sha256(json.dumps([*map(repr, space.items())]).encode()).hexdigest()[:16]
     names = optuna.get_all_study_names(storage)
     pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
     if spec.pruner == "successive_halving":
         pruner = optuna.pruners.SuccessiveHalvingPruner(min_resource=spec.min_epochs, reduction_factor=REDUCTION)
-    study: optuna.Study = optuna.create_study(
+    study = optuna.create_study(
         storage=storage,
         pruner=pruner,
         study_name=digest,
@@ -189,7 +170,7 @@ def _open(storage: Any, spec: SweepConfig) -> optuna.Study:
     )
     if names and digest not in names:
         for trial in optuna.load_study(storage=storage, study_name=names[-1]).get_trials(deepcopy=True):
-            trial.distributions = {name: distributions[name] for name in trial.params}
+            trial.distributions = {name: space[name] for name in trial.params}
             study.add_trial(trial)
     return study
 
@@ -198,16 +179,11 @@ def repair_journal(journal: Path) -> None:
     """Removes what a process that was killed left half done: a lock, and a last line that is not whole."""
     # The caller sees to it that no other process has the journal open.
     journal.with_name(journal.name + ".lock").unlink(missing_ok=True)
-    if not journal.exists():
-        return
+    content = journal.read_bytes() if journal.exists() else b""
     whole = 0
-    for line in (content := journal.read_bytes()).splitlines(keepends=True):
-        try:
+    with suppress(ValueError):
+        for line in content.splitlines(keepends=True):
             json.loads(line)
-        except ValueError:
-            break
-        if not line.endswith(b"\n"):
-            break
-        whole += len(line)
+            whole += len(line) if line.endswith(b"\n") else 0
     if whole < len(content):
         os.truncate(journal, whole)

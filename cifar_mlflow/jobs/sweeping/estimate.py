@@ -3,12 +3,14 @@
 import dataclasses
 import itertools
 import os
+import statistics
 from dataclasses import dataclass
 
 from cifar_mlflow.config import search_space as spaces
 from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.jobs.listener import current_listener
+from cifar_mlflow.jobs.sweeping.plan import Plan
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
 from cifar_mlflow.text import count, duration
 
@@ -29,22 +31,20 @@ class Estimate:
     text: str
 
 
-def estimate(spec: SweepConfig, done: int, pruned: int, more: bool) -> Estimate:
-    """The size of the sweep, of which `done` runs need no training, `pruned` of them since they were pruned.
-
-    `more` says whether there is anything to train. The speed of the base configuration is measured.
-    """
-    configurations = spec.configurations
+def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
+    """The size of the sweep, of which `plan` has some outcomes. The speed of the base configuration is measured."""
+    configurations, done = spec.configurations, len(plan.outcomes)
     runs = configurations * spec.repeats
     allowed = spec.budget.runs or runs
     # With a configuration's first seed, its others were pruned as well.
-    left = min(runs - pruned * (spec.repeats - 1), allowed) - done
-    left = max(1, left) if more and done < allowed else 0
+    pruned = sum(outcome.status == "PRUNED" for outcome in plan.outcomes.values()) * (spec.repeats - 1)
+    left = max(1, min(runs - pruned, allowed) - done) if plan.has_next() and done < allowed else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(1, cores // spec.threads)
     wanted = most if spec.workers == "auto" else spec.workers
     workers = max(1, min(wanted, most, left))
-    epochs = _mean_epochs(spec)
+    varied = spec.space.get("epochs")
+    epochs = round(statistics.fmean(map(int, varied.probes() if varied else [spec.base_config.epochs])))
     text = f"sweep {spec.name}: {count(configurations, 'configuration')} x {count(spec.repeats, 'seed')}"
     text += f" = {count(runs, 'run')}" + (f", {done} done before" if done else "")
     if not left:
@@ -60,11 +60,14 @@ def estimate(spec: SweepConfig, done: int, pruned: int, more: bool) -> Estimate:
 
 
 def warnings(spec: SweepConfig) -> list[str]:
-    """What has no effect in any of the combinations."""
+    """That the compiled functions cannot be used, and what has no effect in any of the combinations."""
+    from cifar_mlflow.learning.compiled import bindings
+
+    told = bindings.warning() if spec.base_config.accelerate == "auto" else None
     probes = spaces.combinations(spec.space, lambda entry: itertools.islice(entry.probes(), 100))
     combinations = itertools.islice(probes, COMBINATIONS_LOOKED_AT)
     found = [without_effect(spec.configuration(values, 0)) for values in combinations]
-    return [text for text in found[0] if all(text in texts for texts in found)]
+    return [*filter(None, [told]), *(text for text in found[0] if all(text in texts for texts in found))]
 
 
 def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
@@ -83,9 +86,3 @@ def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
         *_, result = Training(measured, sample).epochs()
     beside = SECONDS_BESIDE_TRAINING + (SECONDS_FOR_MODELS if spec.log_models else 0)
     return epochs * images / result.images_per_second + beside
-
-
-def _mean_epochs(spec: SweepConfig) -> int:
-    entry = spec.space.get("epochs")
-    values = list(entry.probes()) if entry else [spec.base_config.epochs]
-    return round(sum(map(int, values)) / len(values))

@@ -1,7 +1,7 @@
 """A sweep's runs: which are done, which are in progress, which come next. One run a configuration and seed."""
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,17 +30,15 @@ class _Trial:
     suggestion: Suggestion
     told: bool
     configs: deque[TrainingConfig]
-    expected: int
+    """Those of its runs that were not queued yet."""
     outcomes: list[TrialOutcome] = field(default_factory=list)
 
 
 class Plan:
     """Hands out runs, takes their outcomes, and tells the study of each trial that is complete.
 
-    `outcomes` is by fingerprint; `known` are those that were there from an earlier start, with their trial's values.
-
     No run is handed out twice: one whose fingerprint has an outcome already, from an earlier start or another trial,
-    takes that outcome.
+    takes that outcome. `outcomes` is by fingerprint; `known` are those of an earlier start, with their trial's values.
     """
 
     def __init__(
@@ -54,11 +52,10 @@ class Plan:
         self.outcomes = self._outcomes(known)
         self._queue: deque[PlannedRun] = deque()
         self._in_progress: dict[str, list[_Trial]] = {}
-        self._attempts: dict[str, int] = {}
+        self._attempts: Counter[str] = Counter()
         self._before = len(self.outcomes)
         self.known: list[tuple[dict[str, Any], TrialOutcome]] = []
-        # Where repeats were added, or a run was lost, an ended trial lacks runs.
-        for suggestion in study.told():
+        for suggestion in study.told():  # where repeats were added, or a run was lost, an ended trial lacks runs
             self._open(suggestion, told=True)
 
     @property
@@ -80,7 +77,7 @@ class Plan:
         if not self.has_next():
             return None
         planned = self._queue.popleft()
-        self._attempts[planned.fingerprint] = self._attempts.get(planned.fingerprint, 0) + 1
+        self._attempts[planned.fingerprint] += 1
         return planned
 
     def finish(self, planned: PlannedRun, outcome: TrialOutcome) -> None:
@@ -107,13 +104,13 @@ class Plan:
         return self._study.report(planned.trial.number, epoch, value)
 
     def _open(self, suggestion: Suggestion, told: bool) -> None:
-        configs = [self._spec.configuration(suggestion.values, seed) for seed in self._spec.seeds]
-        self._advance(_Trial(suggestion, told, deque(configs), len(configs)))
+        configs = deque(self._spec.configuration(suggestion.values, seed) for seed in self._spec.seeds)
+        self._advance(_Trial(suggestion, told, configs))
 
     def _advance(self, trial: _Trial) -> None:
         """Queues the trial's runs: all at once, or, if its first may be pruned, the others once that has finished."""
-        first_decides = self._spec.pruner != "none"
-        while trial.configs and not (first_decides and len(trial.configs) < trial.expected and not trial.outcomes):
+        repeats, first_decides = self._spec.repeats, self._spec.pruner != "none"
+        while trial.configs and not (first_decides and len(trial.configs) < repeats and not trial.outcomes):
             config = trial.configs.popleft()
             fingerprint = self._fingerprint(config)
             if fingerprint in self.outcomes:
@@ -123,7 +120,7 @@ class Plan:
                 self._in_progress[fingerprint].append(trial)
             else:
                 self._in_progress[fingerprint] = [trial]
-                prunable = first_decides and len(trial.configs) == trial.expected - 1 and not trial.told
+                prunable = first_decides and len(trial.configs) == repeats - 1 and not trial.told
                 self._queue.append(PlannedRun(trial.suggestion, config, fingerprint, prunable))
 
     def _take(self, trial: _Trial, outcome: TrialOutcome) -> None:
@@ -131,38 +128,27 @@ class Plan:
         if outcome.status == "PRUNED":
             trial.configs.clear()
             self._study.tell(trial.suggestion.number, None, pruned=True)
-            return
-        if len(trial.outcomes) == trial.expected:
-            values = [each.value for each in trial.outcomes if each.value is not None]
-            # A configuration that fails with some seed is no candidate, however well the others went.
-            mean = sum(values) / len(values) if len(values) == trial.expected else math.nan
-            if not trial.told:
-                self._study.tell(trial.suggestion.number, mean if math.isfinite(mean) else None)
-        elif trial.configs:
+        elif len(trial.outcomes) < self._spec.repeats:
             self._advance(trial)
+        elif not trial.told:
+            values = [math.nan if each.value is None else each.value for each in trial.outcomes]
+            # A configuration that fails with some seed is no candidate, however well the others went.
+            mean = sum(values) / len(values)
+            self._study.tell(trial.suggestion.number, mean if math.isfinite(mean) else None)
 
     def _outcomes(self, records: Iterable[RunRecord]) -> dict[str, TrialOutcome]:
         """Of those runs that would come to the same again: they finished, were pruned, or their training failed."""
+        objective = "epoch_test_accuracy" if self._spec.is_replication else self._spec.objective
         found = {}
-        for record in records:
-            tags, status = record.tags, record.status
-            if "run_fingerprint" not in tags:
-                continue
-            if tags.get("pruned") == "true":
-                outcome = TrialOutcome("PRUNED")
-            elif status == "FAILED" and tags.get("failure_type") in ("Diverged", "TrainingError"):
-                outcome = TrialOutcome("FAILED", reason=tags.get("failure", ""))
+        for record in (each for each in records if "run_fingerprint" in each.tags):
+            fingerprint, status = record.tags["run_fingerprint"], record.status
+            if record.tags.get("pruned") == "true":
+                found[fingerprint] = TrialOutcome("PRUNED")
+            elif status == "FAILED" and record.tags.get("failure_type") in ("Diverged", "TrainingError"):
+                found[fingerprint] = TrialOutcome("FAILED", reason=record.tags.get("failure", ""))
             elif status == "FINISHED":
-                outcome = TrialOutcome("FINISHED", record.metrics[objective_metric(self._spec)])
-            else:
-                continue
-            found[tags["run_fingerprint"]] = outcome
+                found[fingerprint] = TrialOutcome("FINISHED", record.metrics[objective])
         return found
-
-
-def objective_metric(spec: SweepConfig) -> str:
-    """The metric in which a run's objective is recorded."""
-    return "epoch_test_accuracy" if spec.is_replication else spec.objective
 
 
 def describe(values: Mapping[str, Any]) -> str:

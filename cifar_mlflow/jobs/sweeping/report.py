@@ -5,43 +5,31 @@ from dataclasses import dataclass
 
 from cifar_mlflow.analysis import plots
 from cifar_mlflow.analysis.comparison import formats, report, verdicts, wording
-from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
-from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
-from cifar_mlflow.jobs.sweeping.plan import objective_metric
+from cifar_mlflow.analysis.comparison.verdicts import Comparison
+from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import count
-from cifar_mlflow.tracking.reading import runs, sweeps
-from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.reading import sweeps
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
 
 @dataclass(frozen=True)
 class Winner:
-    """The configuration on top, by the parameters that vary; `text` says with which certainty."""
+    """The configuration on top: `text` names it by the parameters that vary, and says with which certainty.
 
-    row: Row
+    `run_id` is its run with the first seed: not the best of its seeds, which would be chosen by luck.
+    """
+
+    run_id: str
     text: str
-
-    @property
-    def run_id(self) -> str:
-        """Its run with the first seed: not the best of its seeds, which would be chosen by luck."""
-        return self.row.runs[0].run_id
-
-
-def read_children(
-    store: Store, spec: SweepConfig, experiment_id: str, sweep_id: str, *, with_curves: bool = False
-) -> list[RunRecord]:
-    """The sweep's runs as records, each of them once; `with_curves` with the values by epoch of its objective."""
-    metric = "epoch_test_accuracy" if spec.is_replication else OBJECTIVES[spec.objective][0]
-    found = sweeps.children(store, experiment_id, sweep_id)
-    return runs.without_superseded(runs.to_records(store, found, [metric] if with_curves else []))
 
 
 def publish(
     parent: Recorder, spec: SweepConfig, records: list[RunRecord], importances: dict[str, float]
 ) -> tuple[Comparison, Winner | None]:
     """Compares the runs, writes what came of it to the parent, and returns it."""
-    compared = verdicts.compare(records, objective=_objective(spec))
+    # A replication's objective is found by the comparison itself, which refuses test metrics by name.
+    compared = verdicts.compare(records, objective=spec.objective)
     title, metric = f"Sweep {spec.name}", verdicts.curve_metric(compared.objective)
     curves = [(wording.label(row, compared.columns), row.curve(metric)) for row in compared.rows]
     files = {
@@ -61,19 +49,15 @@ def publish(
     return compared, winner
 
 
-def _objective(spec: SweepConfig) -> str:
-    # A replication's objective is found by the comparison itself, which refuses test metrics by name.
-    return spec.objective if spec.is_replication else objective_metric(spec)
-
-
 def _winner(compared: Comparison) -> Winner | None:
     if compared.replication or not compared.rows:
         return None
     row = compared.best or compared.rows[0]
     mean = wording.number(row.summary.mean, compared.objective)
-    text = f"{wording.label(row, compared.columns)}: {compared.objective} {mean}"
-    if row.summary.n == 1:
-        return Winner(row, f"{text} (one run: no interval, so nothing is known of its luck)")
-    equal = sum(other.verdict.kind == "not distinguishable" for other in compared.rows)
-    rivals = f"; {count(equal, 'other')} cannot be told apart from it" if equal else ""
-    return Winner(row, f"{text} (95% interval {wording.interval(row, compared.objective)}, n={row.summary.n}){rivals}")
+    certainty = "(one run: no interval, so nothing is known of its luck)"
+    if row.summary.n > 1:
+        certainty = f"(95% interval {wording.interval(row, compared.objective)}, n={row.summary.n})"
+        equal = sum(other.verdict.kind == "not distinguishable" for other in compared.rows)
+        certainty += f"; {count(equal, 'other')} cannot be told apart from it" if equal else ""
+    text = f"{wording.label(row, compared.columns)}: {compared.objective} {mean} {certainty}"
+    return Winner(row.runs[0].run_id, text)

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import TrainingListener, listen
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # Seconds for which a run that has ended waits for a store that takes nothing; the sweep delivers what is left.
 DRAIN_TIMEOUT = 2.0
+SETTINGS_OF_DATA = {"dataset", "data_dir", "validation_size", "split_seed"}
 # What a run imports only when it comes to it, each a second or so.
 NEEDED = ("cifar_mlflow.learning.training", "cifar_mlflow.learning.export", "matplotlib.backends.backend_agg")
 NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
@@ -32,17 +34,14 @@ NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
 
 @dataclass(frozen=True)
 class TrialRun:
-    """A run to train: its configuration, the name and tags of the MLflow run, and the sweep's objective."""
+    """A run to train: its configuration, and the name and tags of the MLflow run."""
 
     config: TrainingConfig
-    experiment: str
     name: str
     tags: dict[str, str]
-    objective: str
-    log_models: bool
 
 
-def run_trial(trial: TrialRun, tell: Tell) -> TrialOutcome:
+def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -> TrialOutcome:
     """Trains `trial` into a run of its own, without checkpoints: a sweep repeats a run that broke off.
 
     After each epoch that is scored, `tell` is given the epoch and the objective; by its answer the run is PRUNED.
@@ -52,25 +51,25 @@ def run_trial(trial: TrialRun, tell: Tell) -> TrialOutcome:
     """
     dataset = load_dataset(trial.config)
     tags = {**trial.tags, **process_tags()}
-    start = functools.partial(SpooledRecorder.start, _store(), trial.experiment, trial.name, tags, may_wait=True)
-    reporter = _Reporter(trial.objective, tell)
+    start = functools.partial(SpooledRecorder.start, _store(), experiment, trial.name, tags, may_wait=True)
+    reporter = _Reporter(spec.objective, tell)
     try:
         outcome = record_training(
-            trial.config, dataset, start, reporter, log_models=trial.log_models, drain_timeout=DRAIN_TIMEOUT
+            trial.config, dataset, start, reporter, log_models=spec.log_models, drain_timeout=DRAIN_TIMEOUT
         )
     except Pruned:
         return TrialOutcome("PRUNED")
-    best = trial.objective == "best_val_accuracy"
+    best = spec.objective == "best_val_accuracy"
     return TrialOutcome("FINISHED", outcome.best_accuracy if best else reporter.value)
 
 
-def prepare(config: TrainingConfig, log_models: bool) -> None:
-    """Imports what takes long, checks the store and reads the data of `config`, before the first run is given out."""
+def prepare(spec: SweepConfig) -> None:
+    """Imports what takes long, checks the store and reads the data, before the first run is given out."""
     listen(OwnProcess())
-    for name in (*NEEDED, *(NEEDED_FOR_MODELS if log_models else ())):
+    for name in (*NEEDED, *(NEEDED_FOR_MODELS if spec.log_models else ())):
         importlib.import_module(name)
     _store()
-    load_dataset(config)
+    load_dataset(spec.base_config)
 
 
 class _Reporter(TrainingListener):
@@ -84,14 +83,17 @@ class _Reporter(TrainingListener):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
 
 
-@functools.cache
-def _store() -> tracking_store.Store:
-    return tracking_store.connect()
+_store = functools.cache(tracking_store.connect)
+
+
+def data_settings(config: TrainingConfig) -> TrainingConfig:
+    """What of `config` says which images there are, and how they are split; the rest as it is by default."""
+    return TrainingConfig(**config.model_dump(include=SETTINGS_OF_DATA))
 
 
 def load_dataset(config: TrainingConfig) -> Dataset:
     """The dataset of `config`; the last one is kept, since the runs of a sweep share it."""
-    return _load(config.dataset, config.data_dir, config.validation_size, config.split_seed)
+    return _load(data_settings(config))
 
 
 def forget_dataset() -> None:
@@ -100,11 +102,7 @@ def forget_dataset() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _load(dataset: str, data_dir: str, validation_size: int | str, split_seed: int) -> Dataset:
+def _load(config: TrainingConfig) -> Dataset:
     from cifar_mlflow.learning.data import datasets
 
-    return datasets.load(
-        TrainingConfig.model_validate(
-            {"dataset": dataset, "data_dir": data_dir, "validation_size": validation_size, "split_seed": split_seed}
-        )
-    )
+    return datasets.load(config)

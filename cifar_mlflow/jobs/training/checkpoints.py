@@ -14,48 +14,25 @@ from cifar_mlflow.jobs.listener import say
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.training.record import TrainingRecord
+    from cifar_mlflow.learning.checkpoint_files import Checkpoints
     from cifar_mlflow.learning.training import Training
 
 MINUTES = 10.0  # at least, between two checkpoints within an epoch; each epoch ends with one
 PART = "checkpoints"
 
 
-class NoCheckpoints:
-    """The null object, for a training that is repeated from its beginning if it breaks off."""
+class RunCheckpoints:
+    """The checkpoints of one run, in the state directory.
 
-    images_done = 0
-    """How many images the training that is taken up had been trained on."""
+    With `kept` false there are none: for a training that is repeated from its beginning if it breaks off.
+    """
 
-    def open(self, run_id: str) -> None:
-        """Takes the run for this process alone, if that is not done already."""
-
-    def attach(self, session: Training, record: TrainingRecord) -> None:
-        """Takes both, which are new, to where the last checkpoint was read; from now on they are what is saved."""
-
-    def save(self) -> None:
-        """Writes a checkpoint; to be called between two steps or two epochs."""
-
-    def save_if_due(self) -> None:
-        """As `save`, if the last one is old."""
-
-    def give_up(self, error: BaseException) -> None:
-        """The training broke off by `error`."""
-
-    def discard(self) -> None:
-        """Removes all checkpoints of the run."""
-
-
-NO_CHECKPOINTS = NoCheckpoints()
-
-
-class RunCheckpoints(NoCheckpoints):
-    """The checkpoints of one run, in the state directory."""
-
-    def __init__(self) -> None:
+    def __init__(self, *, kept: bool = True) -> None:
         """Raises ConfigurationError if the state directory cannot be written."""
-        self._parent = directories.writable(PART)
+        self._kept, self._parent = kept, directories.writable(PART) if kept else Path()
         self._run_id = self._reached = ""
         self._lock: Any = None
+        self._files: Checkpoints | None = None
         self._saved: Mapping[str, Any] | None = None
         self._attached: tuple[Training, TrainingRecord] | None = None
 
@@ -67,12 +44,12 @@ class RunCheckpoints(NoCheckpoints):
             self._lock.release()
 
     def open(self, run_id: str) -> None:
-        """As in the base.
+        """Takes the run for this process alone, if that is not done already.
 
         Raises:
             TrackingError: another process of this machine has it.
         """
-        if self._lock is not None:
+        if self._lock is not None or not self._kept:
             return
         from filelock import FileLock, Timeout
 
@@ -97,7 +74,8 @@ class RunCheckpoints(NoCheckpoints):
         return self._parent / self._run_id
 
     @property
-    def images_done(self) -> int:  # type: ignore[override]
+    def images_done(self) -> int:
+        """How many images the training that is taken up had been trained on."""
         return self._saved["training"]["images_done"] if self._saved else 0
 
     def read(self) -> tuple[Mapping[str, Any] | None, list[str]]:
@@ -106,12 +84,14 @@ class RunCheckpoints(NoCheckpoints):
         Raises:
             ModelError: there are some, and none is whole.
         """
+        assert self._files is not None
         self._saved, faults = self._files.read()
         if self._saved:
             self._reached = position(self._saved)
         return self._saved, faults
 
     def attach(self, session: Training, record: TrainingRecord) -> None:
+        """Takes both, which are new, to where the last checkpoint was read; from now on they are what is saved."""
         saved, self._saved = self._saved, None  # a second copy of all weights
         if saved:
             session.restore(saved["training"])
@@ -120,15 +100,18 @@ class RunCheckpoints(NoCheckpoints):
             record.restore(saved["results"], saved["best"])
 
     def save_if_due(self) -> None:
-        if time.monotonic() - self._last_time >= 60 * MINUTES:
+        """As `save`, if the last one is old."""
+        if self._files and time.monotonic() - self._last_time >= 60 * MINUTES:
             self.save()
 
     def save(self) -> None:
-        """As in the base.
+        """Writes a checkpoint; to be called between two steps or two epochs.
 
         Raises:
             TrainingError: it cannot be written; the one before is intact.
         """
+        if self._files is None:
+            return
         assert self._attached is not None
         session, record = self._attached
         content = {
@@ -144,16 +127,18 @@ class RunCheckpoints(NoCheckpoints):
         self._reached = position(content)
 
     def give_up(self, error: BaseException) -> None:
-        """Says how to go on; what diverged would do so again, so nothing of it is kept."""
+        """The training broke off: says how to go on. What diverged would do so again, so nothing of it is kept."""
         if isinstance(error, Diverged):
             self.discard()
-        elif self._attached is not None:
+        elif self._files and self._attached:
             last = self._files.last
             say(f"saved     {self._reached} in {last}" if last else "saved     nothing yet; it will begin with epoch 1")
             say(f"resume    cifar-mlflow train --resume {self._run_id}")
 
     def discard(self) -> None:
-        self._files.remove()
+        """Removes all checkpoints of the run."""
+        if self._files:
+            self._files.remove()
 
 
 def position(saved: Mapping[str, Any]) -> str:

@@ -57,15 +57,13 @@ class TrainingProgress(TrainingListener):
     def epoch(self, result: EpochResult) -> None:
         seconds_per_image = (time.monotonic() - self._started) / (result.epoch * self._images - self._images_done)
         left = (self._epochs - result.epoch) * self._images * seconds_per_image
-        ending = f", {duration(left)} left" if result.epoch < self._epochs else ""
-        ending += f", {waiting}" if (waiting := self._waiting()) else ""
-        scored = not math.isnan(result.held_out_accuracy)
-        accuracy = f"{self._held_out} accuracy {result.held_out_accuracy:6.2f}%  " if scored else ""
-        say(
-            f"epoch {result.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
-            f"{accuracy}training {result.train_accuracy:6.2f}%  "
-            f"{result.images_per_second:,.0f} images/s{ending}"
-        )
+        line = f"epoch {result.epoch:>{len(str(self._epochs))}}/{self._epochs}  "
+        if not math.isnan(result.held_out_accuracy):
+            line += f"{self._held_out} accuracy {result.held_out_accuracy:6.2f}%  "
+        line += f"training {result.train_accuracy:6.2f}%  {result.images_per_second:,.0f} images/s"
+        line += f", {duration(left)} left" if result.epoch < self._epochs else ""
+        line += f", {waiting}" if (waiting := self._waiting()) else ""
+        say(line)
         self._bar.set_description(self._position(result.epoch))
 
     def _position(self, passed: int) -> str:

@@ -85,10 +85,8 @@ class TrainingRecord:
         self._run.log_dataset(dataset.name, dataset.digest, dataset.source, sizes, "training")
         if config.trains_on_all:
             scored = "the accuracy of each epoch is the test set's" if config.epoch_evaluation else "no epoch is scored"
-            warn(
-                f"--validation-size 0 trains on all images: {scored}, no best epoch is kept, and the run can never be "
-                "chosen as a winner"
-            )
+            never = "no best epoch is kept, and the run can never be chosen as a winner"
+            warn(f"--validation-size 0 trains on all images: {scored}, {never}")
 
     def log_session(self, session: Training) -> None:
         self._run.set_tags(hardware_tags(self._config, session.device, session.precision))
@@ -98,18 +96,16 @@ class TrainingRecord:
         from cifar_mlflow.learning.training import EpochResult
 
         for values in results:
-            self._log_epoch(EpochResult(**values))
+            self.log_epoch(EpochResult(**values))
         self.best_weights = best_weights
 
-    def log_epoch(self, result: EpochResult, session: Training) -> None:
-        self._log_epoch(result)
-        if self.best is result and not self._config.trains_on_all:
-            self.best_weights = session.weights()
-
-    def _log_epoch(self, result: EpochResult) -> None:
-        """One write."""
-        if not self.results or _rank(result) > _rank(self.best):
+    def log_epoch(self, result: EpochResult, session: Training | None = None) -> None:
+        """One write. `session` is where the epoch was trained, if that was not before a checkpoint."""
+        # Of epochs that are not scored, whose accuracy is NaN, the last counts.
+        if not self.results or not result.held_out_accuracy <= self.best.held_out_accuracy:
             self.best = result
+            if session and not self._config.trains_on_all:
+                self.best_weights = session.weights()
         self.results.append(result)
         prefix = "epoch_test" if self._config.trains_on_all else "val"
         scores = {f"{prefix}_accuracy": result.held_out_accuracy, f"{prefix}_loss": result.held_out_loss}
@@ -129,9 +125,9 @@ class TrainingRecord:
         network = export.classifier(session.preprocessing, session.network, session.weights())
         files = {"curves.png": self._curves()}
         accuracy = last.held_out_accuracy
+        kept: list[_Kept] = [(network, "last", last, {} if config.trains_on_all else {"final_val_accuracy": accuracy})]
         if config.trains_on_all:
             summary = "" if np.isnan(accuracy) else f" Test accuracy after the last epoch: {accuracy:.2f}%."
-            kept: list[_Kept] = [(network, "last", last, {})]
         else:
             summary = (
                 f" Validation accuracy after the last epoch: {accuracy:.2f}%; "
@@ -139,10 +135,7 @@ class TrainingRecord:
             )
             files |= self._prediction_files(evaluation.predict(network, dataset.validation))
             best_network = export.classifier(session.preprocessing, session.network, self.best_weights)
-            kept = [
-                (network, "last", last, {"final_val_accuracy": accuracy}),
-                (best_network, "best", best, {"best_val_accuracy": best.held_out_accuracy}),
-            ]
+            kept.append((best_network, "best", best, {"best_val_accuracy": best.held_out_accuracy}))
         self._run.log_files(files)
         if log_models:
             self._log_models(kept)
@@ -155,22 +148,19 @@ class TrainingRecord:
         from cifar_mlflow.learning import evaluation, export
 
         config, example = self._config, self.dataset.test.first(EXAMPLE_IMAGES)
-        models = [
-            (
-                ExportedModel(
-                    network,
-                    name=f"{config.network.rpartition(':')[2]}-{config.activation}-{weights}",
-                    weights=weights,
-                    epoch=result.epoch,
-                    example=example.pixels.numpy(),
-                    probabilities=evaluation.predict(network, example),
-                    classes=self.dataset.classes,
-                    requirements=export.requirements(),
-                ),
-                metrics,
+        models = []
+        for network, weights, result, metrics in kept:
+            model = ExportedModel(
+                network,
+                name=f"{config.network.rpartition(':')[2]}-{config.activation}-{weights}",
+                weights=weights,
+                epoch=result.epoch,
+                example=example.pixels.numpy(),
+                probabilities=evaluation.predict(network, example),
+                classes=self.dataset.classes,
+                requirements=export.requirements(),
             )
-            for network, weights, result, metrics in kept
-        ]
+            models.append((model, metrics))
         if len({model.epoch for model, _ in models}) < len(models):  # the last epoch was the best
             self._run.log_same_models(models)
         else:
@@ -193,13 +183,12 @@ class TrainingRecord:
     def _sentence(self) -> str:
         config = self._config
         schedule = "a constant rate" if config.scheduler == "none" else f"the {config.scheduler} schedule"
-        extras = [f"dropout {config.dropout}"] if config.dropout else []
-        extras += [f"augmentation {config.augmentation}"] if config.augmentation != "none" else []
+        extras = f"dropout {config.dropout}, " if config.dropout else ""
+        extras += f"augmentation {config.augmentation}, " if config.augmentation != "none" else ""
         return (
-            f"{config.network} with {config.activation} on {self.dataset.name} "
-            f"({len(self.dataset.train):,} training images): {config.optimizer} at {config.learning_rate} with "
-            f"{schedule}, batches of {config.batch_size}, {count(config.epochs, 'epoch')}, "
-            f"{', '.join([*extras, f'seed {config.seed}'])}."
+            f"{config.network} with {config.activation} on {self.dataset.name} ({len(self.dataset.train):,} training "
+            f"images): {config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
+            f"{count(config.epochs, 'epoch')}, {extras}seed {config.seed}."
         )
 
     def _prediction_files(self, probabilities: np.ndarray) -> dict[str, bytes]:
@@ -225,9 +214,3 @@ class TrainingRecord:
         values = {name: [getattr(result, name) for result in self.results] for name in names}
         values["lr"] = [result.learning_rate for result in self.results]
         return plots.curves(values, held_out_name(self._config), self._run.run_name)
-
-
-def _rank(result: EpochResult) -> tuple[float, int]:
-    """By accuracy, then the earlier epoch; below all others, one that was not scored, and of these the later."""
-    scored = not np.isnan(result.held_out_accuracy)
-    return (result.held_out_accuracy, -result.epoch) if scored else (-1.0, result.epoch)
