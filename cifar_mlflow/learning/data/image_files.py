@@ -19,7 +19,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -97,7 +97,7 @@ def _images_in(directory: Path, faults: list[str]) -> list[Path]:
 
 def count(path: Path) -> int:
     """How many images `read` will tell of: 1, or what an .npz holds."""
-    if not _is_npz(path):
+    if path.suffix.lower() != ".npz":
         return 1
     try:
         with zipfile.ZipFile(path) as archive, _array(archive) as (_, shape):
@@ -108,17 +108,13 @@ def count(path: Path) -> int:
 
 def read(path: Path, shape: tuple[int, int, int]) -> Iterator[DecodedImage | Skipped]:
     """The images of a file, fitted to `shape` (height, width, channels); only one of them is held in memory."""
-    if _is_npz(path):
+    if path.suffix.lower() == ".npz":
         yield from _read_npz(path, shape)
         return
     try:
         yield DecodedImage(str(path), _read_file(path, shape))
     except (_Refused, OSError, MemoryError) as error:
         yield Skipped(str(path), _reason(error))
-
-
-def _is_npz(path: Path) -> bool:
-    return path.suffix.lower() == ".npz"
 
 
 def _reason(error: Exception) -> str:
@@ -132,9 +128,6 @@ def _reason(error: Exception) -> str:
     return f"it is damaged ({type(error).__name__}: {error})"
 
 
-# ------------------------------------------------------------------------------------------------- image files
-
-
 def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
@@ -142,7 +135,10 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     if status.st_size == 0:
         raise _Refused("it is empty")
     # What Pillow would log or warn of is either an error here or of no interest.
-    with _unlogged(), warnings.catch_warnings():
+    with ExitStack() as after, warnings.catch_warnings():
+        logger = logging.getLogger("PIL")
+        after.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", pillow.DecompressionBombWarning)
         try:
@@ -164,17 +160,6 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
             if isinstance(error, OSError) and error.strerror:
                 raise
             raise _Refused(f"it is damaged ({first_line(error)})") from None
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    logger = logging.getLogger("PIL")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 @contextmanager
@@ -212,9 +197,6 @@ def _fit(image: pillow.Image, shape: tuple[int, int, int]) -> np.ndarray:
     height, width, channels = shape
     image = image.convert("RGB" if channels == 3 else "L")
     return np.asarray(ImageOps.fit(image, (width, height))).reshape(shape)  # bicubic, and the centre
-
-
-# -------------------------------------------------------------------------------------------------- .npz files
 
 
 @contextmanager
