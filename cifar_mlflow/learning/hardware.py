@@ -51,13 +51,10 @@ def settings_kept() -> Iterator[None]:
 
     A network of the user's own may also draw from NumPy's and Python's.
     """
-    threads = torch.get_num_threads()
+    threads, deterministic, cudnn = torch.get_num_threads(), torch.utils.deterministic, torch.backends.cudnn
     with ExitStack() as after:
-        for holder, name in (
-            (torch.utils.deterministic, "fill_uninitialized_memory"),
-            (torch.backends.cudnn, "benchmark"),
-        ):
-            after.callback(setattr, holder, name, getattr(holder, name))
+        after.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
+        after.callback(setattr, deterministic, "fill_uninitialized_memory", deterministic.fill_uninitialized_memory)  # type: ignore[attr-defined]
         after.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
         after.callback(torch.set_rng_state, torch.get_rng_state())
         after.callback(np.random.set_state, np.random.get_state())

@@ -112,11 +112,7 @@ def load(config: TrainingConfig) -> Dataset:
 
 
 def load_recorded(config: TrainingConfig, digest: str, run_id: str) -> Dataset:
-    """As `load`, if these are the data with the `digest` that the run recorded.
-
-    Raises:
-        DataError: they are others.
-    """
+    """As `load`; raises DataError too if these are not the data with the `digest` that the run recorded."""
     dataset = load(config)
     if dataset.digest != digest:
         remedy = "give the original by --data-dir" if config.dataset == "cifar10" else "put the original back"

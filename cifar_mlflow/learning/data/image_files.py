@@ -113,19 +113,26 @@ def read(path: Path, shape: tuple[int, int, int]) -> Iterator[DecodedImage | Ski
         return
     try:
         yield DecodedImage(str(path), _read_file(path, shape))
-    except (_Refused, OSError, MemoryError) as error:
-        yield Skipped(str(path), _reason(error))
+    except Exception as error:  # each of Pillow's decoders has exceptions of its own
+        yield Skipped(str(path), _reason(error, first_line(error)))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, damage: str) -> str:
+    """Why no image comes of what raised the `error`; `damage` describes one of which nothing else is known."""
     match error:
+        case _Refused():
+            return str(error)
         case MemoryError():
             return "it does not fit into memory"
         case zipfile.BadZipFile():
             return f"it is no .npz file, or a damaged one ({error})"
-        case _Refused() | OSError():
-            return getattr(error, "strerror", None) or str(error)
-    return f"it is damaged ({type(error).__name__}: {error})"
+        case pillow.DecompressionBombWarning() | pillow.DecompressionBombError():
+            return f"it has more than {PIXELS:,} pixels, which are not unpacked"
+        case UnidentifiedImageError():
+            return f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or one whose beginning is damaged"
+        case OSError() if error.strerror:
+            return error.strerror
+    return f"it is damaged ({damage})"
 
 
 def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -141,25 +148,13 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         logger.setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", pillow.DecompressionBombWarning)
-        try:
-            # Opened here: Pillow would map a file that it opens itself, and crash if that becomes shorter meanwhile.
-            with (
-                path.open("rb") as file,
-                pillow.open(file, formats=FORMATS) as image,
-                _silenced() if image.format == "TIFF" else nullcontext(),
-            ):
-                return _fit(_upright_8_bit(image), shape)
-        except (_Refused, MemoryError):
-            raise
-        except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
-            raise _Refused(f"it has more than {PIXELS:,} pixels, which are not unpacked") from None
-        except UnidentifiedImageError:
-            kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-            raise _Refused(f"it is no {kinds} image, or one whose beginning is damaged") from None
-        except Exception as error:  # each of Pillow's decoders has exceptions of its own
-            if isinstance(error, OSError) and error.strerror:
-                raise
-            raise _Refused(f"it is damaged ({first_line(error)})") from None
+        # Opened here: Pillow would map a file that it opens itself, and crash if that becomes shorter meanwhile.
+        with (
+            path.open("rb") as file,
+            pillow.open(file, formats=FORMATS) as image,
+            _silenced() if image.format == "TIFF" else nullcontext(),
+        ):
+            return _fit(_upright_8_bit(image), shape)
 
 
 @contextmanager
@@ -237,4 +232,4 @@ def _read_npz(path: Path, shape: tuple[int, int, int]) -> Iterator[DecodedImage 
                 yield DecodedImage(f"{path}[{told}]", pixels)
                 told += 1
     except Exception as error:  # zipfile, zlib and numpy raise classes of their own, with no common base
-        yield Skipped(str(path), _reason(error), images - told)
+        yield Skipped(str(path), _reason(error, f"{type(error).__name__}: {error}"), images - told)
