@@ -120,8 +120,7 @@ class SweepConfig(BaseModel):
 def load_spec(path: str | Path) -> SweepConfig:
     """The checked spec in the YAML file. `config: FILE` in its base, and data files, are found beside it.
 
-    Raises:
-        ConfigurationError: with every fault of the spec and of its combinations.
+    Raises ConfigurationError with every fault of the spec and of its combinations.
     """
     return parse_spec(read_yaml(path), Path(path).absolute().parent, f"sweep {path}")
 

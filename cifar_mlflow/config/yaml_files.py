@@ -13,8 +13,7 @@ MOST_VALUES = 100_000  # in a file; the largest of ours has some hundred
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
-    Raises:
-        ConfigurationError: no such file, not YAML, not a mapping, or a key that stands twice.
+    Raises ConfigurationError if there is no such file, it is no YAML or no mapping, or a key stands twice.
     """
     source = f"file {path}"
     try:

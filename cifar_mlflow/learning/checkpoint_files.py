@@ -41,8 +41,7 @@ class Checkpoints:
     def write(self, content: dict[str, Any]) -> None:
         """Adds a file with `content`: dicts, lists, tensors, numbers and strings.
 
-        Raises:
-            TrainingError: it cannot be written, for want of space for example; the files before it are untouched.
+        Raises TrainingError if it cannot be written, for want of space for example; the files before it are untouched.
         """
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -66,8 +65,7 @@ class Checkpoints:
     def read(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest content that is whole, None if there is no file, and what is wrong with the files after it.
 
-        Raises:
-            ModelError: there are files, and none is whole.
+        Raises ModelError if there are files, and none is whole.
         """
         faults = []
         for path in reversed(self._files()):

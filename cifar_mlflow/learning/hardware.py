@@ -20,8 +20,7 @@ _KEPT_BYTES = 2**30
 def choose_device(config: TrainingConfig) -> torch.device:
     """The device that `config` asks for; auto takes a CUDA GPU, then Apple's, then the processor.
 
-    Raises:
-        ConfigurationError: the device asked for is not on this machine.
+    Raises ConfigurationError if the device asked for is not on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if config.device == "auto":

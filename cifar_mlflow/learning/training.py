@@ -78,8 +78,7 @@ class Training:
 
         `on_check` is called now and then between two steps, when `state()` can be taken.
 
-        Raises:
-            ConfigurationError: the device asked for is not there, or the images are smaller than the shift.
+        Raises ConfigurationError if the device asked for is not there, or the images are smaller than the shift.
         """
         side = min(data.image_shape[:2])
         if config.augmentation == "flip_crop" and config.shift >= side:
@@ -177,8 +176,7 @@ class Training:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes to where `state` was taken from a training of the same configuration and data.
 
-        Raises:
-            ConfigurationError: it was on another kind of device, which would come to other numbers.
+        Raises ConfigurationError if it was on another kind of device, which would come to other numbers.
         """
         if state["device"] != self.device.type:
             raise ConfigurationError(

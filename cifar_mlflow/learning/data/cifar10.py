@@ -36,8 +36,7 @@ def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
 
     The images are uint8 (50000 or 10000, 32, 32, 3), the labels int64.
 
-    Raises:
-        DataError: CIFAR-10 is not there and cannot be downloaded, or a file is not the official one.
+    Raises DataError if CIFAR-10 is not there and cannot be downloaded, or a file is not the official one.
     """
     place = locate(data_dir)
     # Each file goes to its place at once, so that no more than one of them is in memory twice.
@@ -117,8 +116,7 @@ def locate(data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
 
     Only the cache is downloaded to. `timeout` is the longest silence of the server, in seconds.
 
-    Raises:
-        DataError: it is not there, and there is no download of it either.
+    Raises DataError if it is not there, and there is no download of it either.
     """
     given = os.environ.get(ENVIRONMENT_VARIABLE, "") if data_dir == "auto" else data_dir
     if found := _find(Path(given).expanduser() if given else cache_directory()):

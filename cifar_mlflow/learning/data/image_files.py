@@ -64,8 +64,7 @@ class _Refused(Exception):
 def find(paths: Sequence[str]) -> list[Path]:
     """The files that `paths` name; a directory stands for the image files in it and below it, sorted.
 
-    Raises:
-        ConfigurationError: with every path that does not exist, and every directory without an image.
+    Raises ConfigurationError with every path that does not exist, and every directory without an image.
     """
     found: list[Path] = []
     faults: list[str] = []
