@@ -63,11 +63,8 @@ def settings_kept() -> Iterator[None]:
             after.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())  # type: ignore[no-untyped-call]
         if torch.backends.mps.is_available():
             after.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
-        try:
-            yield
-        finally:
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
+        after.callback(lambda: torch.get_num_threads() == threads or torch.set_num_threads(threads))
+        yield
 
 
 def keep_freed_memory() -> None:
