@@ -59,12 +59,15 @@ def settings_kept() -> Iterator[None]:
         after.callback(np.random.set_state, np.random.get_state())
         after.callback(random.setstate, random.getstate())
         # A GPU that nobody has used yet has no state, and to ask for it would start it.
-        if torch.cuda.is_initialized():
-            after.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())  # type: ignore[no-untyped-call]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            after.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
         if torch.backends.mps.is_available():
             after.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
-        after.callback(lambda: torch.get_num_threads() == threads or torch.set_num_threads(threads))
-        yield
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def keep_freed_memory() -> None:
