@@ -21,8 +21,7 @@ def state_directory() -> Path:
 def writable(part: str) -> Path:
     """The directory `part` of the state directory, made if it is new, in which files can be written.
 
-    Raises:
-        ConfigurationError: it cannot be made, or no file can be written there.
+    Raises ConfigurationError if it cannot be made, or no file can be written there.
     """
     directory = state_directory() / part
     try:

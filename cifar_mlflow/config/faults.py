@@ -52,7 +52,6 @@ def describe(
 
 def _told(entry: Mapping[str, Any], given: object) -> str:
     value = shown(given) if isinstance(given, str) else repr(given)
-    message = str(entry["msg"])
     if isinstance(error := entry.get("ctx", {}).get("error"), Sentence):
         return str(error)
     if entry["type"] == "missing":
@@ -60,6 +59,5 @@ def _told(entry: Mapping[str, Any], given: object) -> str:
     if entry["type"] == "literal_error":
         choices = re.findall(r"'([^']+)'", entry["ctx"]["expected"])
         return f"{value} is not one of {', '.join(choices)}{did_you_mean(str(given), choices)}"
-    for start in ("Value error, ", "Input ", "should be "):
-        message = message.removeprefix(start)
+    message = re.sub("^(Value error, )?(Input )?(should be )?", "", str(entry["msg"]))
     return f"{value} is refused: must {'' if message.startswith('not ') else 'be '}{message}"

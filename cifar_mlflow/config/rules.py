@@ -18,8 +18,7 @@ from cifar_mlflow.text import as_option, did_you_mean, option_name
 def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
     """A checked configuration: the defaults, overridden by `values`.
 
-    Raises:
-        ConfigurationError: with every unknown key, wrong value and contradiction, each named by its option.
+    Raises ConfigurationError with every unknown key, wrong value and contradiction, each named by its option.
     """
     if faults := faults_of(values):
         raise ConfigurationError(faults, source)

@@ -3,7 +3,8 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from functools import reduce
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -20,11 +21,8 @@ _REASONS = {
 }
 
 
-def _in_lists(when: object) -> object:
-    """A condition with each single value as a list of one."""
-    if not isinstance(when, dict):
-        return when
-    return {str(name): wanted if isinstance(wanted, list | tuple) else [wanted] for name, wanted in when.items()}
+def _in_list(wanted: object) -> object:
+    return wanted if isinstance(wanted, list | tuple) else [wanted]
 
 
 class _Conditional(BaseModel):
@@ -32,7 +30,7 @@ class _Conditional(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    when: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(_in_lists)] = {}
+    when: dict[Annotated[str, BeforeValidator(str)], Annotated[tuple[Any, ...], BeforeValidator(_in_list)]] = {}
 
     def applies(self, values: Mapping[str, Any]) -> bool:
         """Whether the condition holds among the `values` chosen so far."""
@@ -42,7 +40,7 @@ class _Conditional(BaseModel):
 
     def as_data(self) -> Any:
         """The parameter as it stands in a spec, the condition last."""
-        given = self.model_dump(mode="json", exclude_defaults=True).items()
+        given = self.model_dump(mode="json", exclude={"kind"}, exclude_defaults=True).items()
         return dict(sorted(given, key=lambda item: item[0] == "when"))
 
 
@@ -70,20 +68,24 @@ class Choice(_Conditional):
         return super().as_data() if self.when else super().as_data()["values"]
 
 
-class _Range(_Conditional):
+class Range(_Conditional):
     """From `low` to `high`, both included: in steps, or evenly, on a logarithmic scale if `log`."""
 
-    UNIT: ClassVar[int | None] = None  # the step where none is given
-
+    kind: Literal["number", "integer"]
     low: float
     high: float
     log: bool = False
     step: float | None = None
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is of whole numbers, which are one apart where no step is given."""
+        return self.kind == "integer"
+
+    @property
     def count(self) -> int | None:
         """The number of values; None for a range that cannot be counted."""
-        step = self.step or self.UNIT
+        step = self.step or (1 if self.is_whole else None)
         # From 0.1 to 0.3 in steps of 0.1 are, in binary, a little less than 2 steps. Too many may be infinitely many.
         return None if step is None else 1 + math.floor(min((self.high - self.low) / step, 1e15) + 1e-9)
 
@@ -97,7 +99,7 @@ class _Range(_Conditional):
 
     def cast(self, value: float) -> float | int:
         """`value` as the field has it, without the last bits of a sum of steps."""
-        return round(value) if self.UNIT else float(f"{value:.12g}")
+        return round(value) if self.is_whole else float(f"{value:.12g}")
 
     def faults(self) -> Iterator[str]:
         low, high, step = self.low, self.high, self.step
@@ -107,40 +109,24 @@ class _Range(_Conditional):
             yield f"a logarithmic range needs a low above 0, and has {low:g}"
         if self.log and step is not None:
             yield "log and step exclude each other"
-        if step is not None and (step <= 0 or step % (self.UNIT or step)):
-            yield f"step {step:g} must be {'a whole number ' if self.UNIT else ''}above 0"
-        if self.UNIT and (low % 1 or high % 1):
+        if step is not None and (step <= 0 or (self.is_whole and step % 1)):
+            yield f"step {step:g} must be {'a whole number ' if self.is_whole else ''}above 0"
+        if self.is_whole and (low % 1 or high % 1):
             yield f"the ends {low:g} and {high:g} must be whole numbers"
 
     def as_data(self) -> Any:
         return {**super().as_data(), "low": self.cast(self.low), "high": self.cast(self.high)}
 
 
-class NumberRange(_Range):
-    kind: Literal["number"] = "number"
-
-
-class IntegerRange(_Range):
-    """Of whole numbers."""
-
-    UNIT: ClassVar[int | None] = 1
-    kind: Literal["integer"] = "integer"
-
-
-Parameter = Annotated[Choice | IntegerRange | NumberRange, Field(discriminator="kind")]
-_PARAMETER: TypeAdapter[Choice | IntegerRange | NumberRange] = TypeAdapter(Parameter)
+Parameter = Annotated[Choice | Range, Field(discriminator="kind")]
+_PARAMETER: TypeAdapter[Choice | Range] = TypeAdapter(Parameter)
 
 
 def parse_parameter(name: str, entry: object) -> Parameter:
-    """The parameter that `entry` of a spec's space describes.
-
-    Raises:
-        ConfigurationError: with all that is wrong with it.
-    """
+    """The parameter that `entry` of a spec's space describes; ConfigurationError with all that is wrong with it."""
     field = TrainingConfig.model_fields.get(name)
     if field is None:
-        hint = did_you_mean(name, TrainingConfig.model_fields)
-        raise ConfigurationError(f"space: {name}: no such parameter{hint}")
+        raise ConfigurationError(f"space: {name}: no such parameter{did_you_mean(name, TrainingConfig.model_fields)}")
     if name in NOT_IN_FINGERPRINT or name in _REASONS:
         reason = _REASONS.get(name, "it does not change what is trained; set it in base")
         raise ConfigurationError(f"space: {name}: it cannot vary: {reason}")
@@ -151,8 +137,8 @@ def parse_parameter(name: str, entry: object) -> Parameter:
             "{values: [a, b], when: {other: value}}"
         )
     # A range of a field of whole numbers has whole numbers.
-    kind = "integer" if field.annotation is int else "number" if field.annotation is float else None
-    kind = "choice" if "values" in given else kind
+    ranges: dict[Any, str] = {int: "integer", float: "number"}
+    kind = "choice" if "values" in given else ranges.get(field.annotation)
     if kind is None:
         raise ConfigurationError(f"space: {name}: it is no number, so it has no range; give a list")
     data = {**{str(key): value for key, value in given.items()}, "kind": kind}
@@ -215,17 +201,13 @@ def combinations(
     space: Mapping[str, Parameter], values_of: Callable[[Parameter], Iterable[Any]]
 ) -> Iterator[dict[str, Any]]:
     """Every combination of `values_of` the parameters, without those whose condition does not hold."""
-    found: Iterator[dict[str, Any]] = iter([{}])
-    for name, parameter in ordered(space):
-        found = _extended(found, name, parameter, values_of)
-    return found
 
+    def extended(found: Iterator[dict[str, Any]], entry: tuple[str, Parameter]) -> Iterator[dict[str, Any]]:
+        name, parameter = entry
+        for values in found:
+            if parameter.applies(values):
+                yield from ({**values, name: value} for value in values_of(parameter))
+            else:
+                yield values
 
-def _extended(
-    found: Iterator[dict[str, Any]], name: str, parameter: Parameter, values_of: Callable[[Parameter], Iterable[Any]]
-) -> Iterator[dict[str, Any]]:
-    for values in found:
-        if parameter.applies(values):
-            yield from ({**values, name: value} for value in values_of(parameter))
-        else:
-            yield values
+    return reduce(extended, ordered(space), iter([{}]))

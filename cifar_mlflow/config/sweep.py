@@ -41,9 +41,6 @@ def _not_of_the_test_set(objective: object) -> object:
     return objective
 
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
-
-
 class Budget(BaseModel):
     """Where to stop early. No new run begins after `minutes`, nor once the sweep has trained `runs` runs in all."""
 
@@ -61,7 +58,9 @@ class SweepConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Annotated[str, Field(pattern=NAME), expected("letters, digits, _ . and -, at most 100")]
+    name: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"), expected("letters, digits, _ . and -, at most 100")
+    ]
     base: dict[str, Any] = {}
     space: dict[str, Parameter]
     sampler: Literal["grid", "random", "tpe"] = "grid"
@@ -102,11 +101,7 @@ class SweepConfig(BaseModel):
         return spaces.combinations(self.space, lambda entry: entry.choices())
 
     def configuration(self, values: Mapping[str, Any], seed: int) -> TrainingConfig:
-        """The run of the combination `values` with `seed`.
-
-        Raises:
-            ConfigurationError: the values contradict each other.
-        """
+        """The run of the combination `values` with `seed`; raises ConfigurationError if the values do not agree."""
         return resolve({**self.base, **values, "seed": seed, "threads": self.threads})
 
     def base_value(self, name: str) -> Any:
@@ -125,8 +120,7 @@ class SweepConfig(BaseModel):
 def load_spec(path: str | Path) -> SweepConfig:
     """The checked spec in the YAML file. `config: FILE` in its base, and data files, are found beside it.
 
-    Raises:
-        ConfigurationError: with every fault of the spec and of its combinations.
+    Raises ConfigurationError with every fault of the spec and of its combinations.
     """
     return parse_spec(read_yaml(path), Path(path).absolute().parent, f"sweep {path}")
 
@@ -163,8 +157,7 @@ def _read_base(given: object, directory: Path, faults: list[str]) -> dict[str, A
         faults.append("base: must be a mapping, such as {dataset: digits, epochs: 5}")
         return {}
     base = {str(name): value for name, value in given.items()}
-    file = base.pop("config", None)
-    if file is not None:
+    if (file := base.pop("config", None)) is not None:
         try:
             base = {**read_yaml(directory / str(file)), **base}
         except ConfigurationError as error:

@@ -24,7 +24,15 @@ def _split_commas(value: object) -> object:
     return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+Activation = Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"]
+Optimizer = Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon"]
+Scheduler = Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"]
+Augmentation = Literal["none", "flip", "flip_crop"]
+Precision = Literal["auto", "float32", "bfloat16"]
+WeightInit = Literal["default", "kaiming", "xavier"]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
 AutoOrPositive = Annotated[Literal["auto"] | PositiveInt, expected("auto or a whole number, 1 or more")]
 AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], expected("auto or a whole number, 0 or more")]
@@ -38,6 +46,7 @@ Dataset = Annotated[
     Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz)$"),
     expected(f"{', '.join(BUILT_IN_DATASETS)} or a path that ends in .npz"),
 ]
+Milestones = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)]
 Widths = Annotated[
     tuple[PositiveInt, PositiveInt, PositiveInt],
     BeforeValidator(_split_commas),
@@ -57,41 +66,29 @@ class TrainingConfig(BaseModel):
 
     network: Network = field("report_cnn", "report_cnn, fast, or package.module:function for a network of your own")
     widths: Widths = field((64, 256, 256), "channels of the three blocks (fast), as in 32,64,128")
-    activation: Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"] = field(
-        "prelu", "activation function"
-    )
-    dropout: float = field(0.0, "probability that a channel or unit is dropped", ge=0, lt=1)
+    activation: Activation = field("prelu", "activation function")
+    dropout: Share = field(0.0, "probability that a channel or unit is dropped")
     batch_norm: bool = field(True, "batch normalization after each hidden layer")
-    weight_init: Literal["default", "kaiming", "xavier"] = field(
-        "default", "initialization of the weights; default is torch's own"
-    )
-    augmentation: Literal["none", "flip", "flip_crop"] = field(
-        "none", "random changes to the training images: flip; flip and shift"
-    )
+    weight_init: WeightInit = field("default", "initialization of the weights; default is torch's own")
+    augmentation: Augmentation = field("none", "random changes to the training images: flip; flip and shift")
     alternate_flip: bool = field(False, "flip each image in every other epoch instead of at random (flip, flip_crop)")
     shift: PositiveInt = field(4, "most pixels of the shift, in each direction (flip_crop)", le=64)
     padding: Literal["zeros", "reflect"] = field("zeros", "what a shift brings into the image (flip_crop)")
     normalize: bool = field(False, "standardize each channel by the training images' mean and deviation")
     loss: Literal["cross_entropy"] = field("cross_entropy", "loss function")
-    label_smoothing: float = field(0.0, "share of each label spread over all classes", ge=0, lt=1)
-    optimizer: Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon"] = field(
-        "adam", "optimizer"
+    label_smoothing: Share = field(0.0, "share of each label spread over all classes")
+    optimizer: Optimizer = field("adam", "optimizer")
+    learning_rate: Positive = field(0.002, "initial learning rate; the peak of one_cycle and triangular")
+    bias_rate: Positive = field(
+        1.0, "rate of biases and normalization (PReLU's slope is neither), times --learning-rate"
     )
-    learning_rate: float = field(0.002, "initial learning rate; the peak of one_cycle and triangular", gt=0)
-    bias_rate: float = field(
-        1.0, "rate of biases and normalization (PReLU's slope is neither), times --learning-rate", gt=0
-    )
-    momentum: float = field(0.0, "momentum of sgd, rmsprop and muon's convolutions", ge=0, lt=1)
+    momentum: Share = field(0.0, "momentum of sgd, rmsprop and muon's convolutions")
     weight_decay: float = field(0.0, "L2 penalty; decoupled with adamw and muon", ge=0)
-    scheduler: Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"] = field(
-        "step", "learning rate schedule"
-    )
-    warmup: float = field(0.2, "share of the steps in which the rate rises (triangular)", ge=0, lt=1)
+    scheduler: Scheduler = field("step", "learning rate schedule")
+    warmup: Share = field(0.2, "share of the steps in which the rate rises (triangular)")
     step_size: PositiveInt = field(20, "epochs between two falls of the rate (step)")
-    gamma: float = field(0.2, "factor of each fall of the rate (step, multistep, exponential)", gt=0)
-    milestones: Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)] = field(
-        (15, 25), "epochs after which the rate falls (multistep), as in 15,25"
-    )
+    gamma: Positive = field(0.2, "factor of each fall of the rate (step, multistep, exponential)")
+    milestones: Milestones = field((15, 25), "epochs after which the rate falls (multistep), as in 15,25")
     batch_size: PositiveInt = field(32, "images a step")
     epochs: PositiveInt = field(30, "passes over the training images")
     averaging: Literal["none", "ema"] = field(
@@ -109,9 +106,7 @@ class TrainingConfig(BaseModel):
     )
     split_seed: Seed = field(0, "seed of the train/validation split, which all repeats share")
     device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "where to train")
-    precision: Literal["auto", "float32", "bfloat16"] = field(
-        "auto", "arithmetic of the training steps; auto is bfloat16 where the hardware has it"
-    )
+    precision: Precision = field("auto", "arithmetic of the training steps; auto is bfloat16 where the hardware has it")
     threads: AutoOrPositive = field("auto", "processor threads; auto is torch's own choice")
     accelerate: Literal["auto", "none"] = field(
         "auto", "functions that train: auto is the compiled ones where there are any; none is torch's own"

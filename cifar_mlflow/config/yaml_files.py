@@ -13,13 +13,11 @@ MOST_VALUES = 100_000  # in a file; the largest of ours has some hundred
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
-    Raises:
-        ConfigurationError: no such file, not YAML, not a mapping, or a key that stands twice.
+    Raises ConfigurationError if there is no such file, it is no YAML or no mapping, or a key stands twice.
     """
     source = f"file {path}"
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        values = yaml.load(text, Loader=_UniqueKeyLoader)
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except UnicodeDecodeError:
         raise ConfigurationError("it is not a text file in UTF-8", source) from None
     except OSError as error:
@@ -52,12 +50,10 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
-        for key_node, _ in node.value:
-            if not isinstance(key_node, yaml.ScalarNode):  # its value is a list, which can be no member of a set
-                continue
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
-                )
-            seen.add(key_node.value)
+        # The value of any other node is a list, which can be no member of a set.
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                told = f"the key {key.value!r} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, told, key.start_mark)
+            seen.add(key.value)
         return super().construct_mapping(node, deep)

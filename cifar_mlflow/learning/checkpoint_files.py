@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,8 +41,7 @@ class Checkpoints:
     def write(self, content: dict[str, Any]) -> None:
         """Adds a file with `content`: dicts, lists, tensors, numbers and strings.
 
-        Raises:
-            TrainingError: it cannot be written, for want of space for example; the files before it are untouched.
+        Raises TrainingError if it cannot be written, for want of space for example; the files before it are untouched.
         """
         buffer = io.BytesIO()
         torch.save(content, buffer)
@@ -65,8 +65,7 @@ class Checkpoints:
     def read(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest content that is whole, None if there is no file, and what is wrong with the files after it.
 
-        Raises:
-            ModelError: there are files, and none is whole.
+        Raises ModelError if there are files, and none is whole.
         """
         faults = []
         for path in reversed(self._files()):
@@ -74,9 +73,9 @@ class Checkpoints:
                 content = _read_whole(path)
             except Damaged as damage:
                 faults.append(f"{path} is damaged ({damage})")
-                continue
-            self._whole = [path]
-            return content, faults
+            else:
+                self._whole = [path]
+                return content, faults
         if faults:
             raise ModelError(
                 f"no checkpoint is whole: {'; '.join(faults)}. Put a copy of one back, or remove {self.directory} to "
@@ -86,10 +85,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Removes the directory with all files; what cannot be removed stays."""
-        with suppress(OSError):
-            for path in self.directory.iterdir():
-                path.unlink()
-            self.directory.rmdir()
+        shutil.rmtree(self.directory, ignore_errors=True)
         self._whole = []
 
     def _files(self) -> list[Path]:
@@ -106,17 +102,13 @@ def _write_whole(path: Path, parts: list[Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        _sync_directory(path.parent)
     except BaseException:
         with suppress(OSError):
             part.unlink()
         raise
-
-
-def _sync_directory(directory: Path) -> None:
-    """The new name, too, must outlive a loss of power, before an old file is removed. Windows has no such call."""
+    # The new name, too, must outlive a loss of power, before an old file is removed. Windows has no such call.
     if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:

@@ -4,7 +4,7 @@ import ctypes
 import platform
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +20,7 @@ _KEPT_BYTES = 2**30
 def choose_device(config: TrainingConfig) -> torch.device:
     """The device that `config` asks for; auto takes a CUDA GPU, then Apple's, then the processor.
 
-    Raises:
-        ConfigurationError: the device asked for is not on this machine.
+    Raises ConfigurationError if the device asked for is not on this machine.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if config.device == "auto":
@@ -34,9 +33,8 @@ def choose_device(config: TrainingConfig) -> torch.device:
 
 def choose_precision(config: TrainingConfig, device: torch.device) -> torch.dtype:
     """The arithmetic of the training steps: bfloat16 where it was asked for, or on auto where it is fast."""
-    if config.precision == "auto":
-        return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32
-    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+    half = has_fast_bfloat16(device) if config.precision == "auto" else config.precision == "bfloat16"
+    return torch.bfloat16 if half else torch.float32
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:
@@ -52,28 +50,24 @@ def settings_kept() -> Iterator[None]:
 
     A network of the user's own may also draw from NumPy's and Python's.
     """
-    deterministic = torch.utils.deterministic
-    threads, debug_mode = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    filled, benchmark = deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark  # type: ignore[attr-defined]
-    states = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    # A GPU that nobody has used yet has no state, and to ask for it would start it.
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
-    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
-    try:
-        yield
-    finally:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(debug_mode)
-        deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
-        torch.backends.cudnn.benchmark = benchmark
-        torch.set_rng_state(states[0])
-        np.random.set_state(states[1])
-        random.setstate(states[2])
-        if cuda is not None:
-            torch.cuda.set_rng_state_all(cuda)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
+    threads, deterministic, cudnn = torch.get_num_threads(), torch.utils.deterministic, torch.backends.cudnn
+    with ExitStack() as after:
+        after.callback(setattr, cudnn, "benchmark", cudnn.benchmark)
+        after.callback(setattr, deterministic, "fill_uninitialized_memory", deterministic.fill_uninitialized_memory)  # type: ignore[attr-defined]
+        after.callback(torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode())
+        after.callback(torch.set_rng_state, torch.get_rng_state())
+        after.callback(np.random.set_state, np.random.get_state())
+        after.callback(random.setstate, random.getstate())
+        # A GPU that nobody has used yet has no state, and to ask for it would start it.
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            after.callback(torch.cuda.set_rng_state_all, torch.cuda.get_rng_state_all())
+        if torch.backends.mps.is_available():
+            after.callback(torch.mps.set_rng_state, torch.mps.get_rng_state())
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
 
 
 def keep_freed_memory() -> None:

@@ -78,8 +78,7 @@ class Training:
 
         `on_check` is called now and then between two steps, when `state()` can be taken.
 
-        Raises:
-            ConfigurationError: the device asked for is not there, or the images are smaller than the shift.
+        Raises ConfigurationError if the device asked for is not there, or the images are smaller than the shift.
         """
         side = min(data.image_shape[:2])
         if config.augmentation == "flip_crop" and config.shift >= side:
@@ -125,7 +124,7 @@ class Training:
             epoch = self._passed + 1
             try:
                 loss, accuracy, rate, speed = self._train_epoch(epoch)
-                held_out = self._score() if self._is_scored(epoch) else (math.nan, math.nan)
+                held_out = self._score(epoch)
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"epoch {epoch}: the {self.device.type} device is out of memory with --batch-size "
@@ -134,12 +133,11 @@ class Training:
             self._passed, self._in_progress = epoch, None
             yield EpochResult(epoch, loss, accuracy, *held_out, rate, speed)
 
-    def _is_scored(self, epoch: int) -> bool:
+    def _score(self, epoch: int) -> tuple[float, float]:
+        """Mean loss and accuracy over the held-out images; NaN after an epoch that is not scored."""
         is_last = epoch == self.config.epochs
-        return self.config.epoch_evaluation or (is_last and not self.config.trains_on_all)
-
-    def _score(self) -> tuple[float, float]:
-        """Mean loss and accuracy over the held-out images."""
+        if not self.config.epoch_evaluation and (self.config.trains_on_all or not is_last):
+            return math.nan, math.nan
         network = self._result().eval()
         return loss_and_accuracy(lambda pixels: network(self.preprocessing(pixels)), self._held_out)
 
@@ -171,20 +169,14 @@ class Training:
         if self._average is not None:
             state["average"] = dict(self._average.state_dict())
         if now:
-            state["in_progress"] = {
-                "drawn_from": now.drawn_from,
-                "losses": now.losses,
-                "correct": now.correct,
-                "steps": now.steps,
-                "seconds": time.perf_counter() - now.started,
-            }
+            kept = {name: getattr(now, name) for name in ("drawn_from", "losses", "correct", "steps")}
+            state["in_progress"] = {**kept, "seconds": time.perf_counter() - now.started}
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes to where `state` was taken from a training of the same configuration and data.
 
-        Raises:
-            ConfigurationError: it was on another kind of device, which would come to other numbers.
+        Raises ConfigurationError if it was on another kind of device, which would come to other numbers.
         """
         if state["device"] != self.device.type:
             raise ConfigurationError(
@@ -200,11 +192,11 @@ class Training:
         self._passed = state["epochs"]
         if now := state.get("in_progress"):
             self._generator.set_state(now["drawn_from"])
-            self._in_progress = self._begin_epoch(self._passed + 1)
-            self._in_progress.losses.copy_(now["losses"])
-            self._in_progress.correct.copy_(now["correct"])
-            self._in_progress.steps = now["steps"]
-            self._in_progress.started -= now["seconds"]
+            begun = self._in_progress = self._begin_epoch(self._passed + 1)
+            begun.losses.copy_(now["losses"])
+            begun.correct.copy_(now["correct"])
+            begun.steps = now["steps"]
+            begun.started -= now["seconds"]
         random = state["random"]
         torch.set_rng_state(random["cpu"])
         self._generator.set_state(random["order"])

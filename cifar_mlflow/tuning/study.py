@@ -23,7 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from cifar_mlflow import process_state
-from cifar_mlflow.config.search_space import Choice, IntegerRange, Parameter, ordered
+from cifar_mlflow.config.search_space import Choice, Parameter, ordered
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
 from cifar_mlflow.text import as_option
 
@@ -147,7 +147,7 @@ def _distribution(spec: SweepConfig, parameter: Parameter) -> distributions.Base
     if isinstance(parameter, Choice) or spec.sampler == "grid":
         # As texts: Optuna stores no lists, and holds 1 and True for equal.
         return distributions.CategoricalDistribution([as_option(value) for value in parameter.choices()])
-    if isinstance(parameter, IntegerRange):
+    if parameter.is_whole:
         low, high, step = round(parameter.low), round(parameter.high), round(parameter.step or 1)
         return distributions.IntDistribution(low, high, log=parameter.log, step=step)
     return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)

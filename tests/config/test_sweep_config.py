@@ -206,13 +206,7 @@ def test_a_spec_read_back_is_the_same_spec(parse, work):
     assert read_back == spec
     assert changes(spec.as_data(), read_back) == []
     assert spec.as_data()["space"]["step_size"] == {"low": 1, "high": 9, "when": {"scheduler": ["step"]}}
-    assert [type(entry).__name__ for entry in spec.space.values()] == [
-        "Choice",
-        "IntegerRange",
-        "Choice",
-        "Choice",
-        "NumberRange",
-    ]
+    assert [entry.kind for entry in spec.space.values()] == ["choice", "integer", "choice", "choice", "number"]
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,13 @@ def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
 
     The images are uint8 (50000 or 10000, 32, 32, 3), the labels int64.
 
-    Raises:
-        DataError: CIFAR-10 is not there and cannot be downloaded, or a file is not the official one.
+    Raises DataError if CIFAR-10 is not there and cannot be downloaded, or a file is not the official one.
     """
     place = locate(data_dir)
     # Each file goes to its place at once, so that no more than one of them is in memory twice.
-    x_train, x_test = _empty(len(BATCHES) - 1), _empty(1)
-    places = [*np.split(x_train, len(BATCHES) - 1), x_test]
+    training_files = len(BATCHES) - 1
+    x_train, x_test = (np.empty((files * IMAGES_IN_A_FILE, 32, 32, 3), np.uint8) for files in (training_files, 1))
+    places = [*np.split(x_train, training_files), x_test]
     labels: list[np.ndarray] = []
     classes: tuple[str, ...] = ()
     for name, data in _official_files(place):
@@ -54,10 +54,6 @@ def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray,
             places[len(labels)][:] = content[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             labels.append(np.asarray(content[b"labels"], dtype=np.int64))
     return x_train, np.concatenate(labels[:-1]), x_test, labels[-1], classes, str(place)
-
-
-def _empty(files: int) -> np.ndarray:
-    return np.empty((files * IMAGES_IN_A_FILE, 32, 32, 3), dtype=np.uint8)
 
 
 def _official_files(place: Path) -> Iterator[tuple[str, bytes]]:
@@ -120,29 +116,23 @@ def locate(data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
 
     Only the cache is downloaded to. `timeout` is the longest silence of the server, in seconds.
 
-    Raises:
-        DataError: it is not there, and there is no download of it either.
+    Raises DataError if it is not there, and there is no download of it either.
     """
     given = os.environ.get(ENVIRONMENT_VARIABLE, "") if data_dir == "auto" else data_dir
-    if given:
-        found = _find(Path(given).expanduser())
-        if found is None:
-            origin = f"${ENVIRONMENT_VARIABLE}" if data_dir == "auto" else "--data-dir"
-            raise DataError(
-                f"{given} ({origin}) holds neither the folder {FOLDER} nor {ARCHIVE}; name the directory that does, "
-                "or use --dataset digits, which needs no files"
-            )
+    if found := _find(Path(given).expanduser() if given else cache_directory()):
         return found
-    cache = cache_directory()
-    return _find(cache) or _download(cache, timeout)
+    if not given:
+        return _download(cache_directory(), timeout)
+    origin = f"${ENVIRONMENT_VARIABLE}" if data_dir == "auto" else "--data-dir"
+    raise DataError(
+        f"{given} ({origin}) holds neither the folder {FOLDER} nor {ARCHIVE}; name the directory that does, "
+        "or use --dataset digits, which needs no files"
+    )
 
 
 def _find(directory: Path) -> Path | None:
-    candidates = (directory / FOLDER, directory / ARCHIVE)
-    found = next((path for path in candidates if path.exists()), None)
-    if found is None and directory.name in (FOLDER, ARCHIVE) and directory.exists():
-        return directory
-    return found
+    itself = [directory] if directory.name in (FOLDER, ARCHIVE) else []
+    return next((path for path in (directory / FOLDER, directory / ARCHIVE, *itself) if path.exists()), None)
 
 
 def _download(cache: Path, timeout: float) -> Path:
@@ -151,8 +141,7 @@ def _download(cache: Path, timeout: float) -> Path:
     from torchvision.datasets.utils import download_url
 
     before = socket.getdefaulttimeout()
-    # torchvision's download has no time-out of its own.
-    socket.setdefaulttimeout(timeout)
+    socket.setdefaulttimeout(timeout)  # torchvision's download has none of its own
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(cache / f"{ARCHIVE}.lock"):

@@ -1,7 +1,5 @@
 """Datasets as resident uint8 tensors: CIFAR-10, scikit-learn's digits, or the user's own .npz file."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import os
@@ -9,6 +7,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,10 +30,10 @@ class LabeledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int) -> LabeledImages:
+    def first(self, count: int) -> "LabeledImages":
         return LabeledImages(self.pixels[:count], self.labels[:count])
 
-    def to(self, device: torch.device) -> LabeledImages:
+    def to(self, device: torch.device) -> "LabeledImages":
         return LabeledImages(self.pixels.to(device), self.labels.to(device))
 
 
@@ -74,8 +73,7 @@ class Dataset:
         return tuple(means), tuple(deviations)
 
 
-@dataclass(frozen=True)
-class _Arrays:
+class _Arrays(NamedTuple):
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
@@ -108,19 +106,13 @@ def load(config: TrainingConfig) -> Dataset:
         validation=_images(arrays.x_train[validation], arrays.y_train[validation]),
         validation_indices=validation,
         test=_images(arrays.x_test, arrays.y_test),
-        digest=_digest(
-            arrays.x_train, arrays.y_train, arrays.x_test, arrays.y_test, validation, np.array(arrays.classes)
-        ),
+        digest=_digest(*arrays[:4], validation, np.array(arrays.classes)),
         test_digest=_digest(arrays.x_test, arrays.y_test),
     )
 
 
 def load_recorded(config: TrainingConfig, digest: str, run_id: str) -> Dataset:
-    """As `load`, if these are the data with the `digest` that the run recorded.
-
-    Raises:
-        DataError: they are others.
-    """
+    """As `load`; raises DataError too if these are not the data with the `digest` that the run recorded."""
     dataset = load(config)
     if dataset.digest != digest:
         remedy = "give the original by --data-dir" if config.dataset == "cifar10" else "put the original back"
@@ -137,11 +129,9 @@ def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     classes, sizes = np.unique(labels, return_counts=True)
     exact = count * sizes / len(labels)
     shares = np.floor(exact).astype(int)
-    largest_remainder = np.argsort(shares - exact, kind="stable")[: count - shares.sum()]
-    shares[largest_remainder] += 1
-    drawn = [
-        rng.permutation(np.flatnonzero(labels == label))[:share] for label, share in zip(classes, shares, strict=True)
-    ]
+    shares[np.argsort(shares - exact, kind="stable")[: count - shares.sum()]] += 1
+    places = (np.flatnonzero(labels == label) for label in classes)
+    drawn = [rng.permutation(each)[:share] for each, share in zip(places, shares, strict=True)]
     return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
@@ -188,8 +178,9 @@ def _read_digits() -> _Arrays:
     test = np.zeros(len(labels), dtype=bool)
     for label in range(10):
         test[np.flatnonzero(labels == label)[::DIGITS_TEST_SHARE]] = True
-    classes = tuple(map(str, range(10)))
-    return _Arrays(pixels[~test], labels[~test], pixels[test], labels[test], classes, "scikit-learn load_digits")
+    return _Arrays(
+        pixels[~test], labels[~test], pixels[test], labels[test], tuple("0123456789"), "scikit-learn load_digits"
+    )
 
 
 def _read_npz(path: Path) -> _Arrays:
@@ -244,8 +235,8 @@ def _content_faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
     """Arrays, each as needed, that do not fit each other."""
     train, test, labels = arrays["x_train"].shape[1:], arrays["x_test"].shape[1:], arrays["y_train"]
     if train != test:
-        needed = "one shape (height, width, channels)"
-        yield f"the training images are {train} and the test images {test}; needed is {needed}"
+        shapes = f"the training images are {train} and the test images {test}"
+        yield f"{shapes}; needed is one shape (height, width, channels)"
     names = arrays.get("classes")
     if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names)):
         yield f"classes is {names.dtype} of shape {names.shape}; needed are distinct names of shape (classes,)"

@@ -19,7 +19,7 @@ import stat
 import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -64,8 +64,7 @@ class _Refused(Exception):
 def find(paths: Sequence[str]) -> list[Path]:
     """The files that `paths` name; a directory stands for the image files in it and below it, sorted.
 
-    Raises:
-        ConfigurationError: with every path that does not exist, and every directory without an image.
+    Raises ConfigurationError with every path that does not exist, and every directory without an image.
     """
     found: list[Path] = []
     faults: list[str] = []
@@ -97,7 +96,7 @@ def _images_in(directory: Path, faults: list[str]) -> list[Path]:
 
 def count(path: Path) -> int:
     """How many images `read` will tell of: 1, or what an .npz holds."""
-    if not _is_npz(path):
+    if path.suffix.lower() != ".npz":
         return 1
     try:
         with zipfile.ZipFile(path) as archive, _array(archive) as (_, shape):
@@ -108,31 +107,31 @@ def count(path: Path) -> int:
 
 def read(path: Path, shape: tuple[int, int, int]) -> Iterator[DecodedImage | Skipped]:
     """The images of a file, fitted to `shape` (height, width, channels); only one of them is held in memory."""
-    if _is_npz(path):
+    if path.suffix.lower() == ".npz":
         yield from _read_npz(path, shape)
         return
     try:
         yield DecodedImage(str(path), _read_file(path, shape))
-    except (_Refused, OSError, MemoryError) as error:
-        yield Skipped(str(path), _reason(error))
+    except Exception as error:  # each of Pillow's decoders has exceptions of its own
+        yield Skipped(str(path), _reason(error, first_line(error)))
 
 
-def _is_npz(path: Path) -> bool:
-    return path.suffix.lower() == ".npz"
-
-
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, damage: str) -> str:
+    """Why no image comes of what raised the `error`; `damage` describes one of which nothing else is known."""
     match error:
+        case _Refused():
+            return str(error)
         case MemoryError():
             return "it does not fit into memory"
         case zipfile.BadZipFile():
             return f"it is no .npz file, or a damaged one ({error})"
-        case _Refused() | OSError():
-            return getattr(error, "strerror", None) or str(error)
-    return f"it is damaged ({type(error).__name__}: {error})"
-
-
-# ------------------------------------------------------------------------------------------------- image files
+        case pillow.DecompressionBombWarning() | pillow.DecompressionBombError():
+            return f"it has more than {PIXELS:,} pixels, which are not unpacked"
+        case UnidentifiedImageError():
+            return f"it is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image, or one whose beginning is damaged"
+        case OSError() if error.strerror:
+            return error.strerror
+    return f"it is damaged ({damage})"
 
 
 def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -142,39 +141,19 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     if status.st_size == 0:
         raise _Refused("it is empty")
     # What Pillow would log or warn of is either an error here or of no interest.
-    with _unlogged(), warnings.catch_warnings():
+    with ExitStack() as after, warnings.catch_warnings():
+        logger = logging.getLogger("PIL")
+        after.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.CRITICAL)
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", pillow.DecompressionBombWarning)
-        try:
-            # Opened here: Pillow would map a file that it opens itself, and crash if that becomes shorter meanwhile.
-            with (
-                path.open("rb") as file,
-                pillow.open(file, formats=FORMATS) as image,
-                _silenced() if image.format == "TIFF" else nullcontext(),
-            ):
-                return _fit(_upright_8_bit(image), shape)
-        except (_Refused, MemoryError):
-            raise
-        except (pillow.DecompressionBombWarning, pillow.DecompressionBombError):
-            raise _Refused(f"it has more than {PIXELS:,} pixels, which are not unpacked") from None
-        except UnidentifiedImageError:
-            kinds = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-            raise _Refused(f"it is no {kinds} image, or one whose beginning is damaged") from None
-        except Exception as error:  # each of Pillow's decoders has exceptions of its own
-            if isinstance(error, OSError) and error.strerror:
-                raise
-            raise _Refused(f"it is damaged ({first_line(error)})") from None
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    logger = logging.getLogger("PIL")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+        # Opened here: Pillow would map a file that it opens itself, and crash if that becomes shorter meanwhile.
+        with (
+            path.open("rb") as file,
+            pillow.open(file, formats=FORMATS) as image,
+            _silenced() if image.format == "TIFF" else nullcontext(),
+        ):
+            return _fit(_upright_8_bit(image), shape)
 
 
 @contextmanager
@@ -212,9 +191,6 @@ def _fit(image: pillow.Image, shape: tuple[int, int, int]) -> np.ndarray:
     height, width, channels = shape
     image = image.convert("RGB" if channels == 3 else "L")
     return np.asarray(ImageOps.fit(image, (width, height))).reshape(shape)  # bicubic, and the centre
-
-
-# -------------------------------------------------------------------------------------------------- .npz files
 
 
 @contextmanager
@@ -255,4 +231,4 @@ def _read_npz(path: Path, shape: tuple[int, int, int]) -> Iterator[DecodedImage 
                 yield DecodedImage(f"{path}[{told}]", pixels)
                 told += 1
     except Exception as error:  # zipfile, zlib and numpy raise classes of their own, with no common base
-        yield Skipped(str(path), _reason(error), images - told)
+        yield Skipped(str(path), _reason(error, f"{type(error).__name__}: {error}"), images - told)

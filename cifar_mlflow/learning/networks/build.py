@@ -26,8 +26,7 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
 
     `image_shape` is (height, width, channels). The weights are drawn from torch's global random state.
 
-    Raises:
-        ConfigurationError: the network cannot be built, or not for images of this shape.
+    Raises ConfigurationError if the network cannot be built, or not for images of this shape.
     """
     if config.network in NETWORKS:
         network = NETWORKS[config.network](config, ACTIVATIONS[config.activation], classes, image_shape)

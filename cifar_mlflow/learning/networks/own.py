@@ -22,8 +22,7 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     It is looked for in the current directory too. `config` has every option as an attribute, and `image_shape`
     (height, width, channels). The network takes float32 images (n, channels, height, width) to logits (n, classes).
 
-    Raises:
-        ConfigurationError: there is no such function, it fails, or its network does not fit the images and classes.
+    Raises ConfigurationError if there is no such function, it fails, or its network does not fit images and classes.
     """
     module_name, _, name = config.network.partition(":")
     if os.getcwd() not in sys.path:
