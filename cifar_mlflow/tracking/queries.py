@@ -35,10 +35,10 @@ def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> l
     """All pages of what `search`, a method of the client, finds."""
     from mlflow.utils import get_results_from_paginated_fn
 
-    def page(size: int, token: str | None) -> Any:
-        return search(*arguments, max_results=size, page_token=token, **options)
-
-    return list(get_results_from_paginated_fn(page, PAGE))
+    found = get_results_from_paginated_fn(
+        lambda size, token: search(*arguments, max_results=size, page_token=token, **options), PAGE
+    )
+    return list(found)
 
 
 def models_of_run(store: Store, experiment_id: str, run_id: str) -> list[LoggedModel]:

@@ -70,12 +70,8 @@ def save_copy(saved: Path, exported: ExportedModel, directory: Path) -> None:
 
 
 def _metadata(exported: ExportedModel) -> dict[str, Any]:
-    return {
-        "classes": list(exported.classes),
-        "name": exported.name,
-        "weights": exported.weights,
-        "epoch": str(exported.epoch),
-    }
+    about = {"name": exported.name, "weights": exported.weights, "epoch": str(exported.epoch)}
+    return {"classes": list(exported.classes), **about}
 
 
 def about(directory: Path) -> dict[str, str]:
@@ -84,11 +80,7 @@ def about(directory: Path) -> dict[str, str]:
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """The content of a model's MLmodel file, whoever wrote it.
-
-    Raises:
-        ModelError: there is no such file, or it cannot be read.
-    """
+    """The content of a model's MLmodel file, whoever wrote it; ModelError if there is none, or it cannot be read."""
     try:
         return dict(yaml.safe_load((directory / "MLmodel").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:

@@ -28,19 +28,19 @@ class Recorder:
         """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
         # These tags come with the run, so that one that breaks off at once tells whose it was.
         tags = {**processes.process_tags(), **tags}
-        if not store.project_run_id:
-            run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
-            if not run.info.run_id:
-                raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
-            return cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
-        run = store.client.get_run(store.project_run_id)
-        if run.info.status != "RUNNING":
-            raise TrackingError(
-                f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
-            )
-        recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
-        recorder.set_tags(tags)
-        return recorder
+        if store.project_run_id:
+            info = store.client.get_run(store.project_run_id).info
+            if info.status != "RUNNING":
+                raise TrackingError(
+                    f"MLFLOW_RUN_ID names the run {info.run_id}, which is {info.status}; unset the variable"
+                )
+            recorder = cls(store, info.run_id, info.experiment_id, info.run_name)
+            recorder.set_tags(tags)
+            return recorder
+        info = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name).info
+        if not info.run_id:
+            raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
+        return cls(store, info.run_id, info.experiment_id, info.run_name)
 
     @classmethod
     def reopen(cls, store: Store, run_id: str) -> Recorder:
