@@ -155,17 +155,11 @@ def _columns(parameters: Sequence[str], metrics: Sequence[str]) -> dict[str, Any
     }
 
 
+_KEPT = {"deleted": False, "isGenerated": False}
 # MLflow adds a chart for every other metric to "Model metrics", which stays closed.
 _SECTIONS = [
-    {
-        "uuid": uuid,
-        "name": name,
-        "display": uuid == "curves",
-        "isReordered": False,
-        "deleted": False,
-        "isGenerated": False,
-    }
-    for uuid, name in (("curves", "Learning curves"), ("other", "Model metrics"), ("system", "System metrics"))
+    {"uuid": key, "name": name, "display": key == "curves", "isReordered": False, **_KEPT}
+    for key, name in (("curves", "Learning curves"), ("other", "Model metrics"), ("system", "System metrics"))
 ]
 
 
@@ -191,7 +185,7 @@ def _parallel(parameters: Sequence[str], metric: str) -> dict[str, Any]:
 
 
 def _card(kind: str, name: str) -> dict[str, Any]:
-    return {"uuid": name, "type": kind, "metricSectionId": "curves", "deleted": False, "isGenerated": False}
+    return {"uuid": name, "type": kind, "metricSectionId": "curves", **_KEPT}
 
 
 def _envelope(name: str, state: Mapping[str, Any], now: int, before: str | None) -> str:
