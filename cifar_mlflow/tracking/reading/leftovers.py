@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,10 @@ LONG = 24 * 3600.0  # seconds after which a run of another machine is reported
 SETTLED = 600.0  # seconds after which the process must be known that works on a run made by `mlflow run`
 REASON = "the process that wrote it is gone (closed by cifar-mlflow doctor)"
 FIX = "cifar-mlflow doctor --fix"
+
+
+def _fixable(text: str, fix: Callable[..., str], *arguments: object) -> Finding:
+    return Finding("warning", text, FIX, partial(fix, *arguments))
 
 
 def other_server(store: Store) -> Iterator[Finding]:
@@ -69,7 +74,7 @@ def _left_running(store: Store, run: Run, experiment: str, kept: state.Look | No
         if not alive:
             number = tags.get("process_id")
             whose = f"process {number} of this machine, which" if number else "a process of this machine that"
-            yield Finding("warning", f"{what}, by {whose} is gone", FIX, partial(_close, store, run_id))
+            yield _fixable(f"{what}, by {whose} is gone", _close, store, run_id)
     elif _made_here(tags) and age > SETTLED and not _in_an_environment(run_id):
         yield Finding(
             "warning",
@@ -87,11 +92,9 @@ def _in_an_environment(run_id: str) -> bool:
     import psutil
 
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error, OSError):
             if process.environ().get("MLFLOW_RUN_ID") == run_id:
                 return True
-        except (psutil.Error, OSError):
-            continue
     return False
 
 
@@ -106,11 +109,8 @@ def _close(store: Store, run_id: str) -> str:
 
 
 def _spools_by_run() -> dict[str, state.Look]:
-    found = {}
-    for directory in log.outboxes(spool_directory()):
-        if run_id := (look := state.look(directory)).run_id:
-            found[run_id] = look
-    return found
+    looks = map(state.look, log.outboxes(spool_directory()))
+    return {look.run_id: look for look in looks if look.run_id}
 
 
 def incomplete_models(store: Store) -> Iterator[Finding]:
@@ -120,23 +120,19 @@ def incomplete_models(store: Store) -> Iterator[Finding]:
     found = queries.search_all(store.client.search_logged_models, experiment_ids) if experiment_ids else []
     for model in found:
         if str(model.status) == "PENDING" and "weights" in model.tags and _is_over(store, model):
-            yield Finding(
-                "warning",
-                f"model {model.model_id} ({model.name}) of run {model.source_run_id} was begun and never completed",
-                FIX,
-                partial(_give_up, store, model.model_id),
-            )
+            text = f"model {model.model_id} ({model.name}) of run {model.source_run_id} was begun and never completed"
+            yield _fixable(text, _give_up, store, model.model_id)
 
 
 def _is_over(store: Store, model: LoggedModel) -> bool:
     if not model.source_run_id:
         return False
     run = store.client.get_run(model.source_run_id)
-    if run.info.status != "RUNNING":
-        # A sync may be at work on the models of a run that is over.
-        kept = _spools_by_run().get(run.info.run_id)
-        return kept is None or not kept.busy
-    return processes.is_gone(run.data.tags)
+    if run.info.status == "RUNNING":
+        return processes.is_gone(run.data.tags)
+    # A sync may be at work on the models of a run that is over.
+    kept = _spools_by_run().get(run.info.run_id)
+    return kept is None or not kept.busy
 
 
 def _give_up(store: Store, model_id: str) -> str:
@@ -156,20 +152,11 @@ def misplaced_aliases(store: Store) -> Iterator[Finding]:
     for model in versions.registered_models(store):
         name = model.name
         if left := lease.left_behind(store, name):
-            yield Finding(
-                "warning",
-                f"registered model {name}: {', '.join(left)} left a ticket and is gone",
-                FIX,
-                partial(_clear, store, name),
-            )
+            text = f"registered model {name}: {', '.join(left)} left a ticket and is gone"
+            yield _fixable(text, _clear, store, name)
         for alias in sorted({move.alias for move in aliases.moves(store, name)}):
             if told := aliases.faults(store, name, alias):
-                yield Finding(
-                    "warning",
-                    f"registered model {name}: {'; '.join(told)}",
-                    FIX,
-                    partial(_repair, store, name, alias),
-                )
+                yield _fixable(f"registered model {name}: {'; '.join(told)}", _repair, store, name, alias)
 
 
 def _clear(store: Store, name: str) -> str:

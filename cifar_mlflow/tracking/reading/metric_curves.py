@@ -24,8 +24,8 @@ def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tu
             chunk = run_ids[start : start + MOST_RUNS]
             by_run = _together(store, chunk, metric)
             for run_id in chunk:
-                points = by_run.get(run_id)
-                if points is None:  # it has more points than one request returns, or the store knows no such request
+                # It may have more points than one request returns, or the store know no such request.
+                if (points := by_run.get(run_id)) is None:
                     points = [(point.step, point.value) for point in store.client.get_metric_history(run_id, metric)]
                 found[run_id] = sorted(points)
     return found

@@ -53,8 +53,7 @@ class RecordedTraining:
 def find(store: Store, what: str) -> RecordedTraining:
     """The training run that `what` names: a run id, or a model as in `models.find_model`.
 
-    Raises:
-        ModelError: there is none, it trained nothing, or it was not recorded by this package.
+    ModelError if there is none, it trained nothing, or it was not recorded by this package.
     """
     run = runs.find(store, what if runs.RUN_ID.fullmatch(what) else models.find_model(store, what).run_id)
     tags = run.data.tags
@@ -74,12 +73,7 @@ def not_recorded(run: Run, missing: Sequence[str]) -> str:
 
 
 def from_run(store: Store, run: Run) -> RecordedTraining:
-    """The run as a recorded training.
-
-    Raises:
-        ModelError: its parameters are not a training configuration of this version.
-    """
-    experiment = store.client.get_experiment(run.info.experiment_id).name
-    info = run.info
-    config = runs.configuration(run)
+    """The run as a recorded training; ModelError as `runs.configuration` raises it."""
+    info, config = run.info, runs.configuration(run)
+    experiment = store.client.get_experiment(info.experiment_id).name
     return RecordedTraining(info.run_id, info.run_name, info.status, experiment, config, dict(run.data.tags))

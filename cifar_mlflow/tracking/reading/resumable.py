@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -41,8 +42,7 @@ class ResumableRun(RecordedTraining):
 def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
     """Takes to the store what earlier processes have left on disk; returns how many writes, and what it refuses.
 
-    Raises:
-        TrackingError: a process is at work on the run, or the store cannot be reached.
+    TrackingError if a process is at work on the run, or the store cannot be reached.
     """
     count, refused = 0, []
     for directory in log.outboxes(spool_directory()):
@@ -52,13 +52,11 @@ def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
             opened = Outbox(directory)
         except Busy:
             raise TrackingError(f"the run {run_id} is being trained by another process here; wait for it") from None
-        try:
+        with closing(opened):
             before = opened.waiting
             delivery.deliver_all(store, opened)
             refused += opened.refused
             count += before - opened.waiting
-        finally:
-            opened.close()
     return count, refused
 
 

@@ -24,11 +24,7 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
 
     Each word is a run id (that of a sweep's parent stands for the sweep's runs), an experiment's name or a sweep's
     name. `condition` is a filter in MLflow's language that all of them must meet; without any word, all experiments
-    are searched.
-
-    Raises:
-        ModelError: a word names nothing.
-        ConfigurationError: MLflow refuses the filter.
+    are searched. ModelError if a word names nothing, ConfigurationError if MLflow refuses the filter.
     """
     extra = f" and {condition}" if condition else ""
     ids = [word for word in what if runs.RUN_ID.fullmatch(word)]

@@ -38,22 +38,17 @@ class Lease:
 
 @contextmanager
 def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[Lease]:
-    """Waits for the turn at the registered model `name`, which must exist; `on_wait` is told once if it has to wait.
-
-    Raises:
-        TrackingError: the store cannot be used.
-    """
+    """Waits for the turn at the registered model `name`, which must exist; `on_wait` is told once if it has to wait."""
     key = PREFIX + uuid.uuid4().hex
     try:
         # A process first announces that it draws, by number 0. Others wait for it, or two might draw the same number.
         _write(store, name, key, 0)
         number = 1 + max((ticket["number"] for ticket in _tickets(store, name).values()), default=0)
         expires = _write(store, name, key, number)
-        waited = False
         while _must_wait(store, name, key, number):
-            if not waited and on_wait is not None:
+            if on_wait:
                 on_wait()
-            waited = True
+                on_wait = None
             if expires - time.time() < SECONDS / 2:
                 expires = _write(store, name, key, number)
             time.sleep(POLL * random.SystemRandom().uniform(0.5, 1.5))

@@ -28,11 +28,7 @@ def exists(store: Store, name: str) -> bool:
 
 
 def find(store: Store, name: str) -> RegisteredModel:
-    """The registered model `name`.
-
-    Raises:
-        ModelError: there is none.
-    """
+    """The registered model `name`; ModelError if there is none."""
     model = queries.find(store.client.get_registered_model, name)
     if model is None:
         known = ", ".join(each.name for each in registered_models(store)) or "none"
