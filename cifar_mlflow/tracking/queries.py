@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 PAGE = 1000  # entries of a request; MLflow's server refuses more registered models than that
+# What trained a network: neither a sweep's parent nor the run that `mlflow run` makes for a job.
+TRAINED = "tags.kind != 'sweep' and tags.kind != 'job'"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers for a name that it does not have
 
 

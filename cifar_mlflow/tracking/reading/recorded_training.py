@@ -23,18 +23,9 @@ TRAINED_NOTHING = {
 # What may change the numbers of a training: tag to what it is called in a sentence.
 CONDITIONS = {
     "git_commit": "commit",
-    "version_cifar_mlflow": "cifar_mlflow",
-    "version_python": "python",
-    "version_torch": "torch",
-    "version_torchvision": "torchvision",
-    "version_cuda": "cuda",
-    "version_numpy": "numpy",
-    "version_mlflow": "mlflow",
-    "device": "device",
-    "hardware": "hardware",
-    "precision_used": "precision",
-    "threads_used": "threads",
-    "kernels_used": "kernels",
+    **{f"version_{of}": of for of in ("cifar_mlflow", "python", "torch", "torchvision", "cuda", "numpy", "mlflow")},
+    **{name: name for name in ("device", "hardware")},
+    **{f"{name}_used": name for name in ("precision", "threads", "kernels")},
 }
 
 

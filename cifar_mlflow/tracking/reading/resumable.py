@@ -68,11 +68,10 @@ def find(store: Store, run_id: str) -> ResumableRun:
         TrackingError: a process is, or may be, at work on it; or the store cannot be read.
     """
     run = _find_run(store, run_id)
-    tags = run.data.tags
-    if reason := _why_not(run, tags):
+    if reason := _why_not(run):
         raise ModelError(f"the run {run_id} {reason}")
     if run.info.status == "RUNNING":
-        processes.refuse_if_busy(f"the run {run.info.run_id}", run.info.run_id, tags, "resume it then")
+        processes.refuse_if_busy(f"the run {run.info.run_id}", run.info.run_id, run.data.tags, "resume it then")
     return ResumableRun(**vars(recorded_training.from_run(store, run)), recorded=_recorded(store, run))
 
 
@@ -88,7 +87,8 @@ def _find_run(store: Store, run_id: str) -> Run:
         raise
 
 
-def _why_not(run: Run, tags: Mapping[str, str]) -> str | None:
+def _why_not(run: Run) -> str | None:
+    tags = run.data.tags
     kind = tags.get("kind", "")
     if run.info.lifecycle_stage == "deleted":
         return f"was deleted; restore it with `mlflow runs restore --run-id {run.info.run_id}`"

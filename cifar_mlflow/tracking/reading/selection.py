@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.tracking import queries
+from cifar_mlflow.tracking.queries import TRAINED
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.store import Store, redact
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-# What trained a network: neither a sweep's parent nor the run that `mlflow run` makes for a job.
-TRAINED = "tags.kind != 'sweep' and tags.kind != 'job'"
 MOST_IDS = 100  # in one search: MLflow parses what is listed word by word
 
 

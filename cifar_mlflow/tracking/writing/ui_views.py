@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig
+from cifar_mlflow.tracking.queries import TRAINED
 from cifar_mlflow.tracking.store import Store, redact
 
 COLOR_TAG = "mlflow.runColor"
@@ -50,9 +51,7 @@ def publish_views(
         The key of each view by its name, for `view_url`; the leaderboard is the first.
     """
     client = store.client
-    runs_shown = (
-        f"tags.sweep = '{sweep}' and tags.kind = 'trial'" if sweep else "tags.kind != 'sweep' and tags.kind != 'job'"
-    )
+    runs_shown = f"tags.sweep = '{sweep}' and tags.kind = 'trial'" if sweep else TRAINED
     runs = client.search_runs([experiment_id], runs_shown, max_results=RUNS_READ)
     settings = [run.data.params for run in runs]
     parameters = list(swept_parameters) or _varying(settings)
@@ -121,16 +120,15 @@ def _views(
         "compareRunSections": _SECTIONS,
     }
     shown = parameters[:MAX_COLUMNS]
+    axes = {"selectedParams": shown, "selectedMetrics": accuracies[:1], "showAllRuns": True}
     leaderboard = {
         **common,
         **_columns([*shown, "seed"], [*accuracies, "test_accuracy"]),
         "groupBy": None,
-        "compareRunCharts": [_parallel(shown, accuracies[0]), curves[0]],
+        "compareRunCharts": [{**_card("PARALLEL", "parallel"), **axes}, curves[0]],
     }
     yield key + LEADERBOARD, f"Leaderboard: {title}", leaderboard
-    groupings = {"curves": list(parameters)}
-    if len(parameters) > 1:
-        groupings |= {f"by.{name}": [name] for name in shown}
+    groupings = {"curves": parameters} | ({f"by.{name}": [name] for name in shown} if len(parameters) > 1 else {})
     for suffix, grouping in groupings.items():
         groups = {tuple(f"param.{name}.{values.get(name, 'null')}" for name in grouping) for values in settings}
         by = [{"mode": "param", "groupByData": name} for name in grouping]
@@ -177,11 +175,6 @@ def _line(metric: str) -> dict[str, Any]:
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
-
-
-def _parallel(parameters: Sequence[str], metric: str) -> dict[str, Any]:
-    card = _card("PARALLEL", "parallel")
-    return {**card, "selectedParams": list(parameters), "selectedMetrics": [metric], "showAllRuns": True}
 
 
 def _card(kind: str, name: str) -> dict[str, Any]:
