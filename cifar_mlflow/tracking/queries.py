@@ -1,15 +1,10 @@
 """Requests to the store that several readers make in the same way; each raises TrackingError as the client does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking.store import Store
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
+from cifar_mlflow.tracking.store import LoggedModel, Store
 
 Found = TypeVar("Found")
 PAGE = 1000  # entries of a request; MLflow's server refuses more registered models than that

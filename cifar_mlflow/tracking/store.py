@@ -1,7 +1,5 @@
 """Where runs are tracked: found, checked once, and initialized by one process at a time."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -12,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from cifar_mlflow import process_state
@@ -23,6 +21,12 @@ from cifar_mlflow.tracking.retry import PatientClient, is_verdict, sqlite_code
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel as LoggedModel
+    from mlflow.entities import Run as Run
+    from mlflow.entities.model_registry import ModelVersion as ModelVersion
+    from mlflow.entities.model_registry import RegisteredModel as RegisteredModel
+else:  # importing MLflow takes more than a second, and annotations alone need these
+    LoggedModel = MlflowClient = ModelVersion = RegisteredModel = Run = Any
 
 CHECK_TIMEOUT = 5  # seconds that a server has to answer before anything starts
 SQLITE = "sqlite:///"

@@ -1,7 +1,5 @@
 """What in the store is not in order: each check yields what processes that are gone, or other hands, have left."""
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +7,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import ModelError, TrackingError
@@ -18,11 +15,8 @@ from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.outbox import log, state
 from cifar_mlflow.tracking.reading import models, runs, sweeps
 from cifar_mlflow.tracking.registry import aliases, lease, versions
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import LoggedModel, Run, Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel, Run
 
 LONG = 24 * 3600.0  # seconds after which a run of another machine is reported
 SETTLED = 600.0  # seconds after which the process must be known that works on a run made by `mlflow run`

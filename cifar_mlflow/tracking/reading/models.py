@@ -1,14 +1,12 @@
 """Logged models: found by any of their names, downloaded and loaded."""
 
-from __future__ import annotations
-
 import logging
 import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
@@ -17,11 +15,8 @@ from cifar_mlflow.text import first_line
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.registry import versions
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import LoggedModel, Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,12 @@
 """Trainings that the store holds, with all that is needed to do them again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.tracking.reading import models, runs
-from cifar_mlflow.tracking.store import Store
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from cifar_mlflow.tracking.store import Run, Store
 
 # Tags that a training writes before its first step, and without which it cannot be done again.
 NEEDED = ("config_fingerprint", "dataset_digest", "device", "precision_used", "threads_used")

@@ -1,11 +1,8 @@
 """Runs that broke off: whether one can be resumed, and what of it the store holds already."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import spool_directory
@@ -17,11 +14,8 @@ from cifar_mlflow.tracking.outbox.log import Busy, Outbox
 from cifar_mlflow.tracking.outbox.resumed_recorder import Recorded, ResumedRecorder
 from cifar_mlflow.tracking.reading import recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
-from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.store import Run, Store
 from cifar_mlflow.tracking.writing.recorder import Recorder
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 # Tags that a training writes before its first step, and without which nobody knows what it was to be.
 NEEDED = ("config_fingerprint", "dataset_digest", "host")

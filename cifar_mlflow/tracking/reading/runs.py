@@ -1,7 +1,5 @@
 """Runs: found by id or by a filter, and read back as plain records."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import tempfile
@@ -10,7 +8,6 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig, parse_logged
@@ -18,10 +15,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import metric_curves
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from cifar_mlflow.tracking.store import Run, Store, redact, translated_errors
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 

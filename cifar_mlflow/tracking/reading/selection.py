@@ -1,19 +1,13 @@
 """Which runs a word on the command line means."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.queries import TRAINED
 from cifar_mlflow.tracking.reading import runs
-from cifar_mlflow.tracking.store import Store, redact
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from cifar_mlflow.tracking.store import Run, Store, redact
 
 MOST_IDS = 100  # in one search: MLflow parses what is listed word by word
 

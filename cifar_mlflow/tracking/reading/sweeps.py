@@ -4,24 +4,19 @@ A sweep is known by `sweep_id`, the run id of its first parent, a tag of the par
 change: under `mlflow run` each start comes with a run of its own, which then takes over the children.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.reading import runs
-from cifar_mlflow.tracking.store import Store, redact
+from cifar_mlflow.tracking.store import Run, Store, redact
 from cifar_mlflow.tracking.writing.recorder import Recorder
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 SPEC_FILE = "sweep.yaml"
 WINNER_TAG = "winner_run"

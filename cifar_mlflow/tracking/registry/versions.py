@@ -1,17 +1,11 @@
 """Registered models and their versions: found, made, described."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import queries
-from cifar_mlflow.tracking.store import Store, redact
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from cifar_mlflow.tracking.store import ModelVersion, RegisteredModel, Store, redact
 
 DESCRIPTION_LIMIT = 5000  # characters, on PostgreSQL
 

@@ -1,21 +1,17 @@
 """A model as files in MLflow's pt2 format: saved without a store, and told later which logged model it is."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
 
 from cifar_mlflow.errors import ModelError
+from cifar_mlflow.tracking.store import LoggedModel
 from cifar_mlflow.tracking.writing import digests
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
 """What a job writes to its run, as requests to the store."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import processes, queries
@@ -24,7 +23,7 @@ class Recorder:
         self.run_id, self.experiment_id, self.run_name = run_id, experiment_id, run_name
 
     @classmethod
-    def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Recorder:
+    def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Self:
         """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
         # These tags come with the run, so that one that breaks off at once tells whose it was.
         tags = {**processes.process_tags(), **tags}
@@ -43,7 +42,7 @@ class Recorder:
         return cls(store, info.run_id, info.experiment_id, info.run_name)
 
     @classmethod
-    def reopen(cls, store: Store, run_id: str) -> Recorder:
+    def reopen(cls, store: Store, run_id: str) -> Self:
         """A run that ended or broke off, RUNNING again."""
         run = store.client.get_run(run_id)
         store.client.update_run(run_id, status="RUNNING")
