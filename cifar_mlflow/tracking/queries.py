@@ -1,5 +1,6 @@
 """Requests to the store that several readers make in the same way; each raises TrackingError as the client does."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -32,10 +33,8 @@ def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> l
     """All pages of what `search`, a method of the client, finds."""
     from mlflow.utils import get_results_from_paginated_fn
 
-    found = get_results_from_paginated_fn(
-        lambda size, token: search(*arguments, max_results=size, page_token=token, **options), PAGE
-    )
-    return list(found)
+    request = functools.partial(search, *arguments, **options)
+    return list(get_results_from_paginated_fn(lambda size, token: request(max_results=size, page_token=token), PAGE))
 
 
 def models_of_run(store: Store, experiment_id: str, run_id: str) -> list[LoggedModel]:

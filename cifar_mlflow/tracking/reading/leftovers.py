@@ -38,11 +38,8 @@ def other_server(store: Store) -> Iterator[Finding]:
         answer = http_request(get_default_host_creds(store.uri), "/version", "GET")
     theirs = answer.text.strip()[:40] if answer.status_code == 200 else "unknown"
     if theirs.split(".")[:2] != mlflow.__version__.split(".")[:2]:
-        yield Finding(
-            "note",
-            f"{redact(store.uri)} runs MLflow {theirs}, and here is {mlflow.__version__}",
-            f"pip install mlflow=={theirs}, or the other way round on the server" if theirs != "unknown" else "",
-        )
+        remedy = f"pip install mlflow=={theirs}, or the other way round on the server" if theirs != "unknown" else ""
+        yield Finding("note", f"{redact(store.uri)} runs MLflow {theirs}, and here is {mlflow.__version__}", remedy)
 
 
 def left_running(store: Store) -> Iterator[Finding]:
@@ -54,31 +51,22 @@ def left_running(store: Store) -> Iterator[Finding]:
 
 
 def _left_running(store: Store, run: Run, experiment: str, kept: state.Look | None) -> Iterator[Finding]:
-    run_id, tags = run.info.run_id, run.data.tags
-    age, close = time.time() - run.info.start_time / 1000, processes.CLOSE_COMMAND.format(run_id)
-    since = f"{datetime.fromtimestamp(run.info.start_time / 1000, UTC):%Y-%m-%d %H:%M} UTC"
-    what = (
-        f"run {run_id} ({run.info.run_name}, {tags.get('kind', 'no kind')}, in {experiment}) is RUNNING since {since}"
-    )
+    run_id, tags, started = run.info.run_id, run.data.tags, run.info.start_time / 1000
+    age, close = time.time() - started, processes.CLOSE_COMMAND.format(run_id)
+    who = f"{run.info.run_name}, {tags.get('kind', 'no kind')}, in {experiment}"
+    what = f"run {run_id} ({who}) is RUNNING since {datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M} UTC"
+    made_here = "kind" in tags or any(name.startswith("mlflow.project.") for name in tags)
     if "host" in tags and processes.is_elsewhere(tags):
         if age > LONG:
             yield Finding("note", f"{what}, by {processes.describe(tags)}", f"if that process is gone: {close}")
     elif kept is not None or "process_id" in tags:
-        alive = kept.busy if kept else processes.is_alive(tags)
-        if not alive:
+        if not (kept.busy if kept else processes.is_alive(tags)):
             number = tags.get("process_id")
             whose = f"process {number} of this machine, which" if number else "a process of this machine that"
             yield _fixable(f"{what}, by {whose} is gone", _close, store, run_id)
-    elif _made_here(tags) and age > SETTLED and not _in_an_environment(run_id):
-        yield Finding(
-            "warning",
-            f"{what}; `mlflow run` made it, and its command never said where it runs",
-            f"if no process is at work on it: {close}",
-        )
-
-
-def _made_here(tags: dict[str, str]) -> bool:
-    return "kind" in tags or any(name.startswith("mlflow.project.") for name in tags)
+    elif made_here and age > SETTLED and not _in_an_environment(run_id):
+        text = f"{what}; `mlflow run` made it, and its command never said where it runs"
+        yield Finding("warning", text, f"if no process is at work on it: {close}")
 
 
 def _in_an_environment(run_id: str) -> bool:

@@ -12,7 +12,7 @@ from cifar_mlflow.tracking.outbox import delivery, log, state
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
 from cifar_mlflow.tracking.outbox.log import Busy, Outbox
 from cifar_mlflow.tracking.outbox.resumed_recorder import Recorded, ResumedRecorder
-from cifar_mlflow.tracking.reading import recorded_training, runs
+from cifar_mlflow.tracking.reading import metric_curves, recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
 from cifar_mlflow.tracking.store import Run, Store
 from cifar_mlflow.tracking.writing.recorder import Recorder
@@ -57,9 +57,7 @@ def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
 def find(store: Store, run_id: str) -> ResumableRun:
     """The run, if it can be resumed; one that began offline has two ids, and either will do.
 
-    Raises:
-        ModelError: there is none, it trained nothing, or it would fail again.
-        TrackingError: a process is, or may be, at work on it; or the store cannot be read.
+    ModelError if there is none, it trained nothing, or would fail again; TrackingError if a process is at work on it.
     """
     run = _find_run(store, run_id)
     if reason := _why_not(run):
@@ -100,10 +98,10 @@ def _why_not(run: Run) -> str | None:
 
 
 def _recorded(store: Store, run: Run) -> Recorded:
-    points = {name: store.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    curves = metric_curves.read_run(store, run.info.run_id, run.data.metrics)
     models = queries.models_of_run(store, run.info.experiment_id, run.info.run_id)
     return Recorded(
-        {name: frozenset(point.step for point in values) for name, values in points.items()},
+        {name: frozenset(values) for name, values in curves.items()},
         {model.tags.get("weights", ""): model.model_id for model in models if str(model.status) == "READY"},
         bool(run.inputs and run.inputs.dataset_inputs),
     )

@@ -40,8 +40,7 @@ def find_sweep(store: Store, experiment_id: str, name: str) -> EarlierSweep | No
     if not current:
         return None
     info, tags = current[-1].info, current[-1].data.tags
-    content = runs.read_artifact(store, info.run_id, SPEC_FILE)
-    spec = None if content is None else yaml.safe_load(content)
+    spec = yaml.safe_load(runs.read_artifact(store, info.run_id, SPEC_FILE) or b"")  # nothing becomes None
     return EarlierSweep(info.run_id, tags.get("sweep_id", info.run_id), info.status, dict(tags), spec)
 
 

@@ -67,8 +67,7 @@ def describe(
     """Writes a version's description and `tags`, and removes the tags `gone`."""
     store.client.update_model_version(name, version, redact(description)[:DESCRIPTION_LIMIT])
     set_tags(store, name, version, tags)
-    present = store.client.get_model_version(name, version).tags
-    for key in set(gone) & set(present):
+    for key in store.client.get_model_version(name, version).tags.keys() & gone:
         store.client.delete_model_version_tag(name, version, key)
 
 

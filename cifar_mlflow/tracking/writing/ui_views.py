@@ -45,10 +45,8 @@ def publish_views(
 
     Called again, it brings the views up to date; it changes nothing that users have saved or described. Without
     `swept_parameters` the views show those in which the experiment's runs differ. With `trains_on_all` the curves
-    are the test set's, since there is no validation.
-
-    Returns:
-        The key of each view by its name, for `view_url`; the leaderboard is the first.
+    are the test set's, since there is no validation. Returned is the key of each view by its name, for `view_url`;
+    the leaderboard is the first.
     """
     client = store.client
     runs_shown = f"tags.sweep = '{sweep}' and tags.kind = 'trial'" if sweep else TRAINED
