@@ -51,14 +51,13 @@ class Store:
     def experiment_id(self, name: str) -> str:
         """The id of the experiment `name`, created if it is new; TrackingError if it was deleted or is refused."""
         experiment = self.client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
+        try:
+            if experiment is None:
                 return str(self.client.create_experiment(name))
-            except TrackingError:
-                # Another process may have created it between the two calls.
-                experiment = self.client.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
+        except TrackingError:
+            # Another process may have created it between the two calls.
+            if (experiment := self.client.get_experiment_by_name(name)) is None:
+                raise
         if experiment.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"the experiment {name!r} was deleted; restore it with "
@@ -68,10 +67,8 @@ class Store:
 
     def run_url(self, experiment_id: str, run_id: str) -> str | None:
         """The run's page in MLflow's UI, if the store is a server."""
-        if not self.uri.startswith("http"):
-            return None
-        base = redact(self.uri.rstrip("/"))
-        return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        page = f"/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        return redact(self.uri.rstrip("/")) + page if self.uri.startswith("http") else None
 
 
 def connect() -> Store:

@@ -38,17 +38,14 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
 
 
 def _by_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], extra: str) -> list[Run]:
-    named = _with_ids(store, by_name, ids)
-    known = {run.info.run_id for run in named}
-    if missing := next((run_id for run_id in ids if run_id not in known), None):
+    named = {run.info.run_id: run for run in _with_ids(store, by_name, ids)}
+    if missing := next((run_id for run_id in ids if run_id not in named), None):
         raise ModelError(f"there is no run {missing} in {redact(store.uri)}")
-    parents = [run for run in named if run.data.tags.get("kind") == "sweep"]
-    found = [run for run in named if run.data.tags.get("kind") != "sweep"]
-    if extra:
-        found = _with_ids(store, by_name, [run.info.run_id for run in found], extra)
-    for parent in parents:
-        sweep_id = parent.data.tags.get("sweep_id", parent.info.run_id)
-        children = f"{TRAINED} and tags.sweep_id = '{sweep_id}'{extra}"
+    parents = {run_id: run for run_id, run in named.items() if run.data.tags.get("kind") == "sweep"}
+    others = [run_id for run_id in named if run_id not in parents]
+    found = _with_ids(store, by_name, others, extra) if extra else [named[run_id] for run_id in others]
+    for parent_id, parent in parents.items():
+        children = f"{TRAINED} and tags.sweep_id = '{parent.data.tags.get('sweep_id', parent_id)}'{extra}"
         found += runs.search(store, [parent.info.experiment_id], children)
     return found
 
@@ -64,12 +61,10 @@ def _with_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], extr
 def _by_name(store: Store, by_name: Mapping[str, str], word: str, extra: str) -> list[Run]:
     if word in by_name:
         return runs.search(store, [by_name[word]], TRAINED + extra)
-    if re.fullmatch(r"[\w.-]+", word) and (
-        found := runs.search(store, by_name.values(), f"{TRAINED} and tags.sweep = '{word}'{extra}")
-    ):
+    of_sweep = f"{TRAINED} and tags.sweep = '{word}'{extra}"
+    if re.fullmatch(r"[\w.-]+", word) and (found := runs.search(store, by_name.values(), of_sweep)):
         return found
-    known = ", ".join(sorted(by_name)) or "none"
+    known, filtered = ", ".join(sorted(by_name)) or "none", " that the filter lets through" if extra else ""
     raise ModelError(
-        f"{word!r} names no run, no experiment and no sweep{' that the filter lets through' if extra else ''} "
-        f"in {redact(store.uri)} (experiments: {known})"
+        f"{word!r} names no run, no experiment and no sweep{filtered} in {redact(store.uri)} (experiments: {known})"
     )

@@ -30,9 +30,8 @@ class Recorder:
         if store.project_run_id:
             info = store.client.get_run(store.project_run_id).info
             if info.status != "RUNNING":
-                raise TrackingError(
-                    f"MLFLOW_RUN_ID names the run {info.run_id}, which is {info.status}; unset the variable"
-                )
+                named = f"MLFLOW_RUN_ID names the run {info.run_id}, which is {info.status}"
+                raise TrackingError(f"{named}; unset the variable")
             recorder = cls(store, info.run_id, info.experiment_id, info.run_name)
             recorder.set_tags(tags)
             return recorder
