@@ -47,11 +47,7 @@ def describe(tags: Mapping[str, str]) -> str:
 
 
 def refuse_if_busy(what: str, run_id: str, tags: Mapping[str, str], then: str) -> None:
-    """Lets a run that is RUNNING pass only if its process is gone; `what` names it, `then` is what to do afterwards.
-
-    Raises:
-        TrackingError: the process is, or may be, at work on the run.
-    """
+    """TrackingError if the process of the RUNNING run `what` is, or may be, at work; `then` is what to do after."""
     if is_elsewhere(tags):
         raise TrackingError(
             f"{what} is RUNNING by {describe(tags)}. If that process is gone, say so with\n"

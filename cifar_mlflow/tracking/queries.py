@@ -1,18 +1,16 @@
 """Requests to the store that several readers make in the same way; each raises TrackingError as the client does."""
 
-from __future__ import annotations
-
+import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking.store import Store
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
+from cifar_mlflow.tracking.store import LoggedModel, Store
 
 Found = TypeVar("Found")
 PAGE = 1000  # entries of a request; MLflow's server refuses more registered models than that
+# What trained a network: neither a sweep's parent nor the run that `mlflow run` makes for a job.
+TRAINED = "tags.kind != 'sweep' and tags.kind != 'job'"
 ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # what MLflow answers for a name that it does not have
 
 
@@ -35,10 +33,8 @@ def search_all(search: Callable[..., Any], *arguments: Any, **options: Any) -> l
     """All pages of what `search`, a method of the client, finds."""
     from mlflow.utils import get_results_from_paginated_fn
 
-    def page(size: int, token: str | None) -> Any:
-        return search(*arguments, max_results=size, page_token=token, **options)
-
-    return list(get_results_from_paginated_fn(page, PAGE))
+    request = functools.partial(search, *arguments, **options)
+    return list(get_results_from_paginated_fn(lambda size, token: request(max_results=size, page_token=token), PAGE))
 
 
 def models_of_run(store: Store, experiment_id: str, run_id: str) -> list[LoggedModel]:

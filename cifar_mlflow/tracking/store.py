@@ -1,7 +1,5 @@
 """Where runs are tracked: found, checked once, and initialized by one process at a time."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -9,10 +7,10 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from cifar_mlflow import process_state
@@ -23,6 +21,12 @@ from cifar_mlflow.tracking.retry import PatientClient, is_verdict, sqlite_code
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel as LoggedModel
+    from mlflow.entities import Run as Run
+    from mlflow.entities.model_registry import ModelVersion as ModelVersion
+    from mlflow.entities.model_registry import RegisteredModel as RegisteredModel
+else:  # importing MLflow takes more than a second, and annotations alone need these
+    LoggedModel = MlflowClient = ModelVersion = RegisteredModel = Run = Any
 
 CHECK_TIMEOUT = 5  # seconds that a server has to answer before anything starts
 SQLITE = "sqlite:///"
@@ -45,20 +49,15 @@ class Store:
     project_run_id: str | None
 
     def experiment_id(self, name: str) -> str:
-        """The id of the experiment `name`, created if it is new.
-
-        Raises:
-            TrackingError: the experiment was deleted, or the store refuses the name.
-        """
+        """The id of the experiment `name`, created if it is new; TrackingError if it was deleted or is refused."""
         experiment = self.client.get_experiment_by_name(name)
-        if experiment is None:
-            try:
+        try:
+            if experiment is None:
                 return str(self.client.create_experiment(name))
-            except TrackingError:
-                # Another process may have created it between the two calls.
-                experiment = self.client.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
+        except TrackingError:
+            # Another process may have created it between the two calls.
+            if (experiment := self.client.get_experiment_by_name(name)) is None:
+                raise
         if experiment.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"the experiment {name!r} was deleted; restore it with "
@@ -68,17 +67,14 @@ class Store:
 
     def run_url(self, experiment_id: str, run_id: str) -> str | None:
         """The run's page in MLflow's UI, if the store is a server."""
-        if not self.uri.startswith("http"):
-            return None
-        base = redact(self.uri.rstrip("/"))
-        return f"{base}/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        page = f"/#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        return redact(self.uri.rstrip("/")) + page if self.uri.startswith("http") else None
 
 
 def connect() -> Store:
     """The store at MLFLOW_TRACKING_URI, or MLflow's own default in the current directory, once it has answered.
 
-    Raises:
-        TrackingError: no server answers, the store is from another version of MLflow or cannot be written.
+    TrackingError if no server answers, the store is from another version of MLflow or cannot be written.
     """
     # A dead server would otherwise block one call for four minutes.
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
@@ -96,8 +92,10 @@ def connect() -> Store:
     if (other := mlflow.get_tracking_uri()) != uri:  # the caller has set it by `mlflow.set_tracking_uri`
         mlflow.set_tracking_uri(uri)
         process_state.at_end(lambda: mlflow.set_tracking_uri(other))
-    with _one_at_a_time(uri), _short_timeouts(), translated_errors(uri):
-        _check_sqlite(uri)
+    lock = _lock(uri) if uri.startswith(SQLITE) else nullcontext()
+    with lock, _short_timeouts(), translated_errors(uri):
+        if uri.startswith(SQLITE):
+            _check_sqlite(uri)
         _check_database_server(uri)
         try:
             client = mlflow.MlflowClient(uri)
@@ -124,16 +122,15 @@ def translated_errors(uri: str) -> Iterator[None]:
     """Turns what MLflow, the network and the database raise into a TrackingError that says what to do."""
     try:
         yield
-    except _errors_of_a_store() as error:
+    except Exception as error:
+        from alembic.util import CommandError  # which takes long, and is seldom needed
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        # The errors of requests are OSErrors.
+        if not isinstance(error, (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError)):
+            raise
         raise TrackingError(redact(_explain(uri, error))) from error
-
-
-def _errors_of_a_store() -> tuple[type[Exception], ...]:
-    from alembic.util import CommandError
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError  # the errors of requests are OSErrors
 
 
 def _explain(uri: str, error: Exception) -> str:
@@ -213,8 +210,6 @@ def _absolute_uri(uri: str) -> str:
 
 def _check_sqlite(uri: str) -> None:
     """MLflow would try for 100 seconds to open a file that cannot be opened."""
-    if not uri.startswith(SQLITE):
-        return
     path = Path(uri.removeprefix(SQLITE).partition("?")[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=CHECK_TIMEOUT)) as database:
@@ -235,19 +230,14 @@ def _check_database_server(uri: str) -> None:
         ) from None
 
 
-@contextmanager
-def _one_at_a_time(uri: str) -> Iterator[None]:
+def _lock(uri: str) -> AbstractContextManager[object]:
     """A fresh SQLite store that several processes initialize at once is left broken; let one go first."""
-    if not uri.startswith(SQLITE):
-        yield
-        return
     from filelock import FileLock
 
     name = hashlib.sha256(uri.encode()).hexdigest()[:16]
     # Windows has no such number, and gives each user a directory of their own.
     user = os.getuid() if hasattr(os, "getuid") else "user"
-    with FileLock(Path(tempfile.gettempdir()) / f"cifar-mlflow-{user}-{name}.lock"):
-        yield
+    return FileLock(Path(tempfile.gettempdir()) / f"cifar-mlflow-{user}-{name}.lock")
 
 
 @contextmanager

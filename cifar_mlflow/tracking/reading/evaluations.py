@@ -28,28 +28,15 @@ class Evaluation:
 
 
 def read(store: Store, found: FoundModel) -> Evaluation | None:
-    """The recorded evaluation of the model on its own test set, or None if there is none.
-
-    Raises:
-        ModelError: the recorded predictions are damaged.
-    """
-    arrays = _arrays(
-        store,
-        found.run_id,
-        f"{found.test_prefix}_predictions.npz",
-        {"label": 1, "probabilities": 2},
-        f"; `cifar-mlflow evaluate {found.run_id}` writes them anew",
-    )
+    """The recorded evaluation of the model on its own test set, None if there is none; ModelError if it is damaged."""
+    path, remedy = f"{found.test_prefix}_predictions.npz", f"; `cifar-mlflow evaluate {found.run_id}` writes them anew"
+    arrays = _arrays(store, found.run_id, path, {"label": 1, "probabilities": 2}, remedy)
     digest = runs.find(store, found.run_id).data.tags.get(f"{found.test_prefix}_digest")
     return None if arrays is None or digest is None else Evaluation(digest, *arrays)
 
 
 def read_validation(store: Store, run_id: str) -> Predictions | None:
-    """What the run's last-epoch model answered to the validation images, or None if that was not recorded.
-
-    Raises:
-        ModelError: the recorded predictions are damaged.
-    """
+    """The answers of the run's last-epoch model to the validation images, None without; ModelError if damaged."""
     arrays = _arrays(store, run_id, "val_predictions.npz", {"index": 1, "label": 1, "predicted": 1})
     return None if arrays is None else Predictions(*(array.astype(np.int64) for array in arrays))
 

@@ -1,14 +1,12 @@
 """What in the store is not in order: each check yields what processes that are gone, or other hands, have left."""
 
-from __future__ import annotations
-
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import ModelError, TrackingError
@@ -17,16 +15,17 @@ from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.outbox import log, state
 from cifar_mlflow.tracking.reading import models, runs, sweeps
 from cifar_mlflow.tracking.registry import aliases, lease, versions
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import LoggedModel, Run, Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel, Run
 
 LONG = 24 * 3600.0  # seconds after which a run of another machine is reported
 SETTLED = 600.0  # seconds after which the process must be known that works on a run made by `mlflow run`
 REASON = "the process that wrote it is gone (closed by cifar-mlflow doctor)"
 FIX = "cifar-mlflow doctor --fix"
+
+
+def _fixable(text: str, fix: Callable[..., str], *arguments: object) -> Finding:
+    return Finding("warning", text, FIX, partial(fix, *arguments))
 
 
 def other_server(store: Store) -> Iterator[Finding]:
@@ -39,11 +38,8 @@ def other_server(store: Store) -> Iterator[Finding]:
         answer = http_request(get_default_host_creds(store.uri), "/version", "GET")
     theirs = answer.text.strip()[:40] if answer.status_code == 200 else "unknown"
     if theirs.split(".")[:2] != mlflow.__version__.split(".")[:2]:
-        yield Finding(
-            "note",
-            f"{redact(store.uri)} runs MLflow {theirs}, and here is {mlflow.__version__}",
-            f"pip install mlflow=={theirs}, or the other way round on the server" if theirs != "unknown" else "",
-        )
+        remedy = f"pip install mlflow=={theirs}, or the other way round on the server" if theirs != "unknown" else ""
+        yield Finding("note", f"{redact(store.uri)} runs MLflow {theirs}, and here is {mlflow.__version__}", remedy)
 
 
 def left_running(store: Store) -> Iterator[Finding]:
@@ -55,31 +51,22 @@ def left_running(store: Store) -> Iterator[Finding]:
 
 
 def _left_running(store: Store, run: Run, experiment: str, kept: state.Look | None) -> Iterator[Finding]:
-    run_id, tags = run.info.run_id, run.data.tags
-    age, close = time.time() - run.info.start_time / 1000, processes.CLOSE_COMMAND.format(run_id)
-    since = f"{datetime.fromtimestamp(run.info.start_time / 1000, UTC):%Y-%m-%d %H:%M} UTC"
-    what = (
-        f"run {run_id} ({run.info.run_name}, {tags.get('kind', 'no kind')}, in {experiment}) is RUNNING since {since}"
-    )
+    run_id, tags, started = run.info.run_id, run.data.tags, run.info.start_time / 1000
+    age, close = time.time() - started, processes.CLOSE_COMMAND.format(run_id)
+    who = f"{run.info.run_name}, {tags.get('kind', 'no kind')}, in {experiment}"
+    what = f"run {run_id} ({who}) is RUNNING since {datetime.fromtimestamp(started, UTC):%Y-%m-%d %H:%M} UTC"
+    made_here = "kind" in tags or any(name.startswith("mlflow.project.") for name in tags)
     if "host" in tags and processes.is_elsewhere(tags):
         if age > LONG:
             yield Finding("note", f"{what}, by {processes.describe(tags)}", f"if that process is gone: {close}")
     elif kept is not None or "process_id" in tags:
-        alive = kept.busy if kept else processes.is_alive(tags)
-        if not alive:
+        if not (kept.busy if kept else processes.is_alive(tags)):
             number = tags.get("process_id")
             whose = f"process {number} of this machine, which" if number else "a process of this machine that"
-            yield Finding("warning", f"{what}, by {whose} is gone", FIX, partial(_close, store, run_id))
-    elif _made_here(tags) and age > SETTLED and not _in_an_environment(run_id):
-        yield Finding(
-            "warning",
-            f"{what}; `mlflow run` made it, and its command never said where it runs",
-            f"if no process is at work on it: {close}",
-        )
-
-
-def _made_here(tags: dict[str, str]) -> bool:
-    return "kind" in tags or any(name.startswith("mlflow.project.") for name in tags)
+            yield _fixable(f"{what}, by {whose} is gone", _close, store, run_id)
+    elif made_here and age > SETTLED and not _in_an_environment(run_id):
+        text = f"{what}; `mlflow run` made it, and its command never said where it runs"
+        yield Finding("warning", text, f"if no process is at work on it: {close}")
 
 
 def _in_an_environment(run_id: str) -> bool:
@@ -87,11 +74,9 @@ def _in_an_environment(run_id: str) -> bool:
     import psutil
 
     for process in psutil.process_iter():
-        try:
+        with suppress(psutil.Error, OSError):
             if process.environ().get("MLFLOW_RUN_ID") == run_id:
                 return True
-        except (psutil.Error, OSError):
-            continue
     return False
 
 
@@ -106,11 +91,8 @@ def _close(store: Store, run_id: str) -> str:
 
 
 def _spools_by_run() -> dict[str, state.Look]:
-    found = {}
-    for directory in log.outboxes(spool_directory()):
-        if run_id := (look := state.look(directory)).run_id:
-            found[run_id] = look
-    return found
+    looks = map(state.look, log.outboxes(spool_directory()))
+    return {look.run_id: look for look in looks if look.run_id}
 
 
 def incomplete_models(store: Store) -> Iterator[Finding]:
@@ -120,23 +102,19 @@ def incomplete_models(store: Store) -> Iterator[Finding]:
     found = queries.search_all(store.client.search_logged_models, experiment_ids) if experiment_ids else []
     for model in found:
         if str(model.status) == "PENDING" and "weights" in model.tags and _is_over(store, model):
-            yield Finding(
-                "warning",
-                f"model {model.model_id} ({model.name}) of run {model.source_run_id} was begun and never completed",
-                FIX,
-                partial(_give_up, store, model.model_id),
-            )
+            text = f"model {model.model_id} ({model.name}) of run {model.source_run_id} was begun and never completed"
+            yield _fixable(text, _give_up, store, model.model_id)
 
 
 def _is_over(store: Store, model: LoggedModel) -> bool:
     if not model.source_run_id:
         return False
     run = store.client.get_run(model.source_run_id)
-    if run.info.status != "RUNNING":
-        # A sync may be at work on the models of a run that is over.
-        kept = _spools_by_run().get(run.info.run_id)
-        return kept is None or not kept.busy
-    return processes.is_gone(run.data.tags)
+    if run.info.status == "RUNNING":
+        return processes.is_gone(run.data.tags)
+    # A sync may be at work on the models of a run that is over.
+    kept = _spools_by_run().get(run.info.run_id)
+    return kept is None or not kept.busy
 
 
 def _give_up(store: Store, model_id: str) -> str:
@@ -156,20 +134,11 @@ def misplaced_aliases(store: Store) -> Iterator[Finding]:
     for model in versions.registered_models(store):
         name = model.name
         if left := lease.left_behind(store, name):
-            yield Finding(
-                "warning",
-                f"registered model {name}: {', '.join(left)} left a ticket and is gone",
-                FIX,
-                partial(_clear, store, name),
-            )
+            text = f"registered model {name}: {', '.join(left)} left a ticket and is gone"
+            yield _fixable(text, _clear, store, name)
         for alias in sorted({move.alias for move in aliases.moves(store, name)}):
             if told := aliases.faults(store, name, alias):
-                yield Finding(
-                    "warning",
-                    f"registered model {name}: {'; '.join(told)}",
-                    FIX,
-                    partial(_repair, store, name, alias),
-                )
+                yield _fixable(f"registered model {name}: {'; '.join(told)}", _repair, store, name, alias)
 
 
 def _clear(store: Store, name: str) -> str:

@@ -24,8 +24,8 @@ def read(store: Store, run_ids: Sequence[str], metric: str) -> dict[str, list[tu
             chunk = run_ids[start : start + MOST_RUNS]
             by_run = _together(store, chunk, metric)
             for run_id in chunk:
-                points = by_run.get(run_id)
-                if points is None:  # it has more points than one request returns, or the store knows no such request
+                # It may have more points than one request returns, or the store know no such request.
+                if (points := by_run.get(run_id)) is None:
                     points = [(point.step, point.value) for point in store.client.get_metric_history(run_id, metric)]
                 found[run_id] = sorted(points)
     return found
@@ -54,7 +54,7 @@ def _from_server(store: Store, run_ids: Sequence[str], metric: str) -> Iterable[
     from mlflow.utils.credentials import get_default_host_creds
     from mlflow.utils.rest_utils import http_request
 
-    wanted: dict[str, Any] = {"run_ids": list(run_ids), "metric_key": metric, "max_results": MOST_POINTS}
+    wanted = {"run_ids": list(run_ids), "metric_key": metric, "max_results": MOST_POINTS}
     answer = http_request(get_default_host_creds(store.uri), ENDPOINT, "GET", params=wanted)
     if answer.status_code != 200:
         return []
@@ -63,7 +63,7 @@ def _from_server(store: Store, run_ids: Sequence[str], metric: str) -> Iterable[
 
 def _complete(points: Iterable[Point], most: int) -> dict[str, list[tuple[int, float]]]:
     """The points by run, without the runs that have `most` or more."""
-    by_run: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)
+    by_run = defaultdict(list)
     for run_id, step, value in points:
         by_run[run_id].append((step, value))
     return {run_id: found for run_id, found in by_run.items() if len(found) < most}

@@ -1,14 +1,12 @@
 """Logged models: found by any of their names, downloaded and loaded."""
 
-from __future__ import annotations
-
 import logging
 import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
@@ -17,11 +15,8 @@ from cifar_mlflow.text import first_line
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.registry import versions
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import LoggedModel, Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
 
 
 @dataclass(frozen=True)
@@ -48,10 +43,8 @@ class FoundModel:
 def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
     """The model that `what` names: a run id, models:/m-..., models:/NAME/VERSION, models:/NAME@ALIAS or NAME@ALIAS.
 
-    `weights` (last or best) chooses among the models of a run.
-
-    Raises:
-        ModelError: there is none, or it was not logged by this package.
+    `weights` (last or best) chooses among the models of a run. ModelError if there is none, or it was not logged by
+    this package.
     """
     if runs.RUN_ID.fullmatch(what):
         model = _model_of_run(store, what, weights)
@@ -129,11 +122,7 @@ class ModelInterface:
 
 
 def model_interface(store: Store, uri: str) -> ModelInterface:
-    """What the model itself says of its images and classes; no dataset is needed.
-
-    Raises:
-        ModelError: it says nothing of them, or its files are missing.
-    """
+    """What the model itself says of its images and classes; ModelError if nothing, or its files are missing."""
     from mlflow.models import get_model_info
 
     with translated_errors(store.uri):
@@ -149,11 +138,7 @@ def model_interface(store: Store, uri: str) -> ModelInterface:
 
 
 def download(uri: str, directory: Path) -> Path:
-    """Where in `directory` a copy of the model's files was put.
-
-    Raises:
-        ModelError: they are not there.
-    """
+    """Where in `directory` a copy of the model's files was put; ModelError if there are none."""
     import mlflow.artifacts
 
     try:
@@ -169,10 +154,7 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     """The exported program of the model: a function of a uint8 tensor (n, height, width, channels).
 
     No pickle is loaded, and no file that differs from what was logged according to the model's `tags` (a model
-    without recorded digests is taken as it is).
-
-    Raises:
-        ModelError: the artifact is missing, was changed, is damaged or of another kind.
+    without recorded digests is taken as it is). ModelError if files are missing, changed, damaged or of another kind.
     """
     process_state.set_variable("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     import mlflow.artifacts

@@ -1,18 +1,12 @@
 """Trainings that the store holds, with all that is needed to do them again."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.tracking.reading import models, runs
-from cifar_mlflow.tracking.store import Store
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from cifar_mlflow.tracking.store import Run, Store
 
 # Tags that a training writes before its first step, and without which it cannot be done again.
 NEEDED = ("config_fingerprint", "dataset_digest", "device", "precision_used", "threads_used")
@@ -23,18 +17,9 @@ TRAINED_NOTHING = {
 # What may change the numbers of a training: tag to what it is called in a sentence.
 CONDITIONS = {
     "git_commit": "commit",
-    "version_cifar_mlflow": "cifar_mlflow",
-    "version_python": "python",
-    "version_torch": "torch",
-    "version_torchvision": "torchvision",
-    "version_cuda": "cuda",
-    "version_numpy": "numpy",
-    "version_mlflow": "mlflow",
-    "device": "device",
-    "hardware": "hardware",
-    "precision_used": "precision",
-    "threads_used": "threads",
-    "kernels_used": "kernels",
+    **{f"version_{of}": of for of in ("cifar_mlflow", "python", "torch", "torchvision", "cuda", "numpy", "mlflow")},
+    **{name: name for name in ("device", "hardware")},
+    **{f"{name}_used": name for name in ("precision", "threads", "kernels")},
 }
 
 
@@ -53,8 +38,7 @@ class RecordedTraining:
 def find(store: Store, what: str) -> RecordedTraining:
     """The training run that `what` names: a run id, or a model as in `models.find_model`.
 
-    Raises:
-        ModelError: there is none, it trained nothing, or it was not recorded by this package.
+    ModelError if there is none, it trained nothing, or it was not recorded by this package.
     """
     run = runs.find(store, what if runs.RUN_ID.fullmatch(what) else models.find_model(store, what).run_id)
     tags = run.data.tags
@@ -74,12 +58,7 @@ def not_recorded(run: Run, missing: Sequence[str]) -> str:
 
 
 def from_run(store: Store, run: Run) -> RecordedTraining:
-    """The run as a recorded training.
-
-    Raises:
-        ModelError: its parameters are not a training configuration of this version.
-    """
-    experiment = store.client.get_experiment(run.info.experiment_id).name
-    info = run.info
-    config = runs.configuration(run)
+    """The run as a recorded training; ModelError as `runs.configuration` raises it."""
+    info, config = run.info, runs.configuration(run)
+    experiment = store.client.get_experiment(info.experiment_id).name
     return RecordedTraining(info.run_id, info.run_name, info.status, experiment, config, dict(run.data.tags))

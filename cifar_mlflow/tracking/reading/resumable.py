@@ -1,10 +1,8 @@
 """Runs that broke off: whether one can be resumed, and what of it the store holds already."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import spool_directory
@@ -14,13 +12,10 @@ from cifar_mlflow.tracking.outbox import delivery, log, state
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
 from cifar_mlflow.tracking.outbox.log import Busy, Outbox
 from cifar_mlflow.tracking.outbox.resumed_recorder import Recorded, ResumedRecorder
-from cifar_mlflow.tracking.reading import recorded_training, runs
+from cifar_mlflow.tracking.reading import metric_curves, recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
-from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.store import Run, Store
 from cifar_mlflow.tracking.writing.recorder import Recorder
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 # Tags that a training writes before its first step, and without which nobody knows what it was to be.
 NEEDED = ("config_fingerprint", "dataset_digest", "host")
@@ -41,8 +36,7 @@ class ResumableRun(RecordedTraining):
 def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
     """Takes to the store what earlier processes have left on disk; returns how many writes, and what it refuses.
 
-    Raises:
-        TrackingError: a process is at work on the run, or the store cannot be reached.
+    TrackingError if a process is at work on the run, or the store cannot be reached.
     """
     count, refused = 0, []
     for directory in log.outboxes(spool_directory()):
@@ -52,29 +46,24 @@ def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
             opened = Outbox(directory)
         except Busy:
             raise TrackingError(f"the run {run_id} is being trained by another process here; wait for it") from None
-        try:
+        with closing(opened):
             before = opened.waiting
             delivery.deliver_all(store, opened)
             refused += opened.refused
             count += before - opened.waiting
-        finally:
-            opened.close()
     return count, refused
 
 
 def find(store: Store, run_id: str) -> ResumableRun:
     """The run, if it can be resumed; one that began offline has two ids, and either will do.
 
-    Raises:
-        ModelError: there is none, it trained nothing, or it would fail again.
-        TrackingError: a process is, or may be, at work on it; or the store cannot be read.
+    ModelError if there is none, it trained nothing, or would fail again; TrackingError if a process is at work on it.
     """
     run = _find_run(store, run_id)
-    tags = run.data.tags
-    if reason := _why_not(run, tags):
+    if reason := _why_not(run):
         raise ModelError(f"the run {run_id} {reason}")
     if run.info.status == "RUNNING":
-        processes.refuse_if_busy(f"the run {run.info.run_id}", run.info.run_id, tags, "resume it then")
+        processes.refuse_if_busy(f"the run {run.info.run_id}", run.info.run_id, run.data.tags, "resume it then")
     return ResumableRun(**vars(recorded_training.from_run(store, run)), recorded=_recorded(store, run))
 
 
@@ -90,7 +79,8 @@ def _find_run(store: Store, run_id: str) -> Run:
         raise
 
 
-def _why_not(run: Run, tags: Mapping[str, str]) -> str | None:
+def _why_not(run: Run) -> str | None:
+    tags = run.data.tags
     kind = tags.get("kind", "")
     if run.info.lifecycle_stage == "deleted":
         return f"was deleted; restore it with `mlflow runs restore --run-id {run.info.run_id}`"
@@ -108,10 +98,10 @@ def _why_not(run: Run, tags: Mapping[str, str]) -> str | None:
 
 
 def _recorded(store: Store, run: Run) -> Recorded:
-    points = {name: store.client.get_metric_history(run.info.run_id, name) for name in run.data.metrics}
+    curves = metric_curves.read_run(store, run.info.run_id, run.data.metrics)
     models = queries.models_of_run(store, run.info.experiment_id, run.info.run_id)
     return Recorded(
-        {name: frozenset(point.step for point in values) for name, values in points.items()},
+        {name: frozenset(values) for name, values in curves.items()},
         {model.tags.get("weights", ""): model.model_id for model in models if str(model.status) == "READY"},
         bool(run.inputs and run.inputs.dataset_inputs),
     )

@@ -1,14 +1,13 @@
 """Runs: found by id or by a filter, and read back as plain records."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import tempfile
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig, parse_logged
@@ -16,20 +15,13 @@ from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import metric_curves
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
+from cifar_mlflow.tracking.store import Run, Store, redact, translated_errors
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def find(store: Store, run_id: str) -> Run:
-    """The run.
-
-    Raises:
-        ModelError: there is none.
-    """
+    """The run; ModelError if there is none."""
     run = queries.find(store.client.get_run, run_id)
     if run is None:
         raise ModelError(not_here("run", run_id, store))
@@ -56,13 +48,9 @@ def search(store: Store, experiment_ids: Collection[str], condition: str) -> lis
 
 
 def configuration(run: Run) -> TrainingConfig:
-    """The configuration that the run's parameters tell.
-
-    Raises:
-        ModelError: they are not a training configuration of this version.
-    """
-    logged = run.data.params
-    known = {name: unquoted(value) for name, value in logged.items() if name in TrainingConfig.model_fields}
+    """The configuration that the run's parameters tell; ModelError if they are none of this version."""
+    fields = TrainingConfig.model_fields
+    known = {name: unquoted(value) for name, value in run.data.params.items() if name in fields}
     try:
         return resolve(known)
     except ConfigurationError as error:
@@ -71,13 +59,10 @@ def configuration(run: Run) -> TrainingConfig:
 
 def unquoted(value: str) -> str:
     """A parameter as it was meant: `mlflow run` logs it with the quotation marks that the shell needs."""
-    if not value.startswith("'"):
-        return value
-    try:
-        words = shlex.split(value)
-    except ValueError:  # the quotation mark is the value's own
-        return value
-    return words[0] if len(words) == 1 else value
+    with suppress(ValueError):  # the quotation mark may be the value's own
+        if value.startswith("'") and len(words := shlex.split(value)) == 1:
+            return words[0]
+    return value
 
 
 def to_records(store: Store, found: Sequence[Run], metrics: Sequence[str] = ()) -> list[RunRecord]:
@@ -113,19 +98,16 @@ def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]
 
 def without_superseded(records: Iterable[RunRecord]) -> list[RunRecord]:
     """One record for each configuration, seed and dataset: a run that broke off gives way to its repetition."""
-    kept: dict[str, RunRecord] = {}
+    alike = defaultdict(list)
     for record in records:
-        key = record.tags.get("run_fingerprint", record.run_id)
-        if key not in kept or _rank(record) < _rank(kept[key]):
-            kept[key] = record
-    return list(kept.values())
+        alike[record.tags.get("run_fingerprint", record.run_id)].append(record)
+    return [min(group, key=_rank) for group in alike.values()]
 
 
 def _rank(record: RunRecord) -> float:
-    # A run that was pruned is KILLED as well, but it is a result.
-    return (
-        0.5 if record.tags.get("pruned") == "true" else {"FINISHED": 0, "FAILED": 1, "KILLED": 2}.get(record.status, 3)
-    )
+    if record.tags.get("pruned") == "true":  # it is KILLED as well, but it is a result
+        return 0.5
+    return {"FINISHED": 0, "FAILED": 1, "KILLED": 2}.get(record.status, 3)
 
 
 def read_artifact(store: Store, run_id: str, path: str) -> bytes | None:

@@ -1,21 +1,14 @@
 """Which runs a word on the command line means."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.tracking import queries
+from cifar_mlflow.tracking.queries import TRAINED
 from cifar_mlflow.tracking.reading import runs
-from cifar_mlflow.tracking.store import Store, redact
+from cifar_mlflow.tracking.store import Run, Store, redact
 
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
-# What trained a network: neither a sweep's parent nor the run that `mlflow run` makes for a job.
-TRAINED = "tags.kind != 'sweep' and tags.kind != 'job'"
 MOST_IDS = 100  # in one search: MLflow parses what is listed word by word
 
 
@@ -24,11 +17,7 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
 
     Each word is a run id (that of a sweep's parent stands for the sweep's runs), an experiment's name or a sweep's
     name. `condition` is a filter in MLflow's language that all of them must meet; without any word, all experiments
-    are searched.
-
-    Raises:
-        ModelError: a word names nothing.
-        ConfigurationError: MLflow refuses the filter.
+    are searched. ModelError if a word names nothing, ConfigurationError if MLflow refuses the filter.
     """
     extra = f" and {condition}" if condition else ""
     ids = [word for word in what if runs.RUN_ID.fullmatch(word)]
@@ -49,17 +38,14 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
 
 
 def _by_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], extra: str) -> list[Run]:
-    named = _with_ids(store, by_name, ids)
-    known = {run.info.run_id for run in named}
-    if missing := next((run_id for run_id in ids if run_id not in known), None):
+    named = {run.info.run_id: run for run in _with_ids(store, by_name, ids)}
+    if missing := next((run_id for run_id in ids if run_id not in named), None):
         raise ModelError(f"there is no run {missing} in {redact(store.uri)}")
-    parents = [run for run in named if run.data.tags.get("kind") == "sweep"]
-    found = [run for run in named if run.data.tags.get("kind") != "sweep"]
-    if extra:
-        found = _with_ids(store, by_name, [run.info.run_id for run in found], extra)
-    for parent in parents:
-        sweep_id = parent.data.tags.get("sweep_id", parent.info.run_id)
-        children = f"{TRAINED} and tags.sweep_id = '{sweep_id}'{extra}"
+    parents = {run_id: run for run_id, run in named.items() if run.data.tags.get("kind") == "sweep"}
+    others = [run_id for run_id in named if run_id not in parents]
+    found = _with_ids(store, by_name, others, extra) if extra else [named[run_id] for run_id in others]
+    for parent_id, parent in parents.items():
+        children = f"{TRAINED} and tags.sweep_id = '{parent.data.tags.get('sweep_id', parent_id)}'{extra}"
         found += runs.search(store, [parent.info.experiment_id], children)
     return found
 
@@ -75,12 +61,10 @@ def _with_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], extr
 def _by_name(store: Store, by_name: Mapping[str, str], word: str, extra: str) -> list[Run]:
     if word in by_name:
         return runs.search(store, [by_name[word]], TRAINED + extra)
-    if re.fullmatch(r"[\w.-]+", word) and (
-        found := runs.search(store, by_name.values(), f"{TRAINED} and tags.sweep = '{word}'{extra}")
-    ):
+    of_sweep = f"{TRAINED} and tags.sweep = '{word}'{extra}"
+    if re.fullmatch(r"[\w.-]+", word) and (found := runs.search(store, by_name.values(), of_sweep)):
         return found
-    known = ", ".join(sorted(by_name)) or "none"
+    known, filtered = ", ".join(sorted(by_name)) or "none", " that the filter lets through" if extra else ""
     raise ModelError(
-        f"{word!r} names no run, no experiment and no sweep{' that the filter lets through' if extra else ''} "
-        f"in {redact(store.uri)} (experiments: {known})"
+        f"{word!r} names no run, no experiment and no sweep{filtered} in {redact(store.uri)} (experiments: {known})"
     )

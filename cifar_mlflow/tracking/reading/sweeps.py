@@ -4,24 +4,19 @@ A sweep is known by `sweep_id`, the run id of its first parent, a tag of the par
 change: under `mlflow run` each start comes with a run of its own, which then takes over the children.
 """
 
-from __future__ import annotations
-
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.reading import runs
-from cifar_mlflow.tracking.store import Store, redact
+from cifar_mlflow.tracking.store import Run, Store, redact
 from cifar_mlflow.tracking.writing.recorder import Recorder
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 SPEC_FILE = "sweep.yaml"
 WINNER_TAG = "winner_run"
@@ -41,32 +36,29 @@ class EarlierSweep:
 
 def find_sweep(store: Store, experiment_id: str, name: str) -> EarlierSweep | None:
     """The latest sweep of this name in the experiment that was not superseded by another start of it."""
-    current = _current(runs.search(store, [experiment_id], f"tags.kind = 'sweep' and tags.sweep = '{name}'"))
+    current = _current(store, [experiment_id], name)
     if not current:
         return None
     info, tags = current[-1].info, current[-1].data.tags
-    content = runs.read_artifact(store, info.run_id, SPEC_FILE)
-    spec = None if content is None else yaml.safe_load(content)
+    spec = yaml.safe_load(runs.read_artifact(store, info.run_id, SPEC_FILE) or b"")  # nothing becomes None
     return EarlierSweep(info.run_id, tags.get("sweep_id", info.run_id), info.status, dict(tags), spec)
 
 
-def _current(parents: list[Run]) -> list[Run]:
+def _current(store: Store, experiment_ids: Collection[str], name: str) -> list[Run]:
+    parents = runs.search(store, experiment_ids, f"tags.kind = 'sweep' and tags.sweep = '{name}'")
     return [run for run in parents if "superseded_by" not in run.data.tags]
 
 
 def winner(store: Store, what: str) -> str:
     """The run that stands for the winner of the sweep `what`: its name, or the run id of its parent.
 
-    Raises:
-        ModelError: there is no such sweep, several have the name, or it has no winner (yet).
+    ModelError if there is no such sweep, several have the name, or it has no winner (yet).
     """
-    everywhere = runs.experiments(store).values()
+    everywhere, current = runs.experiments(store).values(), []
     if runs.RUN_ID.fullmatch(what):
         current = runs.search(store, everywhere, f"tags.kind = 'sweep' and attributes.run_id = '{what}'")
     elif re.fullmatch(r"[\w.-]+", what):
-        current = _current(runs.search(store, everywhere, f"tags.kind = 'sweep' and tags.sweep = '{what}'"))
-    else:
-        current = []
+        current = _current(store, everywhere, what)
     if not current:
         raise ModelError(f"there is no sweep {what!r} in {redact(store.uri)}")
     if len(current) > 1:
@@ -79,11 +71,7 @@ def winner(store: Store, what: str) -> str:
 
 
 def start_parent(store: Store, experiment: str, name: str, earlier: EarlierSweep | None) -> tuple[Recorder, str]:
-    """The run that stands for the sweep, RUNNING, and the sweep's id.
-
-    Raises:
-        TrackingError: the earlier parent is being written by another process, or the store refuses.
-    """
+    """The run that stands for the sweep, RUNNING, and the sweep's id; TrackingError if another process writes it."""
     if earlier and earlier.status == "RUNNING":
         what = f"the sweep (run {earlier.parent_id})"
         processes.refuse_if_busy(what, earlier.parent_id, earlier.tags, "start again")
@@ -113,20 +101,16 @@ def close_abandoned(store: Store, experiment_id: str, sweep_id: str, on_wait: Ca
     """Closes as KILLED the runs left RUNNING by processes that are gone.
 
     Workers notice within moments that their driver is gone, and close their runs themselves: that is waited for, and
-    `on_wait` is called once if it takes any time.
-
-    Raises:
-        TrackingError: after a minute, a process is still at work on a run.
+    `on_wait` is called once if it takes any time. TrackingError if, after a minute, a process is still at work.
     """
     deadline = time.monotonic() + CLOSING_SECONDS
-    told = False
     while alive := close_lost(store, experiment_id, sweep_id, "the process that trained it is gone", "KILLED"):
         if time.monotonic() > deadline:
             numbers = ", ".join(sorted({run.data.tags["process_id"] for run in alive}))
             raise TrackingError(f"runs of this sweep are still being trained by process {numbers}; stop it first")
-        if on_wait and not told:
+        if on_wait:
             on_wait()
-            told = True
+            on_wait = None
         time.sleep(0.2)
 
 

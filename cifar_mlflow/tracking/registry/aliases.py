@@ -149,16 +149,10 @@ def rollback_target(store: Store, name: str, record: Sequence[Move]) -> str | No
 
 
 def _new_move(store: Store, name: str, alias: str, action: str, version: str | None, before: str | None) -> Move:
-    return Move(
-        number=max((each.number for each in moves(store, name)), default=0) + 1,
-        alias=alias,
-        action=action,
-        version=version,
-        before=before,
-        time=datetime.now(UTC).isoformat(timespec="seconds"),
-        by="unknown" if action == "outside" else provenance.user(),
-        commit=provenance.describe_commit(),
-    )
+    number = max((each.number for each in moves(store, name)), default=0) + 1
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    by = "unknown" if action == "outside" else provenance.user()
+    return Move(number, alias, action, version, before, now, by, provenance.describe_commit())
 
 
 def _key(move: Move) -> str:
@@ -173,10 +167,10 @@ def _set_previous(store: Store, name: str, alias: str, record: Sequence[Move]) -
     """Lets the alias `previous` name what a rollback would bring back."""
     wanted, previous = rollback_target(store, name, record), previous_alias(alias)
     actual = holder(store, name, previous)
-    if wanted is None and actual is not None:
-        store.client.delete_registered_model_alias(name, previous)
-    elif wanted is not None and wanted != actual:
+    if wanted not in (None, actual):
         store.client.set_registered_model_alias(name, previous, wanted)
+    elif wanted != actual:
+        store.client.delete_registered_model_alias(name, previous)
 
 
 def _describe(store: Store, name: str) -> None:

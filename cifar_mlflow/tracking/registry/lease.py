@@ -38,22 +38,17 @@ class Lease:
 
 @contextmanager
 def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[Lease]:
-    """Waits for the turn at the registered model `name`, which must exist; `on_wait` is told once if it has to wait.
-
-    Raises:
-        TrackingError: the store cannot be used.
-    """
+    """Waits for the turn at the registered model `name`, which must exist; `on_wait` is told once if it has to wait."""
     key = PREFIX + uuid.uuid4().hex
     try:
         # A process first announces that it draws, by number 0. Others wait for it, or two might draw the same number.
         _write(store, name, key, 0)
-        number = 1 + max((ticket["number"] for ticket in _tickets(store, name).values()), default=0)
+        number = 1 + max((ticket["number"] for ticket in clear(store, name).values()), default=0)
         expires = _write(store, name, key, number)
-        waited = False
         while _must_wait(store, name, key, number):
-            if not waited and on_wait is not None:
+            if on_wait:
                 on_wait()
-            waited = True
+                on_wait = None
             if expires - time.time() < SECONDS / 2:
                 expires = _write(store, name, key, number)
             time.sleep(POLL * random.SystemRandom().uniform(0.5, 1.5))
@@ -66,18 +61,22 @@ def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) ->
 
 def left_behind(store: Store, name: str) -> list[str]:
     """Who left a ticket at the registered model, and is gone: process NUMBER on HOST."""
-    found = _written(store, name).values()
-    return [processes.describe(ticket) for ticket in found if _is_over(ticket)]
+    return [processes.describe(ticket) for ticket in _tickets(store, name).values() if _is_over(ticket)]
 
 
-def clear(store: Store, name: str) -> None:
-    """Removes the tickets of those that are gone."""
-    _tickets(store, name)
+def clear(store: Store, name: str) -> dict[str, dict[str, Any]]:
+    """Removes the tickets of those that are gone; returns the others, by key."""
+    found = _tickets(store, name)
+    for key in [key for key, ticket in found.items() if _is_over(ticket)]:
+        del found[key]
+        with suppress(Exception):  # another process may have removed it first
+            store.client.delete_registered_model_tag(name, key)
+    return found
 
 
 def _must_wait(store: Store, name: str, key: str, number: int) -> bool:
-    others = {other: ticket for other, ticket in _tickets(store, name).items() if other != key}
-    return any(not ticket["number"] or (ticket["number"], other) < (number, key) for other, ticket in others.items())
+    numbers = {other: ticket["number"] for other, ticket in clear(store, name).items() if other != key}
+    return any(not theirs or (theirs, other) < (number, key) for other, theirs in numbers.items())
 
 
 def _write(store: Store, name: str, key: str, number: int) -> float:
@@ -88,16 +87,6 @@ def _write(store: Store, name: str, key: str, number: int) -> float:
 
 
 def _tickets(store: Store, name: str) -> dict[str, dict[str, Any]]:
-    """The tickets of living processes, by key; the others are removed."""
-    found = _written(store, name)
-    for key in [key for key, ticket in found.items() if _is_over(ticket)]:
-        del found[key]
-        with suppress(Exception):  # another process may have removed it first
-            store.client.delete_registered_model_tag(name, key)
-    return found
-
-
-def _written(store: Store, name: str) -> dict[str, dict[str, Any]]:
     tags = store.client.get_registered_model(name).tags
     return {key: json.loads(value) for key, value in tags.items() if key.startswith(PREFIX)}
 

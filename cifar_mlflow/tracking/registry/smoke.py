@@ -43,18 +43,13 @@ def code_asked_for(described: dict[str, Any]) -> str | None:
 
 def run(uri: str, tracking_uri: str) -> SmokeResult:
     """Loads `uri` and answers its example, in a fresh process."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_RUN_ID", "PYTHONPATH")}
+    env = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_RUN_ID", "PYTHONPATH")}
+    env["MLFLOW_TRACKING_URI"] = tracking_uri
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory) / "result.json"
+        command = [sys.executable, "-I", str(PROCESS), uri, str(result)]
         try:
-            ended = subprocess.run(
-                [sys.executable, "-I", str(PROCESS), uri, str(result)],
-                env={**environment, "MLFLOW_TRACKING_URI": tracking_uri},
-                cwd=directory,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-            )
+            ended = subprocess.run(command, env=env, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:
             return SmokeResult(fault=f"did not answer within {TIMEOUT} s")
         if not result.exists():

@@ -1,17 +1,11 @@
 """Registered models and their versions: found, made, described."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING
 
 from cifar_mlflow.errors import ModelError, TrackingError
 from cifar_mlflow.tracking import queries
-from cifar_mlflow.tracking.store import Store, redact
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+from cifar_mlflow.tracking.store import ModelVersion, RegisteredModel, Store, redact
 
 DESCRIPTION_LIMIT = 5000  # characters, on PostgreSQL
 
@@ -28,11 +22,7 @@ def exists(store: Store, name: str) -> bool:
 
 
 def find(store: Store, name: str) -> RegisteredModel:
-    """The registered model `name`.
-
-    Raises:
-        ModelError: there is none.
-    """
+    """The registered model `name`; ModelError if there is none."""
     model = queries.find(store.client.get_registered_model, name)
     if model is None:
         known = ", ".join(each.name for each in registered_models(store)) or "none"
@@ -77,8 +67,7 @@ def describe(
     """Writes a version's description and `tags`, and removes the tags `gone`."""
     store.client.update_model_version(name, version, redact(description)[:DESCRIPTION_LIMIT])
     set_tags(store, name, version, tags)
-    present = store.client.get_model_version(name, version).tags
-    for key in set(gone) & set(present):
+    for key in store.client.get_model_version(name, version).tags.keys() & gone:
         store.client.delete_model_version_tag(name, version, key)
 
 

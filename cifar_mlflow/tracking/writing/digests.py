@@ -41,8 +41,4 @@ def differences(directory: Path, recorded: Mapping[str, str]) -> list[str] | Non
 
 def _digests(directory: Path) -> dict[str, str]:
     files = {path.relative_to(directory).as_posix(): path for path in directory.rglob("*") if path.is_file()}
-    return {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for name, path in files.items()
-        if name not in WRITTEN_ON_LOADING
-    }
+    return {name: hashlib.sha256(files[name].read_bytes()).hexdigest() for name in files.keys() - WRITTEN_ON_LOADING}

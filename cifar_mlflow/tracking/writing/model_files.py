@@ -1,21 +1,17 @@
 """A model as files in MLflow's pt2 format: saved without a store, and told later which logged model it is."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import yaml
 
 from cifar_mlflow.errors import ModelError
+from cifar_mlflow.tracking.store import LoggedModel
 from cifar_mlflow.tracking.writing import digests
-
-if TYPE_CHECKING:
-    from mlflow.entities import LoggedModel
 
 
 @dataclass(frozen=True)
@@ -70,12 +66,8 @@ def save_copy(saved: Path, exported: ExportedModel, directory: Path) -> None:
 
 
 def _metadata(exported: ExportedModel) -> dict[str, Any]:
-    return {
-        "classes": list(exported.classes),
-        "name": exported.name,
-        "weights": exported.weights,
-        "epoch": str(exported.epoch),
-    }
+    about = {"name": exported.name, "weights": exported.weights, "epoch": str(exported.epoch)}
+    return {"classes": list(exported.classes), **about}
 
 
 def about(directory: Path) -> dict[str, str]:
@@ -84,11 +76,7 @@ def about(directory: Path) -> dict[str, str]:
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """The content of a model's MLmodel file, whoever wrote it.
-
-    Raises:
-        ModelError: there is no such file, or it cannot be read.
-    """
+    """The content of a model's MLmodel file, whoever wrote it; ModelError if there is none, or it cannot be read."""
     try:
         return dict(yaml.safe_load((directory / "MLmodel").read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:

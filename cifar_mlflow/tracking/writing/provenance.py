@@ -37,11 +37,7 @@ def tags() -> dict[str, str]:
 
 
 def commit_and_state() -> tuple[str | None, bool]:
-    """The commit of the checkout that this package is part of, and whether tracked files differ from it.
-
-    The commit is None if the package was installed elsewhere: a checkout around a virtual environment says nothing of
-    it.
-    """
+    """The commit of the checkout that this package is part of (None if it was installed), and whether files differ."""
     return _commit_and_state(PACKAGE)
 
 
@@ -54,6 +50,7 @@ def describe_commit() -> str:
 @functools.cache  # the code that this process runs does not change any more, whatever becomes of the checkout
 def _commit_and_state(package: Path) -> tuple[str | None, bool]:
     try:
+        # Fails if the package was installed: a checkout around a virtual environment says nothing of it.
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
         return _git(package, "rev-parse", "HEAD"), bool(_git(package, "status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.SubprocessError):
@@ -61,10 +58,9 @@ def _commit_and_state(package: Path) -> tuple[str | None, bool]:
 
 
 def _git(package: Path, *arguments: str) -> str:
-    result = subprocess.run(
-        ["git", "-C", str(package), *arguments], capture_output=True, text=True, check=True, timeout=10
-    )
-    return result.stdout.strip()
+    return subprocess.check_output(
+        ["git", "-C", package, *arguments], stderr=subprocess.DEVNULL, text=True, timeout=10
+    ).strip()
 
 
 def user() -> str:

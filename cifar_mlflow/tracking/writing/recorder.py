@@ -1,12 +1,11 @@
 """What a job writes to its run, as requests to the store."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import processes, queries
@@ -24,26 +23,25 @@ class Recorder:
         self.run_id, self.experiment_id, self.run_name = run_id, experiment_id, run_name
 
     @classmethod
-    def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Recorder:
+    def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Self:
         """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
         # These tags come with the run, so that one that breaks off at once tells whose it was.
         tags = {**processes.process_tags(), **tags}
-        if not store.project_run_id:
-            run = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name)
-            if not run.info.run_id:
-                raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
-            return cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
-        run = store.client.get_run(store.project_run_id)
-        if run.info.status != "RUNNING":
-            raise TrackingError(
-                f"MLFLOW_RUN_ID names the run {run.info.run_id}, which is {run.info.status}; unset the variable"
-            )
-        recorder = cls(store, run.info.run_id, run.info.experiment_id, run.info.run_name)
-        recorder.set_tags(tags)
-        return recorder
+        if store.project_run_id:
+            info = store.client.get_run(store.project_run_id).info
+            if info.status != "RUNNING":
+                named = f"MLFLOW_RUN_ID names the run {info.run_id}, which is {info.status}"
+                raise TrackingError(f"{named}; unset the variable")
+            recorder = cls(store, info.run_id, info.experiment_id, info.run_name)
+            recorder.set_tags(tags)
+            return recorder
+        info = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name).info
+        if not info.run_id:
+            raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
+        return cls(store, info.run_id, info.experiment_id, info.run_name)
 
     @classmethod
-    def reopen(cls, store: Store, run_id: str) -> Recorder:
+    def reopen(cls, store: Store, run_id: str) -> Self:
         """A run that ended or broke off, RUNNING again."""
         run = store.client.get_run(run_id)
         store.client.update_run(run_id, status="RUNNING")

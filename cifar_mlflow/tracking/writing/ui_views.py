@@ -5,16 +5,18 @@ opens them in a browser.
 """
 
 import base64
+import bisect
 import colorsys
 import hashlib
 import json
 import re
 import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig
+from cifar_mlflow.tracking.queries import TRAINED
 from cifar_mlflow.tracking.store import Store, redact
 
 COLOR_TAG = "mlflow.runColor"
@@ -43,32 +45,29 @@ def publish_views(
 
     Called again, it brings the views up to date; it changes nothing that users have saved or described. Without
     `swept_parameters` the views show those in which the experiment's runs differ. With `trains_on_all` the curves
-    are the test set's, since there is no validation.
-
-    Returns:
-        The key of each view by its name, for `view_url`; the leaderboard is the first.
+    are the test set's, since there is no validation. Returned is the key of each view by its name, for `view_url`;
+    the leaderboard is the first.
     """
     client = store.client
-    runs_shown = (
-        f"tags.sweep = '{sweep}' and tags.kind = 'trial'" if sweep else "tags.kind != 'sweep' and tags.kind != 'job'"
-    )
+    runs_shown = f"tags.sweep = '{sweep}' and tags.kind = 'trial'" if sweep else TRAINED
     runs = client.search_runs([experiment_id], runs_shown, max_results=RUNS_READ)
     settings = [run.data.params for run in runs]
     parameters = list(swept_parameters) or _varying(settings)
     tags = dict(client.get_experiment(experiment_id).tags)
-    written = dict(_views(parameters, settings, runs_shown, sweep, trains_on_all))
+    saved = {}
     now = int(time.time() * 1000)
-    for place, (key, (name, state)) in enumerate(written.items()):
+    for place, (key, name, state) in enumerate(_views(parameters, settings, runs_shown, sweep, trains_on_all)):
+        saved[name] = key
         # The menu lists the newest first, so the first view is given the latest time.
         value = _envelope(name, state, now - place, tags.get(VIEW_TAG + key))
         if value != tags.get(VIEW_TAG + key):
             client.set_experiment_tag(experiment_id, VIEW_TAG + key, value)
             tags[VIEW_TAG + key] = value
-    for tag in _surplus(tags, keep=written):
+    for tag in _surplus(tags, keep=saved.values()):
         client.delete_experiment_tag(experiment_id, tag)
         del tags[tag]
     _describe(store, experiment_id, tags)
-    return {name: key for key, (name, _) in written.items()}
+    return saved
 
 
 def view_url(store: Store, experiment_id: str, key: str) -> str:
@@ -84,11 +83,10 @@ def run_color(config_fingerprint: str) -> str:
     hue, saturation = int.from_bytes(digest[:2]) / 65536, (0.55, 0.95)[digest[2] % 2]
     # WCAG's contrast with white and with MLflow's dark grey is 3 or more between these two.
     target = (0.14, 0.20, 0.28)[digest[3] % 3]
-    low, high = 0.0, 1.0
-    for _ in range(20):
-        lightness = (low + high) / 2
-        low, high = (lightness, high) if _luminance(hue, lightness, saturation) < target else (low, lightness)
-    return "#" + "".join(f"{round(channel * 255):02x}" for channel in colorsys.hls_to_rgb(hue, low, saturation))
+    fine = 2**20  # steps from black to white
+    step = bisect.bisect_left(range(1, fine), target, key=lambda step: _luminance(hue, step / fine, saturation))
+    channels = colorsys.hls_to_rgb(hue, step / fine, saturation)
+    return "#" + "".join(f"{round(channel * 255):02x}" for channel in channels)
 
 
 def _luminance(hue: float, lightness: float, saturation: float) -> float:
@@ -105,7 +103,7 @@ def _views(
     runs_shown: str,
     sweep: str | None,
     trains_on_all: bool,
-) -> Iterator[tuple[str, tuple[str, dict[str, Any]]]]:
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """The key, name and state of each view."""
     title = sweep or "all runs"
     key = f"{PREFIX}sweep.{sweep}." if sweep else f"{PREFIX}all."
@@ -120,40 +118,27 @@ def _views(
         "compareRunSections": _SECTIONS,
     }
     shown = parameters[:MAX_COLUMNS]
-    yield (
-        key + LEADERBOARD,
-        (
-            f"Leaderboard: {title}",
-            {
-                **common,
-                **_columns([*shown, "seed"], [*accuracies, "test_accuracy"]),
-                "groupBy": None,
-                "compareRunCharts": [_parallel(shown, accuracies[0]), curves[0]],
-            },
-        ),
-    )
-    groupings = {"curves": list(parameters)}
-    if len(parameters) > 1:
-        groupings |= {f"by.{name}": [name] for name in shown}
+    axes = {"selectedParams": shown, "selectedMetrics": accuracies[:1], "showAllRuns": True}
+    leaderboard = {
+        **common,
+        **_columns([*shown, "seed"], [*accuracies, "test_accuracy"]),
+        "groupBy": None,
+        "compareRunCharts": [{**_card("PARALLEL", "parallel"), **axes}, curves[0]],
+    }
+    yield key + LEADERBOARD, f"Leaderboard: {title}", leaderboard
+    groupings = {"curves": parameters} | ({f"by.{name}": [name] for name in shown} if len(parameters) > 1 else {})
     for suffix, grouping in groupings.items():
         groups = {tuple(f"param.{name}.{values.get(name, 'null')}" for name in grouping) for values in settings}
-        yield (
-            key + suffix,
-            (
-                f"Curves by {', '.join(grouping)}: {title}",
-                {
-                    **common,
-                    **_columns([], [*accuracies, "train_accuracy"]),
-                    "groupBy": {
-                        "aggregateFunction": "average",
-                        "groupByKeys": [{"mode": "param", "groupByData": name} for name in grouping],
-                    },
-                    # Collapsed, so that the list of groups is a legend of the charts.
-                    "groupsExpanded": {",".join(group): False for group in sorted(groups)},
-                    "compareRunCharts": curves,
-                },
-            ),
-        )
+        by = [{"mode": "param", "groupByData": name} for name in grouping]
+        grouped = {
+            **common,
+            **_columns([], [*accuracies, "train_accuracy"]),
+            "groupBy": {"aggregateFunction": "average", "groupByKeys": by},
+            # Collapsed, so that the list of groups is a legend of the charts.
+            "groupsExpanded": {",".join(group): False for group in sorted(groups)},
+            "compareRunCharts": curves,
+        }
+        yield key + suffix, f"Curves by {', '.join(grouping)}: {title}", grouped
 
 
 def _columns(parameters: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
@@ -166,14 +151,11 @@ def _columns(parameters: Sequence[str], metrics: Sequence[str]) -> dict[str, Any
     }
 
 
+_KEPT = {"deleted": False, "isGenerated": False}
 # MLflow adds a chart for every other metric to "Model metrics", which stays closed.
 _SECTIONS = [
-    {"uuid": uuid, "name": name, "display": shown, "isReordered": False, "deleted": False, "isGenerated": False}
-    for uuid, name, shown in (
-        ("curves", "Learning curves", True),
-        ("other", "Model metrics", False),
-        ("system", "System metrics", False),
-    )
+    {"uuid": key, "name": name, "display": key == "curves", "isReordered": False, **_KEPT}
+    for key, name in (("curves", "Learning curves"), ("other", "Model metrics"), ("system", "System metrics"))
 ]
 
 
@@ -193,13 +175,8 @@ def _line(metric: str) -> dict[str, Any]:
     }
 
 
-def _parallel(parameters: Sequence[str], metric: str) -> dict[str, Any]:
-    card = _card("PARALLEL", "parallel")
-    return {**card, "selectedParams": list(parameters), "selectedMetrics": [metric], "showAllRuns": True}
-
-
 def _card(kind: str, name: str) -> dict[str, Any]:
-    return {"uuid": name, "type": kind, "metricSectionId": "curves", "deleted": False, "isGenerated": False}
+    return {"uuid": name, "type": kind, "metricSectionId": "curves", **_KEPT}
 
 
 def _envelope(name: str, state: Mapping[str, Any], now: int, before: str | None) -> str:
@@ -211,7 +188,7 @@ def _envelope(name: str, state: Mapping[str, Any], now: int, before: str | None)
     return json.dumps({"name": name, "createdAt": old.get("createdAt", now), "updatedAt": now, "state": packed})
 
 
-def _surplus(tags: Mapping[str, str], keep: Mapping[str, object]) -> list[str]:
+def _surplus(tags: Mapping[str, str], keep: Collection[str]) -> list[str]:
     """The tags of our oldest views beyond MAX_VIEWS."""
     ours = [tag for tag in tags if tag.startswith(VIEW_TAG + PREFIX)]
     old = sorted(ours, key=lambda tag: json.loads(tags[tag])["updatedAt"])
@@ -244,7 +221,5 @@ def _describe(store: Store, experiment_id: str, tags: Mapping[str, str]) -> None
 
 def _view_path(experiment_id: str, key: str) -> str:
     mode = "TABLE" if key.endswith(LEADERBOARD) else "CHART"
-    return (
-        f"#/experiments/{experiment_id}/runs?viewStateShareKey={key}&compareRunsMode={mode}"
-        "&workflowType=machine_learning"
-    )
+    query = f"viewStateShareKey={key}&compareRunsMode={mode}&workflowType=machine_learning"
+    return f"#/experiments/{experiment_id}/runs?{query}"
