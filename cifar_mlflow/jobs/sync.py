@@ -85,7 +85,7 @@ def deliver_one(store: Store, directory: Path, outcome: SyncOutcome, *, to_this_
 
 
 def hint() -> None:
-    """One line on standard error if earlier processes have left spools; only the directory is looked at."""
+    """One line on standard error if earlier processes have left outboxes; only the directory is looked at."""
     if number := len(state.abandoned(spool_directory())):
         wait = "waits" if number == 1 else "wait"
         say(f"{count(number, 'run')} of earlier processes {wait} to be delivered or closed: cifar-mlflow doctor")

@@ -29,8 +29,7 @@ from cifar_mlflow.tracking.writing import ui_views
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
 
-# Seconds for which a run that has ended waits for a store that takes nothing, and one that was interrupted.
-DRAIN_TIMEOUT, DRAIN_TIMEOUT_AFTER_FAILURE = 15.0, 5.0
+DRAIN_TIMEOUT_AFTER_FAILURE = 5.0  # seconds for which a run that broke off waits for a store that takes nothing
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def train(
     """Trains by `config` and records it in `experiment` (default: the dataset's name).
 
     The run ends FINISHED; FAILED if training cannot go on; KILLED if it is interrupted, with all that was reached. Once
-    it has begun, no store is waited for: what does not arrive stays in the run's spool. `offline` asks for no store.
+    it has begun, no store is waited for: what does not arrive stays in the run's outbox. `offline` asks for no store.
     Its checkpoints, from which `jobs.resume` goes on, are removed when nothing is left to go on with.
 
     Raises:
@@ -128,11 +127,10 @@ def record_training(
     """Trains into the run that `start` starts, and ends it, whatever happens.
 
     It goes on from the checkpoint that `checkpoints` has read, if any. At the end it waits until all has reached the
-    store, or nothing did for `drain_timeout` seconds (default: `DRAIN_TIMEOUT`).
+    store, or nothing did for `drain_timeout` seconds (default: see `SpooledRecorder.close`).
     """
     from cifar_mlflow.learning.training import Training
 
-    drain_timeout = DRAIN_TIMEOUT if drain_timeout is None else drain_timeout
     current_listener().computing()
     record = None
     try:
@@ -157,12 +155,12 @@ def record_training(
             # The error is what the user must hear of, even if the store cannot be told any more.
             with suppress(Exception):
                 record.log_failure(error)
-            if waiting := run.close(min(drain_timeout, DRAIN_TIMEOUT_AFTER_FAILURE)):
+            if waiting := run.close(min(drain_timeout or DRAIN_TIMEOUT_AFTER_FAILURE, DRAIN_TIMEOUT_AFTER_FAILURE)):
                 where = f"wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them"
                 say(f"{waiting} writes {where}")
         checkpoints.give_up(error)
         raise
-    # The spool has everything now, on disk.
+    # The outbox has everything now, on disk.
     checkpoints.discard()
     waiting = run.close(drain_timeout)
     return TrainOutcome(
