@@ -88,8 +88,8 @@ def train(
     # The user's own network may have no such activation.
     network = config.network.partition(":")[2][:50] or config.activation
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
-    begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
-    start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
+    tags = {"kind": "single", **process_tags()}
+    start = functools.partial(SpooledRecorder.start, store, experiment, run_name, tags)
     with closing(checkpoints):
         return train_watched(store, config, dataset, start, checkpoints)
 

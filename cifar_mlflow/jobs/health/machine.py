@@ -132,23 +132,17 @@ def room(store: Store | None) -> Iterator[Finding]:
     told: set[int] = set()
     for what, path in places.items():
         existing = next(each for each in (path, *path.parents) if each.exists())
-        if fault := _write_fault(existing):
+        try:
+            tempfile.TemporaryFile(dir=existing).close()
+        except OSError as error:
             remedy = f"give yourself the right to write to {existing}, or choose another directory"
-            yield Finding("error", f"{what}, {path}, cannot be written ({fault})", remedy)
+            yield Finding("error", f"{what}, {path}, cannot be written ({error.strerror or error})", remedy)
         free, disk = shutil.disk_usage(existing).free, existing.stat().st_dev
         if free < LITTLE_ROOM and disk not in told:
             told.add(disk)
             largest = _largest([state / name for name in ("checkpoints", "spool", "sweeps")], *places.values())
             text = f"{what}, {path}, has {megabytes(free)} of room left; the most is taken by {largest}"
             yield Finding("warning", text, "make room there: at least 1 GB")
-
-
-def _write_fault(directory: Path) -> str | None:
-    try:
-        with tempfile.TemporaryFile(dir=directory):
-            return None
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _largest(parts: list[Path], *places: Path) -> str:

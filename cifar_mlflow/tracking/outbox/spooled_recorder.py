@@ -53,11 +53,13 @@ class SpooledRecorder:
         run: Recorder | None = None,
     ) -> None:
         """Makes the outbox `name`; without a `store` all stays in it, and without a `run` none was made there yet."""
-        self._outbox, self._worker, self._direct = Outbox(spool_directory() / name, new=True), None, run
-        self.run_id, self.experiment_id, self.run_name, self.url = name, "", run_name, None
+        self.directory = spool_directory() / name
+        self._outbox, self._direct = Outbox(self.directory, new=True), run
+        self._worker: DeliveryWorker | None = None
+        self.run_id, self.experiment_id = (run.run_id, run.experiment_id) if run else (name, "")
+        self.run_name, self.url = run_name, run.url if run else None
         with self._errors():
             if run:
-                self.run_id, self.experiment_id, self.url = run.run_id, run.experiment_id, run.url
                 self._outbox.note("run_id", run.run_id)
             if store:
                 self._outbox.note("store", redact(store.uri))
@@ -67,11 +69,16 @@ class SpooledRecorder:
 
     @classmethod
     def start(
-        cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str], *, may_wait: bool = False
+        cls, store: Store | None, experiment: str, run_name: str, tags: Mapping[str, str], *, may_wait: bool = False
     ) -> Self:
-        """A new run, made in the store at once (see `Recorder.start`); only with `may_wait` as soon as it answers."""
+        """A new run, made in the store at once (see `Recorder.start`); only with `may_wait` as soon as it answers.
+
+        Without a store, `sync` takes it to one.
+        """
         # By this key the run is found if the store has made it, but the answer was lost.
         key = uuid.uuid4().hex
+        if store is None:
+            return cls(key, experiment, run_name, tags)
         try:
             run = Recorder.start(store, experiment, run_name, {**tags, RUN_TAG: key})
         except TrackingError:
@@ -93,20 +100,10 @@ class SpooledRecorder:
             run.finish("FAILED")
             raise
 
-    @classmethod
-    def start_offline(cls, experiment: str, run_name: str, tags: Mapping[str, str]) -> Self:
-        """A run that no store knows yet; `sync` takes it to one."""
-        return cls(uuid.uuid4().hex, experiment, run_name, tags)
-
     @property
     def waiting(self) -> int:
         """The number of writes that have not reached the store."""
         return self._outbox.waiting
-
-    @property
-    def directory(self) -> Path:
-        """Where they are kept."""
-        return self._outbox.directory
 
     @property
     def trouble(self) -> str | None:
@@ -135,7 +132,7 @@ class SpooledRecorder:
 
         Those of the same epoch have the same weights: the first is exported, which takes long, and copied.
         """
-        with self._errors(), tempfile.TemporaryDirectory(dir=self._outbox.directory) as directory:
+        with self._errors(), tempfile.TemporaryDirectory(dir=self.directory) as directory:
             for exported, metrics in models:
                 if exported.weights in self.recorded.models:
                     self.log_metrics(metrics)
@@ -192,7 +189,7 @@ class SpooledRecorder:
             yield
         except OSError as error:
             raise TrackingError(
-                f"{self._outbox.directory} cannot be written ({error.strerror or error}): make room there, or set "
+                f"{self.directory} cannot be written ({error.strerror or error}): make room there, or set "
                 "$CIFAR_MLFLOW_STATE to a directory with more"
             ) from error
 

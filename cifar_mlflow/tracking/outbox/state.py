@@ -86,11 +86,6 @@ def size_of(path: Path) -> int:
     return size
 
 
-def abandoned(directory: Path) -> list[Path]:
-    """Those outboxes that no living process has, the oldest first."""
-    return [path for path in log.outboxes(directory) if not is_busy(path)]
-
-
 def remains(directory: Path) -> list[Path]:
     """What in `directory` is no outbox, or one without a record: what a process left that was killed as it began."""
     return sorted(path for path in directory.glob("*/") if not log.is_outbox(path) or look(path).empty)
