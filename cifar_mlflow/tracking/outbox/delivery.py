@@ -25,7 +25,7 @@ from cifar_mlflow.tracking.writing import model_files
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
 if TYPE_CHECKING:
-    from mlflow.entities import RunInfo
+    from mlflow.entities import Run, RunInfo
 
 RUN_TAG = "mlflow.cifar_mlflow.key"  # of a run: drawn before it is made, and the name of its outbox if that was first
 PARENT_TAG = "mlflow.parentRunId"
@@ -113,7 +113,7 @@ class Delivery:
         return self._recorder
 
     def _find(self, run_id: str) -> RunInfo | None:
-        run = _unless_missing(self._store.client.get_run, run_id)
+        run: Run | None = _unless_missing(self._store.client.get_run, run_id)
         return run.info if run else None
 
     def _make_run(self) -> str:
@@ -216,7 +216,7 @@ def _unless_missing(call: Callable[[str], Any], identifier: str) -> Any:
         raise
 
 
-def _code(error: TrackingError) -> str | None:
+def _code(error: TrackingError) -> object:
     """MLflow's name for what it has answered."""
     return getattr(error.__cause__, "error_code", None)
 
