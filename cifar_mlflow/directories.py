@@ -10,7 +10,7 @@ STATE_VARIABLE = "CIFAR_MLFLOW_STATE"
 
 
 def state_directory() -> Path:
-    """$CIFAR_MLFLOW_STATE, else the user's state directory: spools, checkpoints and the journals of sweeps."""
+    """$CIFAR_MLFLOW_STATE, else the user's state directory: outboxes, checkpoints and the journals of sweeps."""
     if given := os.environ.get(STATE_VARIABLE):
         return Path(given).expanduser().absolute()
     import platformdirs
@@ -37,5 +37,5 @@ def writable(part: str) -> Path:
 
 
 def spool_directory() -> Path:
-    """Where the spools of all runs are."""
+    """Where the outboxes of all runs are."""
     return state_directory() / "spool"

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -72,61 +72,59 @@ def doctor(*, fix: bool = False) -> Report:
     store: Store | None = None
     try:
         if missing := _missing_file():
-            results.append(
-                Result("store", Finding("note", f"there is no store yet at {missing}; the first run makes it"))
-            )
+            finding = Finding("note", f"there is no store yet at {missing}; the first run makes it")
+            results.append(Result("store", finding))
         else:
             store = tracking_store.connect()
             mark_job(store)
             well["store"] = f"{redact(store.uri)} answers, with the schema of the installed MLflow"
     except CifarMlflowError as error:
         results.append(Result("store", Finding("error", str(error), "see the message; then cifar-mlflow check")))
-    checks = [*_of_this_machine(store), *(_of_the_store(store) if store else ())]
+    checks = _checks(store)
     with bar(len(checks), "looking", " checks") as advance:
         for name, in_order, check in checks:
             found = [Result(name, finding) for finding in _findings(check)]
-            # At once: what a spool delivers changes what there is to find in the checks that follow.
-            results += [_fixed(result) for result in found] if fix else found
-            if not any(result.finding.severity != "note" for result in found):
+            # At once: what an outbox delivers changes what there is to find in the checks that follow.
+            results += map(_fixed, found) if fix else found
+            if all(result.finding.severity == "note" for result in found):
                 well[name] = in_order
             advance(1)
     return Report(well, tuple(results))
 
 
-Check = tuple[str, str, Callable[[], Iterator[Finding]]]
-
-
-def _of_this_machine(store: Store | None) -> Iterator[Check]:
-    """Spools come first: what they deliver belongs to runs and models that are looked at after."""
+def _checks(store: Store | None) -> list[tuple[str, str, Iterator[Finding]]]:
+    """Each check's name, what is told if it finds nothing, and what it finds, which is looked for only when asked."""
     from cifar_mlflow.learning.data import cifar10
 
-    yield "spools", "nothing waits to be delivered", lambda: machine.spools(store)
-    yield "checkpoints", "none is left of a finished run", lambda: machine.checkpoints(store)
-    yield "leftovers", "no half-written file", lambda: machine.leftovers(store)
-    yield "room", "at least 1 GB where runs, checkpoints and data are written", lambda: machine.room(store)
-    yield "packages", "Python and all packages are of the versions asked for", lambda: machine.packages(store)
-    yield "functions", "those that were compiled can be used", lambda: machine.compiled_functions(store)
-    yield "data", "nothing is wrong with CIFAR-10 here", cifar10.inspect
-
-
-def _of_the_store(store: Store) -> Iterator[Check]:
+    checks = [
+        # These come first: what they deliver belongs to runs and models that are looked at after.
+        ("spools", "nothing waits to be delivered", machine.outboxes(store)),
+        ("checkpoints", "none is left of a finished run", machine.checkpoints(store)),
+        ("leftovers", "no half-written file", machine.leftovers()),
+        ("room", "at least 1 GB where runs, checkpoints and data are written", machine.room(store)),
+        ("packages", "Python and all packages are of the versions asked for", machine.packages()),
+        ("functions", "those that were compiled can be used", machine.compiled_functions()),
+        ("data", "nothing is wrong with CIFAR-10 here", cifar10.inspect()),
+    ]
+    if store is None:
+        return checks
     if store.uri.startswith("http"):
-        yield "server", "its MLflow is of the version that is installed here", lambda: leftovers.other_server(store)
-    yield "runs", "none is RUNNING without its process", lambda: leftovers.left_running(store)
-    yield "models", "each was logged completely", lambda: leftovers.incomplete_models(store)
-    yield "aliases", "each is where its record says", lambda: leftovers.misplaced_aliases(store)
-    yield (
-        "files",
-        "those of every model with an alias are as they were logged",
-        lambda: leftovers.changed_model_files(store),
-    )
+        checks.append(("server", "its MLflow is of the version that is installed here", leftovers.other_server(store)))
+    changed = leftovers.changed_model_files(store)
+    return [
+        *checks,
+        ("runs", "none is RUNNING without its process", leftovers.left_running(store)),
+        ("models", "each was logged completely", leftovers.incomplete_models(store)),
+        ("aliases", "each is where its record says", leftovers.misplaced_aliases(store)),
+        ("files", "those of every model with an alias are as they were logged", changed),
+    ]
 
 
-def _findings(check: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def _findings(check: Iterator[Finding]) -> list[Finding]:
     """What the check finds; an error of one check must not keep the others from being made."""
     found: list[Finding] = []
     try:
-        found.extend(check())
+        found.extend(check)
     except (CifarMlflowError, OSError) as error:
         found.append(Finding("error", f"this check could not be made to its end: {redact(str(error))}"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

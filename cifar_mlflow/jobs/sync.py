@@ -76,17 +76,16 @@ def deliver_one(store: Store, directory: Path, outcome: SyncOutcome, *, to_this_
             outcome.refused[name] = refused
         elif opened.run_id:
             outcome.delivered.append(f"{seen.name} (run {opened.run_id})")
-    except TrackingError as error:
-        outcome.waiting[name] = str(error)
     except Exception as error:  # whatever a broken server makes of MLflow's client, it is tried again
-        outcome.waiting[name] = redact(f"{type(error).__name__}: {error}")
+        known = isinstance(error, TrackingError)
+        outcome.waiting[name] = str(error) if known else redact(f"{type(error).__name__}: {error}")
     finally:
         opened.close()
 
 
 def hint() -> None:
-    """One line on standard error if earlier processes have left spools; only the directory is looked at."""
-    if number := len(state.abandoned(spool_directory())):
+    """One line on standard error if earlier processes have left outboxes; only the directory is looked at."""
+    if number := sum(not state.is_busy(directory) for directory in log.outboxes(spool_directory())):
         wait = "waits" if number == 1 else "wait"
         say(f"{count(number, 'run')} of earlier processes {wait} to be delivered or closed: cifar-mlflow doctor")
 

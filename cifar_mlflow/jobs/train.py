@@ -27,8 +27,7 @@ from cifar_mlflow.tracking.writing import ui_views
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
 
-# Seconds for which a run that has ended waits for a store that takes nothing, and one that was interrupted.
-DRAIN_TIMEOUT, DRAIN_TIMEOUT_AFTER_FAILURE = 15.0, 5.0
+DRAIN_TIMEOUT_AFTER_FAILURE = 5.0  # seconds for which a run that broke off waits for a store that takes nothing
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def train(
     """Trains by `config` and records it in `experiment` (default: the dataset's name).
 
     The run ends FINISHED; FAILED if training cannot go on; KILLED if it is interrupted, with all that was reached. Once
-    it has begun, no store is waited for: what does not arrive stays in the run's spool. `offline` asks for no store.
+    it has begun, no store is waited for: what does not arrive stays in the run's outbox. `offline` asks for no store.
     Its checkpoints, from which `jobs.resume` goes on, are removed when nothing is left to go on with.
 
     Raises:
@@ -86,8 +85,8 @@ def train(
     experiment = experiment or environment_experiment(store) or dataset.name
     network = config.network.partition(":")[2][:50] or config.activation  # which the user's own may not have
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
-    begin = functools.partial(SpooledRecorder.start, store) if store else SpooledRecorder.start_offline
-    start = functools.partial(begin, experiment, run_name, {"kind": "single", **process_tags()})
+    tags = {"kind": "single", **process_tags()}
+    start = functools.partial(SpooledRecorder.start, store, experiment, run_name, tags)
     with closing(checkpoints):
         return train_watched(store, config, dataset, start, checkpoints)
 
@@ -125,11 +124,10 @@ def record_training(
     """Trains into the run that `start` starts, and ends it, whatever happens.
 
     It goes on from the checkpoint that `checkpoints` has read, if any, and keeps more there. At the end it waits until
-    all has reached the store, or nothing did for `drain_timeout` seconds (default: `DRAIN_TIMEOUT`).
+    all has reached the store, or nothing did for `drain_timeout` seconds (default: see `SpooledRecorder.close`).
     """
     from cifar_mlflow.learning.training import Training
 
-    drain_timeout = DRAIN_TIMEOUT if drain_timeout is None else drain_timeout
     checkpoints = checkpoints or RunCheckpoints(kept=False)
     current_listener().computing()
     record = None
@@ -153,12 +151,12 @@ def record_training(
         if record is not None:
             with suppress(Exception):  # the user must hear of `error`, even if the store cannot be told any more
                 record.log_failure(error)
-            if waiting := run.close(min(drain_timeout, DRAIN_TIMEOUT_AFTER_FAILURE)):
+            if waiting := run.close(min(drain_timeout or DRAIN_TIMEOUT_AFTER_FAILURE, DRAIN_TIMEOUT_AFTER_FAILURE)):
                 where = f"wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them"
                 say(f"{waiting} writes {where}")
         checkpoints.give_up(error)
         raise
-    checkpoints.discard()  # the spool has everything now, on disk
+    checkpoints.discard()  # the outbox has everything now, on disk
     waiting = run.close(drain_timeout)
     return TrainOutcome(
         run.run_id,

@@ -94,10 +94,10 @@ LONG = [pytest.param(mode, marks=pytest.mark.long) for mode in ("refuse", "500",
 
 @pytest.mark.parametrize("mode", ["401", *LONG])
 def test_nothing_of_it_is_left_by_a_server_that_fails_in_the_middle(told, server, monkeypatch, work, tiny, mode):
-    from cifar_mlflow.jobs import train
     from cifar_mlflow.tracking.outbox import spooled_recorder
 
-    monkeypatch.setattr(train, "DRAIN_TIMEOUT", 1.0)
+    monkeypatch.setattr(spooled_recorder, "DRAIN_TIMEOUT", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with proxy_before(server[0]) as proxy:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", with_secret(proxy.address))
         real = spooled_recorder.SpooledRecorder.log_metrics

@@ -1,6 +1,7 @@
 """A run whose last writes wait on disk, and a store that is not its own: nothing is lost, whatever is called there."""
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import time
@@ -15,10 +16,10 @@ EPOCHS = 12
 
 def short_patience_and_slow():
     """In the training's process: epochs that can be told apart, and a short wait at the end."""
-    from cifar_mlflow.jobs import train
     from cifar_mlflow.tracking.outbox import spooled_recorder
 
-    train.PATIENCE = spooled_recorder.PATIENCE = 1.0
+    spooled_recorder.DRAIN_TIMEOUT = 1.0
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "1"
     real = spooled_recorder.SpooledRecorder.log_metrics
 
     def slow(self, *arguments, **options):

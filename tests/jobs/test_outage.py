@@ -27,11 +27,10 @@ BLOCKED = 0.25  # seconds: 1% of an epoch of CIFAR-10 on two cores
 
 def slow_and_measured():
     """In the training's process: an epoch takes a moment, and what each write has cost is noted."""
-    from cifar_mlflow.jobs import train
     from cifar_mlflow.tracking.outbox import spooled_recorder
 
     os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    train.DRAIN_TIMEOUT = 2.0
+    spooled_recorder.DRAIN_TIMEOUT = 2.0
     log_metrics = spooled_recorder.SpooledRecorder.log_metrics
     costs = []
 

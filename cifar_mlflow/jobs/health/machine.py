@@ -1,10 +1,10 @@
-"""What is not in order on this machine; each function yields what it finds. Without a store, no server is asked."""
+"""What is not in order on this machine; each check yields what it finds. Without a store, no server is asked."""
 
 import platform
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
@@ -27,10 +27,9 @@ LITTLE_ROOM = 1e9  # bytes
 PROJECT = Path(cifar_mlflow.__file__).parent.parent / "pyproject.toml"
 
 
-def spools(store: Store | None) -> Iterator[Finding]:
+def outboxes(store: Store | None) -> Iterator[Finding]:
     """Writes that wait for the store, and what else is left in the directory of the outboxes."""
-    parent = spool_directory()
-    empty = [path for path in outbox_state.remains(parent) if not outbox_state.is_busy(path)]
+    parent, empty = spool_directory(), _empty_outboxes()
     for directory in log.outboxes(parent):
         look = outbox_state.look(directory)
         if look.busy or directory in empty:
@@ -39,23 +38,28 @@ def spools(store: Store | None) -> Iterator[Finding]:
             text = f"{directory} cannot be read ({look.fault}); what it holds is left as it is"
             yield Finding("error", text, f"put outbox.sqlite back from a copy; if it is of no use: rm -r {directory}")
             continue
-        run, tried = f"run {look.name} ({look.run_id or 'in no store yet'})", look.waiting - len(look.refused)
+        tried = look.waiting - len(look.refused)
         since = f"{datetime.fromtimestamp(look.since, UTC):%Y-%m-%d %H:%M} UTC"
         told = [f"{tried} writes wait since {since}"] if tried else []
         if look.refused:
             told.append(f"the store refuses {len(look.refused)} writes, which are kept ({look.refused[0]})")
-        text = f"{run}: {'; '.join(told) or 'all its writes have arrived, and its outbox is still there'}"
+        text = f"run {look.name} ({look.run_id or 'in no store yet'}): "
+        text += "; ".join(told) or "all its writes have arrived, and its outbox is still there"
         text += f", for {look.store}" if look.store and look.waiting else ""
         text += f", {megabytes(outbox_state.size_of(directory))} in {directory}"
         text += f"; {look.damaged} damaged records are lost, whatever is done" if look.damaged else ""
         remedy = "cifar-mlflow sync" + (f"; if what is refused is of no use: rm -r {directory}" if look.refused else "")
-        yield Finding("warning", text, remedy, None if store is None else partial(_deliver, store, directory))
+        yield Finding("warning", text, remedy, partial(_deliver, store, directory) if store else None)
     for directory in empty:
         text = f"{directory}: an outbox without any record, of a process that was killed as it began"
-        yield Finding("warning", text, FIX, partial(_remove_outbox, directory))
+        yield Finding("warning", text, FIX, partial(_remove, directory, lambda path: path not in _empty_outboxes()))
     for path in sorted(parent.glob("*.damaged")):
         text = f"{path}: {path.stat().st_size} bytes of records that could not be read and are lost"
         yield Finding("note", text, f"if they are of no use: rm {path}")
+
+
+def _empty_outboxes() -> list[Path]:
+    return [path for path in outbox_state.remains(spool_directory()) if not outbox_state.is_busy(path)]
 
 
 def _deliver(store: Store, directory: Path) -> str:
@@ -69,10 +73,11 @@ def _deliver(store: Store, directory: Path) -> str:
     return "another process delivers it by now" if outcome.busy else "delivered"
 
 
-def _remove_outbox(directory: Path) -> str:
-    if directory not in outbox_state.remains(spool_directory()) or outbox_state.is_busy(directory):
+def _remove(path: Path, in_use: Callable[[Path], bool]) -> str:
+    if in_use(path):
         return "it is in use by now"
-    shutil.rmtree(directory)
+    shutil.rmtree(path)
+    path.with_name(f"{path.name}.lock").unlink(missing_ok=True)
     return "removed"
 
 
@@ -85,15 +90,14 @@ def checkpoints(store: Store | None) -> Iterator[Finding]:
         try:
             run = runs.find(store, directory.name)
         except ModelError:
-            yield Finding(
-                "note", f"{what} is of a run that this store does not know", f"if no other does: rm -r {directory}"
-            )
+            text = f"{what} is of a run that this store does not know"
+            yield Finding("note", text, f"if no other does: rm -r {directory}")
             continue
         if run.info.lifecycle_stage == "deleted":
             yield Finding("note", f"{what} is of a run that was deleted", f"rm -r {directory}")
         elif run.info.status == "FINISHED":
             text = f"{what} is of a run that is finished ({run.info.run_name})"
-            yield Finding("warning", text, FIX, partial(_remove_checkpoints, directory))
+            yield Finding("warning", text, FIX, partial(_remove, directory, _in_training))
         elif processes.is_gone(run.data.tags):
             text = f"run {directory.name} ({run.info.run_name}) broke off, and can go on from its last checkpoint"
             yield Finding("note", text, f"cifar-mlflow train --resume {directory.name}")
@@ -103,15 +107,7 @@ def _in_training(directory: Path) -> bool:
     return locks.is_locked(directory.with_name(f"{directory.name}.lock"))
 
 
-def _remove_checkpoints(directory: Path) -> str:
-    if _in_training(directory):
-        return "it is in use by now"
-    shutil.rmtree(directory)
-    directory.with_name(f"{directory.name}.lock").unlink(missing_ok=True)
-    return "removed"
-
-
-def leftovers(store: Store | None) -> Iterator[Finding]:
+def leftovers() -> Iterator[Finding]:
     """Files of ours that were being written when their process was killed, in directories that are ours alone."""
     cache, saved = cifar10.cache_directory(), state_directory() / "checkpoints"
     found = [path for path in saved.glob("*/.*.part") if not _in_training(path.parent)]
@@ -136,23 +132,17 @@ def room(store: Store | None) -> Iterator[Finding]:
     told: set[int] = set()
     for what, path in places.items():
         existing = next(each for each in (path, *path.parents) if each.exists())
-        if fault := _write_fault(existing):
+        try:
+            tempfile.TemporaryFile(dir=existing).close()
+        except OSError as error:
             remedy = f"give yourself the right to write to {existing}, or choose another directory"
-            yield Finding("error", f"{what}, {path}, cannot be written ({fault})", remedy)
+            yield Finding("error", f"{what}, {path}, cannot be written ({error.strerror or error})", remedy)
         free, disk = shutil.disk_usage(existing).free, existing.stat().st_dev
         if free < LITTLE_ROOM and disk not in told:
             told.add(disk)
             largest = _largest([state / name for name in ("checkpoints", "spool", "sweeps")], *places.values())
             text = f"{what}, {path}, has {megabytes(free)} of room left; the most is taken by {largest}"
             yield Finding("warning", text, "make room there: at least 1 GB")
-
-
-def _write_fault(directory: Path) -> str | None:
-    try:
-        with tempfile.TemporaryFile(dir=directory):
-            return None
-    except OSError as error:
-        return error.strerror or str(error)
 
 
 def _largest(parts: list[Path], *places: Path) -> str:
@@ -163,19 +153,19 @@ def _largest(parts: list[Path], *places: Path) -> str:
     return ", ".join(f"{path} ({megabytes(sizes[path])})" for path in largest) or "nothing of ours"
 
 
-def compiled_functions(store: Store | None) -> Iterator[Finding]:
+def compiled_functions() -> Iterator[Finding]:
     """Those that come with the package: none were compiled, or they cannot be used, so that training takes longer."""
     from cifar_mlflow.learning.compiled import bindings
 
     again = "install the package again, where there is a C compiler with OpenMP, such as gcc"
+    without = "the package was installed without a C compiler; torch's own functions train, which takes longer"
     if fault := bindings.fault():
         yield Finding("warning", fault, again)
     elif bindings.library_path() is None:
-        text = "the package was installed without a C compiler; torch's own functions train, which takes longer"
-        yield Finding("note", text, again)
+        yield Finding("note", without, again)
 
 
-def packages(store: Store | None) -> Iterator[Finding]:
+def packages() -> Iterator[Finding]:
     """Packages, and Python, of a version that this one was not made for."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
@@ -190,11 +180,11 @@ def packages(store: Store | None) -> Iterator[Finding]:
         name, wanted = requirement.name, f"{requirement.name}{requirement.specifier}"
         try:
             version = metadata.version(name)
+            found = None if requirement.specifier.contains(version, prereleases=True) else f"{version} is installed"
         except metadata.PackageNotFoundError:
-            yield Finding("error", f"{name} is not installed; asked for is {wanted}", f"pip install '{wanted}'")
-            continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            yield Finding("error", f"{name} {version} is installed; asked for is {wanted}", f"pip install '{wanted}'")
+            found = "is not installed"
+        if found:
+            yield Finding("error", f"{name} {found}; asked for is {wanted}", f"pip install '{wanted}'")
 
 
 def _asked_for() -> tuple[str, list[str]]:

@@ -161,11 +161,7 @@ class TrainingRecord:
                 requirements=export.requirements(),
             )
             models.append((model, metrics))
-        if len({model.epoch for model, _ in models}) < len(models):  # the last epoch was the best
-            self._run.log_same_models(models)
-        else:
-            for model, metrics in models:
-                self._run.log_model(model, metrics)
+        self._run.log_models(models)
 
     def log_failure(self, error: BaseException) -> None:
         """Ends the run: KILLED if it was interrupted or pruned, else FAILED."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 NAME = "outbox.sqlite"
-PATIENCE = 20.0  # seconds for which a database is waited for that another process, which looks at it, has locked
+TIMEOUT = 20.0  # seconds for which a database is waited for that another process, which looks at it, has locked
 # A write-ahead log would need shared memory, which the network file systems of clusters do not have.
 SETTINGS = "PRAGMA synchronous = FULL; PRAGMA journal_mode = TRUNCATE;"
 # A record's state is 0 if it waits, 1 if it has arrived, 2 if the store refuses it, for `reason`.
@@ -31,9 +31,8 @@ NOTE = "INSERT OR REPLACE INTO about VALUES (?, ?)"
 def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
     """The database; with `mode` rw it must exist. Each statement is a transaction, unless one is begun."""
     where = f"{path.absolute().as_uri()}?mode={mode}"
-    with as_os_error():
-        opened = sqlite3.connect(where, PATIENCE, isolation_level=None, check_same_thread=False, uri=True)
-        opened.executescript(SETTINGS)
+    opened = sqlite3.connect(where, TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
+    opened.executescript(SETTINGS)
     return opened
 
 

@@ -4,36 +4,41 @@ Metric points carry their timestamps, so MLflow keeps each only once; parameters
 missing; tags and files are overwritten by themselves. Runs and models, of which each call would make another, carry
 an id of ours, by which one that was made already is found again.
 
-Before anything is written it is made sure that the store is the one in which the run is.
+Before anything is written it is made sure that the store is the one in which the run is. It is known again, at
+another path, under another address or password, by the run's experiment, which keeps its number and the millisecond in
+which it was made for ever: no other store has both. Nothing needs to be written for that, and a store that was put back
+from a backup is still the same.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.text import redact
-from cifar_mlflow.tracking import store_identity
 from cifar_mlflow.tracking.outbox.legacy import RUN_ID
 from cifar_mlflow.tracking.outbox.log import Outbox, Record
-from cifar_mlflow.tracking.store import Store, translated_errors
+from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing import model_files
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
 if TYPE_CHECKING:
-    from mlflow.entities import RunInfo
+    from mlflow.entities import Run, RunInfo
 
 RUN_TAG = "mlflow.cifar_mlflow.key"  # of a run: drawn before it is made, and the name of its outbox if that was first
 PARENT_TAG = "mlflow.parentRunId"
+MISSING = "RESOURCE_DOES_NOT_EXIST"  # MLflow's answer if there is no such run or experiment
 # What MLflow answers to a request that would fail in the same way whenever it is sent.
-FINAL = {
-    "INVALID_PARAMETER_VALUE",
-    "RESOURCE_DOES_NOT_EXIST",
-    "INVALID_STATE",
-    "BAD_REQUEST",
-    "RESOURCE_ALREADY_EXISTS",
+FINAL = {MISSING, "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
+# The recorder's methods for those records that have all in their values.
+METHODS: dict[str, Callable[..., None]] = {
+    "parameters": Recorder.log_parameters,
+    "metrics": Recorder.log_metrics,
+    "tags": Recorder.set_tags,
+    "dataset": Recorder.log_dataset,
+    "finish": Recorder.finish,
 }
 BETWEEN_MARKS = 0.5  # seconds; each waits for the disk several times
 TO_THIS_STORE = "cifar-mlflow sync --to-this-store"
@@ -79,10 +84,9 @@ class Delivery:
         """
         run = self._run()
         try:
-            if record.kind != "run":
-                getattr(self, f"_{record.kind}")(run, record)
+            self._write(run, record)
         except TrackingError as error:
-            if not isinstance(error, Refused) and getattr(error.__cause__, "error_code", None) not in FINAL:
+            if not isinstance(error, Refused) and _code(error) not in FINAL:
                 raise
             self._recorder = None
             self._run()  # raises if it is the whole run that has gone since
@@ -109,38 +113,28 @@ class Delivery:
         return self._recorder
 
     def _find(self, run_id: str) -> RunInfo | None:
-        try:
-            with translated_errors(self._store.uri):
-                return self._store.client.get_run(run_id).info
-        except TrackingError as error:
-            if store_identity.is_missing(error):
-                return None
-            raise
+        run: Run | None = _unless_missing(self._store.client.get_run, run_id)
+        return run.info if run else None
 
     def _make_run(self) -> str:
         """Makes the run, unless it was made before the last try was broken off; returns its id."""
-        values, name, known = self._first(), self._outbox.directory.name, self._outbox.noted("identity")
+        values, name = self._first(), self._outbox.directory.name
         what, parent = f"the run {values['name']} ({name})", values["tags"].get(PARENT_TAG)
-        if known and not store_identity.is_same(self._store, known):
-            raise self._elsewhere(what)
-        if parent and not known and self._find(parent) is None:
+        if self._outbox.noted("identity"):
+            if not self._is_known():
+                raise self._elsewhere(what)
+        elif parent and self._find(parent) is None:
             raise self._elsewhere(f"the run {parent}, to which {what} belongs,")
-        experiment_id = self._store.experiment_id(values["experiment"])
+        client, experiment_id = self._store.client, self._store.experiment_id(values["experiment"])
         self._note_store(experiment_id)  # first: if the answer is lost, no other store makes the run again
-        if RUN_ID.fullmatch(name) and self._find(name):
-            self._outbox.note("run_id", name)
-            return name
-        with translated_errors(self._store.uri):
-            made = self._store.client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{name}'", max_results=1)
-            run = (
-                made[0]
-                if made
-                else self._store.client.create_run(
-                    experiment_id, values.get("timestamp"), {**values["tags"], RUN_TAG: name}, values["name"]
-                )
-            )
-        self._outbox.note("run_id", run.info.run_id)
-        return str(run.info.run_id)
+        run_id = name
+        if not (RUN_ID.fullmatch(name) and self._find(name)):
+            found = client.search_runs([experiment_id], f"tags.`{RUN_TAG}` = '{name}'", max_results=1)
+            tags = {**values["tags"], RUN_TAG: name}
+            run = found[0] if found else client.create_run(experiment_id, values.get("timestamp"), tags, values["name"])
+            run_id = str(run.info.run_id)
+        self._outbox.note("run_id", run_id)
+        return run_id
 
     def _first(self) -> dict[str, Any]:
         first = self._outbox.first()
@@ -150,11 +144,21 @@ class Delivery:
 
     def _note_store(self, experiment_id: str) -> None:
         self._outbox.note("store", redact(self._store.uri))
-        self._outbox.note("identity", store_identity.identity(self._store, experiment_id))
+        self._outbox.note("identity", self._identity(experiment_id))
+
+    def _identity(self, experiment_id: str) -> str:
+        """What tells the store, which has this experiment, from all others."""
+        experiment = self._store.client.get_experiment(experiment_id)
+        return f"{experiment.experiment_id}@{experiment.creation_time}"
+
+    def _is_known(self) -> bool:
+        """Whether the store is the one whose identity was noted."""
+        known = self._outbox.noted("identity")
+        return known is not None and _unless_missing(self._identity, known.partition("@")[0]) == known
 
     def _elsewhere(self, what: str) -> NotThisStore:
-        here, wanted, known = redact(self._store.uri), self._outbox.noted("store"), self._outbox.noted("identity")
-        if here == wanted or (known and store_identity.is_same(self._store, known)):
+        here, wanted = redact(self._store.uri), self._outbox.noted("store")
+        if here == wanted or self._is_known():
             return NotThisStore(
                 f"{what} was recorded in {here}, but is there no more: it was deleted for good, or the store was put "
                 f"back from a backup. To make it anew there: {TO_THIS_STORE}"
@@ -170,53 +174,51 @@ class Delivery:
         Raises:
             TrackingError: the store cannot be reached; the outbox is as it was.
         """
-        before, run_id = self._outbox.noted("store"), self._outbox.run_id
-        experiment_id = self._store.experiment_id(self._first()["experiment"])
-        identity = store_identity.identity(self._store, experiment_id)
+        before, run_id, here = self._outbox.noted("store"), self._outbox.run_id, redact(self._store.uri)
+        identity = self._identity(self._store.experiment_id(self._first()["experiment"]))
         self._recorder, self._delivered, self._marked = None, -1, -1
-        self._outbox.begin_anew(store=redact(self._store.uri), identity=identity)
-        told = f"made anew in {redact(self._store.uri)}"
+        self._outbox.begin_anew(store=here, identity=identity)
+        told = f"made anew in {here}"
         if run_id is not None:
             told += f"; what {before or 'the store before'} has of it stays there as run {run_id}"
         if not RUN_ID.fullmatch(self._outbox.directory.name):  # see `SpooledRecorder.to`
             told += ", and only there is what it had recorded before it was resumed"
         return told
 
-    def _parameters(self, run: Recorder, record: Record) -> None:
-        run.log_parameters(record.values["parameters"])
-
-    def _metrics(self, run: Recorder, record: Record) -> None:
-        values = record.values
-        run.log_metrics(values["metrics"], step=values["step"], timestamp=values["timestamp"])
-
-    def _tags(self, run: Recorder, record: Record) -> None:
-        run.set_tags(record.values["tags"])
-
-    def _dataset(self, run: Recorder, record: Record) -> None:
-        run.log_dataset(**record.values)
-
-    def _files(self, run: Recorder, record: Record) -> None:
-        run.log_directory(self._payload(record))
-
-    def _model(self, run: Recorder, record: Record) -> None:
-        key = f"{self._outbox.directory.name}-{record.number}"
-        payload = self._payload(record)
+    def _write(self, run: Recorder, record: Record) -> None:
+        if record.kind == "run":
+            return
+        if method := METHODS.get(record.kind):
+            method(run, **record.values)
+            return
+        payload = self._outbox.payload(record.number)
+        if not payload.is_dir():
+            raise Refused(f"the files of write {record.number} are gone from {self._outbox.directory}")
+        if record.kind == "files":
+            run.log_directory(payload)
+            return
         try:
             model_files.about(payload)
         except Exception as error:  # whatever is wrong with the file, each parser raises its own
             raise Refused(
                 f"the files of write {record.number} in {self._outbox.directory} are damaged ({error})"
             ) from None
-        run.log_saved_model(payload, record.values["metrics"], record.values["timestamp"], key)
+        run.log_saved_model(payload, **record.values, key=f"{self._outbox.directory.name}-{record.number}")
 
-    def _finish(self, run: Recorder, record: Record) -> None:
-        run.finish(record.values["status"], record.values["timestamp"])
 
-    def _payload(self, record: Record) -> Path:
-        path = self._outbox.payload(record.number)
-        if not path.is_dir():
-            raise Refused(f"the files of write {record.number} are gone from {self._outbox.directory}")
-        return path
+def _unless_missing(call: Callable[[str], Any], identifier: str) -> Any:
+    """The store's answer; None if it is that there is no such thing."""
+    try:
+        return call(identifier)
+    except TrackingError as error:
+        if _code(error) == MISSING:
+            return None
+        raise
+
+
+def _code(error: TrackingError) -> object:
+    """MLflow's name for what it has answered."""
+    return getattr(error.__cause__, "error_code", None)
 
 
 def deliver_all(store: Store, outbox: Outbox, *, to_this_store: bool = False) -> str | None:

@@ -7,11 +7,13 @@
 The files of its records are where they are today.
 """
 
+import itertools
 import json
 import re
 import sqlite3
 import zlib
 from pathlib import Path
+from typing import Any
 
 from cifar_mlflow.tracking.outbox import database
 
@@ -23,32 +25,36 @@ def is_old(directory: Path) -> bool:
     return (directory / LOG).exists()
 
 
+def convert(tables: sqlite3.Connection, directory: Path) -> None:
+    """Takes the records over, keeps what is behind a damaged one beside the outbox, and removes the old files."""
+    with tables:
+        tables.execute("BEGIN IMMEDIATE")
+        # They are filled if a process was killed before it removed the old files.
+        if not tables.execute(database.FIRST).fetchone() and (damaged := fill(tables, directory)):
+            directory.with_name(f"{directory.name}.damaged").write_bytes(damaged)
+    for name in (LOG, "delivered", "run_id"):
+        (directory / name).unlink(missing_ok=True)
+
+
 def fill(tables: sqlite3.Connection, directory: Path) -> bytes:
-    """Fills new tables with the records up to the first damaged one, in one transaction; returns what is behind it."""
-    content, at = (directory / LOG).read_bytes(), int(1000 * (directory / LOG).stat().st_mtime)
-    delivered, rows, whole = _delivered(directory), [], 0
-    for number, line in enumerate(content.splitlines(keepends=True)):
-        if (record := _parse(line)) is None:
-            break
-        whole += len(line)
-        kind, values = record
-        noted, text = values.get("timestamp"), json.dumps(values)
-        written = noted if isinstance(noted, int) and 0 < noted < 2**62 else at
-        rows.append((number, written, kind, text, database.checksum(text), int(number < delivered)))
-        if number == 0 and (run_id := _run_id(directory, values)):
-            tables.execute(database.NOTE, ("run_id", run_id))
-    damaged = content[whole:]
+    """Fills new tables with the records up to the first damaged one; returns what is behind it."""
+    log = directory / LOG
+    lines, at = log.read_bytes().splitlines(keepends=True), int(1000 * log.stat().st_mtime)
+    records: list[Any] = list(itertools.takewhile(bool, map(_parse, lines)))
+    delivered = _noted(directory, "delivered").strip()
+    arrived = int(delivered) if delivered.isdecimal() else 0
+    for number, (kind, values) in enumerate(records):
+        text, written = json.dumps(values), values.get("timestamp", at)
+        tables.execute(database.INSERT, (number, written, kind, text, database.checksum(text), number < arrived))
+    # A run that the store had made gave the outbox its name; one that began offline has a time of its own.
+    named = directory.name if records and "timestamp" not in records[0][1] else ""
+    if records and (run_id := next(filter(RUN_ID.fullmatch, (_noted(directory, "run_id"), named)), None)):
+        tables.execute(database.NOTE, ("run_id", run_id))
+    damaged = b"".join(lines[len(records) :])
     if b"\n" not in damaged:  # a torn last line was promised to no one
         damaged = b""
     tables.execute(database.NOTE, ("damaged", str(damaged.count(b"\n"))))
-    tables.executemany(database.INSERT, rows)
     return damaged
-
-
-def remove(directory: Path) -> None:
-    """Removes the files of the old format, and leaves those of its records."""
-    for name in (LOG, "delivered", "run_id"):
-        (directory / name).unlink(missing_ok=True)
 
 
 def _parse(line: bytes) -> tuple[str, dict[str, object]] | None:
@@ -64,18 +70,8 @@ def _parse(line: bytes) -> tuple[str, dict[str, object]] | None:
         return None
 
 
-def _delivered(directory: Path) -> int:
+def _noted(directory: Path, name: str) -> str:
     try:
-        return int((directory / "delivered").read_text(encoding="utf-8"))
+        return (directory / name).read_text(encoding="utf-8")
     except (OSError, ValueError):
-        return 0
-
-
-def _run_id(directory: Path, first: dict[str, object]) -> str | None:
-    try:
-        noted = (directory / "run_id").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        noted = ""
-    # A run that the store had made gave the outbox its name; one that began offline has a time of its own.
-    candidates = (noted, "" if "timestamp" in first else directory.name)
-    return next((each for each in candidates if RUN_ID.fullmatch(each)), None)
+        return ""

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-TRIES = 50  # at a lock that somebody only looks at, which takes less than a millisecond
-PAUSE = 0.01  # seconds between them
+LOOKED_AT = 0.5  # seconds for which a lock is tried that somebody may only look at, which takes less than a millisecond
 
 
 def take(path: Path) -> BaseFileLock | None:
     """The lock, held by this process until it is released, by any of its threads; None if another holder has it."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, thread_local=False)
-    for _ in range(TRIES):
-        try:
-            lock.acquire(timeout=0)
+    if not is_locked(path):
+        with suppress(Timeout):
+            lock = FileLock(path, thread_local=False)
+            lock.acquire(timeout=LOOKED_AT, poll_interval=0.01)
             return lock
-        except Timeout:
-            if is_locked(path):
-                return None
-            time.sleep(PAUSE)
     return None
 
 
@@ -39,22 +33,19 @@ def is_locked(path: Path) -> bool:
         return False
     try:
         import fcntl
+
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
     except ImportError:  # on Windows only taking the lock tells
         from filelock import FileLock, Timeout
 
         try:
-            with FileLock(path).acquire(timeout=0):
+            with FileLock(path, timeout=0):
                 return False
         except Timeout:
             return True
-    try:
-        file = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
+    return False

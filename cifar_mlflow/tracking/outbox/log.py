@@ -29,17 +29,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 WINDOWS = os.name == "nt"  # where no directory can be opened, and no file removed whose lock is held
-# What each kind of record must hold; one that holds anything else was not written here.
-CONTENTS: dict[str, dict[str, type]] = {
-    "run": {"experiment": str, "name": str, "tags": dict},
-    "parameters": {"parameters": dict},
-    "metrics": {"metrics": dict, "step": int, "timestamp": int},
-    "tags": {"tags": dict},
-    "dataset": {"name": str, "digest": str, "source": str, "profile": dict, "context": str},
-    "files": {},
-    "model": {"metrics": dict, "timestamp": int},
-    "finish": {"status": str, "timestamp": int},
-}
+KINDS = frozenset({"run", "parameters", "metrics", "tags", "dataset", "files", "model", "finish"})
 
 
 class Busy(TrackingError):
@@ -48,7 +38,7 @@ class Busy(TrackingError):
 
 @dataclass(frozen=True)
 class Record:
-    """One write: `kind` names a method of the delivery, `values` are its arguments. Later ones have higher numbers."""
+    """One write: `kind` is one of `KINDS`, and `values` are its arguments. Later ones have higher numbers."""
 
     number: int
     kind: str
@@ -68,10 +58,10 @@ class Outbox:
             Busy: it is in use by another process.
             TrackingError: it is gone, damaged, or cannot be written.
         """
-        self.directory, self._left = directory, 0
+        self.directory = directory
+        self._left: int | None = None  # what `close` left; None while it is open
         # One a thread. A lock of ours around a shared one would stay taken if a signal's exception came at its edge.
         self._connections: dict[int, sqlite3.Connection] = {}
-        self._is_open = True
         self._lock: BaseFileLock | None = None
         try:
             self._begin(new)
@@ -97,21 +87,15 @@ class Outbox:
             raise gone
         with database.as_os_error():
             self._tables.executescript(database.SCHEMA)
-        if legacy.is_old(self.directory):
-            with database.as_os_error(), self._tables as tables:
-                tables.execute("BEGIN IMMEDIATE")
-                # They are filled if a process was killed before it removed the old files.
-                filled = tables.execute(database.FIRST).fetchall()
-                if not filled and (damaged := legacy.fill(tables, self.directory)):
-                    damaged_beside(self.directory).write_bytes(damaged)
-            legacy.remove(self.directory)
+            if legacy.is_old(self.directory):
+                legacy.convert(self._tables, self.directory)
         if new:
             _sync(self.directory, self.directory.parent)
 
     @property
     def _tables(self) -> sqlite3.Connection:
         """This thread's connection; used as a context, the transaction that is begun in it is done or undone."""
-        if not self._is_open:
+        if self._left is not None:
             raise OSError(f"{self.directory} was closed")
         thread = threading.get_ident()
         if thread not in self._connections:
@@ -123,22 +107,23 @@ class Outbox:
         with database.as_os_error():
             return self._tables.execute(statement, values).fetchall()
 
+    def _count(self, which: str) -> int:
+        return int(self._query(f"SELECT count(*) FROM records WHERE {which}")[0][0])
+
     @property
     def waiting(self) -> int:
         """The number of writes that have not arrived, those that were refused included; after `close`, what it left."""
-        if not self._is_open:
-            return self._left
-        return int(self._query("SELECT count(*) FROM records WHERE state IN (0, 2)")[0][0])
+        return self._count("state <> 1") if self._left is None else self._left
 
     @property
     def pending(self) -> int:
         """The number of writes that are still to be tried."""
-        return int(self._query("SELECT count(*) FROM records WHERE state = 0")[0][0])
+        return self._count("state = 0")
 
     @property
     def refused(self) -> list[str]:
         """What the store does not take, and why."""
-        return [row[0] for row in self._query(database.REFUSALS)]
+        return [reason for (reason,) in self._query(database.REFUSALS)]
 
     @property
     def run_id(self) -> str | None:
@@ -178,12 +163,12 @@ class Outbox:
     def first(self) -> Record | None:
         """The first record, whatever became of it; None if there is none, or it is damaged."""
         rows = self._query(database.FIRST)
-        return _parse(*rows[0]) if rows else None
+        return parse(*rows[0]) if rows else None
 
     def next(self, after: int) -> Record | None:
         """The first record after number `after` that is to be tried; those that are damaged are set aside."""
         while rows := self._query(database.NEXT, after):
-            if record := _parse(*rows[0]):
+            if record := parse(*rows[0]):
                 return record
             self.set_aside(rows[0][0], "it is damaged on disk")
         return None
@@ -210,7 +195,7 @@ class Outbox:
 
     def close(self) -> int:
         """Gives the outbox free; returns how many writes have not arrived. One from which all have is removed."""
-        if self._is_open:
+        if self._left is None:
             try:
                 self._left = self.waiting
             except OSError:  # it cannot be read, so that nobody knows that all has arrived
@@ -219,7 +204,6 @@ class Outbox:
         return self._left
 
     def _give_free(self, *, remove: bool = False) -> None:
-        self._is_open = False
         for connection in self._connections.values():
             connection.close()
         if remove:
@@ -238,11 +222,6 @@ def outboxes(directory: Path) -> list[Path]:
 
 def is_outbox(directory: Path) -> bool:
     return (directory / database.NAME).exists() or legacy.is_old(directory)
-
-
-def damaged_beside(directory: Path) -> Path:
-    """Where that part of a log of the old format is kept that cannot be read."""
-    return directory.with_name(f"{directory.name}.damaged")
 
 
 def _age(directory: Path) -> float:
@@ -265,13 +244,8 @@ def _sync(*paths: Path) -> None:
             os.close(file)
 
 
-def _parse(number: int, kind: str, text: str, checksum: int) -> Record | None:
+def parse(number: int, kind: str, text: str, checksum: int) -> Record | None:
     """The record of a row; None if it is not as it was written here."""
-    try:
-        values = json.loads(text)
-        wanted = CONTENTS[kind]
-        if checksum != database.checksum(text) or not all(isinstance(values[name], wanted[name]) for name in wanted):
-            return None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    if kind not in KINDS or not isinstance(text, str) or checksum != database.checksum(text):
         return None
-    return Record(number, kind, values)
+    return Record(number, kind, json.loads(text))

@@ -1,15 +1,14 @@
 """A run that is recorded on disk first: the recorder of a training, for which no tracking store is worth waiting."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import TrackingError
@@ -22,85 +21,89 @@ from cifar_mlflow.tracking.writing import model_files
 from cifar_mlflow.tracking.writing.model_files import ExportedModel
 from cifar_mlflow.tracking.writing.recorder import Recorder, write_files
 
-PATIENCE = 15.0  # seconds without any progress after which a run ends with writes waiting
+DRAIN_TIMEOUT = 15.0  # seconds for which a run that has ended waits for a store that takes nothing
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What a run has in the store: the steps of each metric, its complete models by their weights, its dataset."""
+
+    steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    dataset: bool = False
 
 
 class SpooledRecorder:
     """As `Recorder`, but each write goes to the run's outbox, and from there to the store in the background.
 
     Every method raises TrackingError if the outbox cannot be written, or the store has refused an earlier write for
-    good. `run_id` is the outbox's name for a run that began offline.
+    good. `run_id` is the outbox's name for a run that began offline. What is `recorded` already is left out, so that
+    no metric gets a second value at a step, and no model a double.
     """
 
-    def __init__(self, outbox: Outbox, run_id: str, experiment_id: str, run_name: str, url: str | None) -> None:
-        self._outbox = outbox
+    recorded = Recorded()
+
+    def __init__(
+        self,
+        name: str,
+        experiment: str,
+        run_name: str,
+        tags: Mapping[str, str],
+        store: Store | None = None,
+        run: Recorder | None = None,
+    ) -> None:
+        """Makes the outbox `name`; without a `store` all stays in it, and without a `run` none was made there yet."""
+        self.directory = spool_directory() / name
+        self._outbox, self._direct = Outbox(self.directory, new=True), run
         self._worker: DeliveryWorker | None = None
-        self._direct: Recorder | None = None
-        self.run_id, self.experiment_id, self.run_name, self.url = run_id, experiment_id, run_name, url
+        self.run_id, self.experiment_id = (run.run_id, run.experiment_id) if run else (name, "")
+        self.run_name, self.url = run_name, run.url if run else None
+        with self._errors():
+            if run:
+                self._outbox.note("run_id", run.run_id)
+            if store:
+                self._outbox.note("store", redact(store.uri))
+        self._write("run", experiment=experiment, name=run_name, tags=dict(tags), timestamp=_now())
+        if store:
+            self._worker = DeliveryWorker(store, self._outbox)
 
     @classmethod
     def start(
-        cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str], *, may_wait: bool = False
-    ) -> SpooledRecorder:
-        """A new run, made in the store at once (see `Recorder.start`); only with `may_wait` as soon as it answers."""
+        cls, store: Store | None, experiment: str, run_name: str, tags: Mapping[str, str], *, may_wait: bool = False
+    ) -> Self:
+        """A new run, made in the store at once (see `Recorder.start`); only with `may_wait` as soon as it answers.
+
+        Without a store, `sync` takes it to one.
+        """
         # By this key the run is found if the store has made it, but the answer was lost.
         key = uuid.uuid4().hex
+        if store is None:
+            return cls(key, experiment, run_name, tags)
         try:
             run = Recorder.start(store, experiment, run_name, {**tags, RUN_TAG: key})
         except TrackingError:
             if not may_wait:
                 raise
-            recorder = cls._unmade(key, experiment, run_name, tags, store)
-            recorder._worker = DeliveryWorker(store, recorder._outbox)
-            return recorder
+            return cls(key, experiment, run_name, tags, store)
         return cls.to(store, run, run.run_id, experiment, tags)
 
     @classmethod
-    def to(cls, store: Store, run: Recorder, name: str, experiment: str, tags: Mapping[str, str]) -> SpooledRecorder:
+    def to(cls, store: Store, run: Recorder, name: str, experiment: str, tags: Mapping[str, str]) -> Self:
         """Writes to a run of the store, through a new outbox; if there can be none, the run is FAILED.
 
         `name` is the outbox's: the run's id, or for a run that is taken up again one that no earlier outbox of it had,
         since the store knows models by it.
         """
         try:
-            outbox = Outbox(spool_directory() / name, new=True)
-            recorder = cls(outbox, run.run_id, run.experiment_id, run.run_name, run.url)
-            recorder._begin(experiment, tags, run_id=run.run_id, store=redact(store.uri))
-            recorder._direct = run
+            return cls(name, experiment, run.run_name, tags, store, run)
         except BaseException:
             run.finish("FAILED")
             raise
-        recorder._worker = DeliveryWorker(store, outbox)
-        return recorder
-
-    @classmethod
-    def start_offline(cls, experiment: str, run_name: str, tags: Mapping[str, str]) -> SpooledRecorder:
-        """A run that no store knows yet; `sync` takes it to one."""
-        return cls._unmade(uuid.uuid4().hex, experiment, run_name, tags)
-
-    @classmethod
-    def _unmade(
-        cls, key: str, experiment: str, run_name: str, tags: Mapping[str, str], store: Store | None = None
-    ) -> SpooledRecorder:
-        recorder = cls(Outbox(spool_directory() / key, new=True), key, "", run_name, None)
-        recorder._begin(experiment, tags, **({"store": redact(store.uri)} if store else {}))
-        return recorder
-
-    def _begin(self, experiment: str, tags: Mapping[str, str], **about: str) -> None:
-        with self._errors():
-            for name, value in about.items():
-                self._outbox.note(name, value)
-        self._write("run", experiment=experiment, name=self.run_name, tags=dict(tags), timestamp=_now())
 
     @property
     def waiting(self) -> int:
         """The number of writes that have not reached the store."""
         return self._outbox.waiting
-
-    @property
-    def directory(self) -> Path:
-        """Where they are kept."""
-        return self._outbox.directory
 
     @property
     def trouble(self) -> str | None:
@@ -111,10 +114,12 @@ class SpooledRecorder:
         self._log("parameters", parameters=dict(parameters))
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        self._log("metrics", metrics=dict(metrics), step=step, timestamp=_now())
+        if lacking := self._lacking(metrics, step):
+            self._log("metrics", metrics=lacking, step=step, timestamp=_now())
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, int], context: str) -> None:
-        self._log("dataset", name=name, digest=digest, source=source, profile=dict(profile), context=context)
+        if not self.recorded.dataset:
+            self._log("dataset", name=name, digest=digest, source=source, profile=dict(profile), context=context)
 
     def log_files(self, files: Mapping[str, bytes]) -> None:
         """Artifacts of the run, by path."""
@@ -122,20 +127,21 @@ class SpooledRecorder:
             write_files(self._outbox.next_payload(), files)
         self._log("files")
 
-    def log_model(self, exported: ExportedModel, metrics: Mapping[str, float]) -> None:
-        """The model, and the metrics that tell its worth."""
-        with self._errors():
-            model_files.save(exported, self._outbox.next_payload())
-        self._log("model", metrics=dict(metrics), timestamp=_now())
+    def log_models(self, models: Sequence[tuple[ExportedModel, Mapping[str, float]]]) -> None:
+        """The models, and the metrics that tell their worth.
 
-    def log_same_models(self, models: Sequence[tuple[ExportedModel, Mapping[str, float]]]) -> None:
-        """As `log_model` for each. All have the same weights: the first is exported, which takes long, and copied."""
-        with self._errors(), tempfile.TemporaryDirectory() as directory:
-            saved = Path(directory) / "model"
-            model_files.save(models[0][0], saved)
+        Those of the same epoch have the same weights: the first is exported, which takes long, and copied.
+        """
+        with self._errors(), tempfile.TemporaryDirectory(dir=self.directory) as directory:
             for exported, metrics in models:
+                if exported.weights in self.recorded.models:
+                    self.log_metrics(metrics)
+                    continue
+                saved = Path(directory) / str(exported.epoch)
+                if not saved.exists():
+                    model_files.save(exported, saved)
                 model_files.save_copy(saved, exported, self._outbox.next_payload())
-                self._log("model", metrics=dict(metrics), timestamp=_now())
+                self._log("model", metrics=self._lacking(metrics), timestamp=_now())
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._write("tags", tags=dict(tags))
@@ -150,16 +156,19 @@ class SpooledRecorder:
                     self._direct.finish("FAILED" if status == "FINISHED" else status)
             raise
 
-    def close(self, patience: float = PATIENCE) -> int:
-        """Waits until all has arrived, or nothing for `patience` seconds; returns how many writes have not arrived.
+    def close(self, drain_timeout: float | None = None) -> int:
+        """Waits until all has arrived, or nothing for `drain_timeout` seconds; returns how many writes have not.
 
-        Who has the usual patience waits as long as the user lets a request take.
+        The default is `DRAIN_TIMEOUT`, or as long as the user lets a request take if that is longer.
         """
         if self._worker is None:
             return self._outbox.close()
-        if patience >= PATIENCE:
-            patience = max(patience, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or 0))
-        return self._worker.close(patience)
+        if drain_timeout is None:
+            drain_timeout = max(DRAIN_TIMEOUT, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or 0))
+        return self._worker.close(drain_timeout)
+
+    def _lacking(self, metrics: Mapping[str, float], step: int = 0) -> dict[str, float]:
+        return {name: value for name, value in metrics.items() if step not in self.recorded.steps.get(name, ())}
 
     def _log(self, kind: str, **values: Any) -> None:
         # How a run ends is written even if the store has refused something: so not in `_write`.
@@ -180,7 +189,7 @@ class SpooledRecorder:
             yield
         except OSError as error:
             raise TrackingError(
-                f"{self._outbox.directory} cannot be written ({error.strerror or error}): make room there, or set "
+                f"{self.directory} cannot be written ({error.strerror or error}): make room there, or set "
                 "$CIFAR_MLFLOW_STATE to a directory with more"
             ) from error
 

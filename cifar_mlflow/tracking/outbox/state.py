@@ -1,27 +1,25 @@
 """The outboxes of this machine as they lie there: looked at without opening one, which would change it."""
 
-import json
 import sqlite3
 import time
-from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from cifar_mlflow.tracking.outbox import database, legacy, locks, log
 
 
 @dataclass(frozen=True)
 class Look:
-    """An outbox as it lies there. `first` is what its first record says, `store` where its run is or is to be.
+    """An outbox as it lies there. `name` and `tags` are the run's first ones, `store` is where it is or is to be.
 
     `since` (seconds of time.time()) is when the first of the `waiting` writes was made; those whose refusals are in
     `refused` are among them. `damaged` counts records that cannot be read, and `fault` says why none can be.
     """
 
     directory: Path
-    first: Mapping[str, Any] = field(default_factory=dict)
+    name: str
+    tags: dict[str, str] = field(default_factory=dict)
     run_id: str | None = None
     store: str | None = None
     waiting: int = 0
@@ -30,16 +28,6 @@ class Look:
     damaged: int = 0
     empty: bool = False
     fault: str | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.first.get("name", self.directory.name))
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """The first tags of the run."""
-        tags = self.first.get("tags")
-        return tags if isinstance(tags, dict) else {}
 
     @property
     def busy(self) -> bool:
@@ -53,7 +41,7 @@ def look(directory: Path) -> Look:
         with database.as_os_error():
             return _look(directory)
     except (OSError, ValueError, TypeError) as error:
-        return Look(directory, fault=getattr(error, "strerror", None) or str(error))
+        return Look(directory, directory.name, fault=getattr(error, "strerror", None) or str(error))
 
 
 def _look(directory: Path) -> Look:
@@ -62,32 +50,26 @@ def _look(directory: Path) -> Look:
         if old:
             tables.executescript(database.SCHEMA)
             legacy.fill(tables, directory)
-        elif not tables.execute("SELECT 1 FROM sqlite_master").fetchall():
-            return Look(directory, empty=True)
-        first = tables.execute(database.FIRST).fetchall()
+        elif not tables.execute("SELECT 1 FROM sqlite_master").fetchone():
+            return Look(directory, directory.name, empty=True)
+        row = tables.execute(database.FIRST).fetchone()
         about = dict(tables.execute("SELECT name, value FROM about"))
         waiting, since = tables.execute("SELECT count(*), min(written) FROM records WHERE state <> 1").fetchone()
-        refused = tuple(row[0] for row in tables.execute(database.REFUSALS))
-    damaged = int(about.get("damaged", 0))
+        refused = tuple(reason for (reason,) in tables.execute(database.REFUSALS))
+    first, damaged = row and log.parse(*row), int(about.get("damaged", 0))
+    values = first.values if first else {}
     return Look(
         directory,
-        _values(first[0][2]) if first else {},
+        str(values.get("name", directory.name)),
+        values.get("tags", {}),
         about.get("run_id"),
         about.get("store"),
         waiting,
         refused,
         min((since or 0) / 1000, time.time()),
         damaged,
-        empty=not first and not damaged,
+        empty=not row and not damaged,
     )
-
-
-def _values(text: object) -> Mapping[str, Any]:
-    try:
-        values = json.loads(text) if isinstance(text, str) else {}
-    except (ValueError, RecursionError):
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def is_busy(directory: Path) -> bool:
@@ -102,11 +84,6 @@ def size_of(path: Path) -> int:
         with suppress(OSError):  # it may go in this moment
             size += each.stat().st_size if each.is_file() else 0
     return size
-
-
-def abandoned(directory: Path) -> list[Path]:
-    """Those outboxes that no living process has, the oldest first."""
-    return [path for path in log.outboxes(directory) if not is_busy(path)]
 
 
 def remains(directory: Path) -> list[Path]:

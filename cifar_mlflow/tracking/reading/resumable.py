@@ -11,7 +11,7 @@ from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.outbox import delivery, log, state
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
 from cifar_mlflow.tracking.outbox.log import Busy, Outbox
-from cifar_mlflow.tracking.outbox.resumed_recorder import Recorded, ResumedRecorder
+from cifar_mlflow.tracking.outbox.spooled_recorder import Recorded, SpooledRecorder
 from cifar_mlflow.tracking.reading import metric_curves, recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
 from cifar_mlflow.tracking.store import Run, Store
@@ -107,7 +107,7 @@ def _recorded(store: Store, run: Run) -> Recorded:
     )
 
 
-def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> ResumedRecorder:
+def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> SpooledRecorder:
     """The run, RUNNING again by this process, with `tags`; models that were not logged completely are removed."""
     recorder = Recorder.reopen(store, run.run_id)
     times = int(run.tags.get("resumed", 0)) + 1
@@ -117,7 +117,6 @@ def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> Resumed
     for model in queries.models_of_run(store, recorder.experiment_id, run.run_id):
         if str(model.status) != "READY":
             store.client.delete_logged_model(model.model_id)
-    resumed = ResumedRecorder.to(store, recorder, f"{run.run_id}-{times}", run.experiment, tags)
-    assert isinstance(resumed, ResumedRecorder)
+    resumed = SpooledRecorder.to(store, recorder, f"{run.run_id}-{times}", run.experiment, tags)
     resumed.recorded = run.recorded
     return resumed

@@ -18,7 +18,7 @@ from support import RUN, line, write_old
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking.outbox import locks, log, state
-from cifar_mlflow.tracking.outbox.log import Busy, Outbox, damaged_beside
+from cifar_mlflow.tracking.outbox.log import Busy, Outbox
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ def test_an_old_one_that_is_damaged_in_the_middle(place):
     opened = Outbox(place)
     assert (opened.waiting, opened.noted("damaged")) == (2, "3")
     opened.close()
-    assert damaged_beside(place).read_bytes() == b"".join([b"damage\n", *LINES[3:], b"torn"])
+    assert place.with_name("one.damaged").read_bytes() == b"".join([b"damage\n", *LINES[3:], b"torn"])
 
 
 def test_killed_while_an_old_one_was_taken_over(place):

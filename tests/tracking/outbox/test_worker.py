@@ -55,7 +55,7 @@ def test_a_slow_upload_that_goes_on_is_waited_for(proxied, server):
     proxy.switch("slow upload")
     run.log_files({"large.bin": random.Random(0).randbytes(400_000)})
     run.finish("FINISHED")
-    assert run.close(patience=1.0) == 0
+    assert run.close(1.0) == 0
     client = MlflowClient(server)
     assert client.list_artifacts(run.run_id)[0].file_size == 400_000
     assert client.get_run(run.run_id).info.status == "FINISHED"
@@ -69,7 +69,7 @@ def test_a_store_that_does_not_answer_is_given_up(proxied, mode):
     proxy.switch(mode)
     run.finish("FINISHED")
     begun = time.monotonic()
-    assert run.close(patience=1.0) == 1
+    assert run.close(1.0) == 1
     assert time.monotonic() - begun < 4.0
 
 
@@ -81,7 +81,7 @@ def test_while_a_request_is_under_way_no_other_process_may_send_the_same(proxied
     requests = proxy.requests
     run.finish("FINISHED")
     until(lambda: proxy.requests > requests)
-    run.close(patience=0.1)
+    run.close(0.1)
     assert state.is_busy(run.directory)
     with pytest.raises(Busy):
         Outbox(run.directory)
@@ -142,7 +142,7 @@ def test_a_run_that_goes_during_its_training_waits_whole(cifar, runs, monkeypatc
     gone.set()
     run.log_metrics({"a": 1.0}, step=1)
     run.finish("FINISHED")
-    assert run.close(patience=1.0) == 2
+    assert run.close(1.0) == 2
     assert state.look(run.directory).refused == ()
     with pytest.raises(TrackingError, match="--to-this-store"):
         deliver_all(store, Outbox(run.directory))
