@@ -21,8 +21,8 @@ class MetricComparison:
     """One metric of both runs. `differs` are the epochs whose bits differ, `beyond` those beyond the tolerance."""
 
     name: str
-    original: dict[int, float]
-    again: dict[int, float]
+    original: Series
+    again: Series
     differs: tuple[int, ...]
     beyond: tuple[int, ...]
     largest: float
@@ -32,7 +32,6 @@ class MetricComparison:
 
     @property
     def verdict(self) -> str:
-        """identical, equal (within the tolerance) or different."""
         return DIFFERENT if self.beyond else EQUAL if self.differs else IDENTICAL
 
 
@@ -78,28 +77,21 @@ def compare(original: Mapping[str, Series], again: Mapping[str, Series], toleran
 
     a of the original and b are equal if |a - b| <= tolerance * max(1, |a|). NaN is equal to NaN.
     """
-    return Reproduction(
-        tuple(_compare(name, series, again.get(name, {}), tolerance) for name, series in original.items()), tolerance
-    )
+    compared = [_compare(name, series, again.get(name, {}), tolerance) for name, series in original.items()]
+    return Reproduction(tuple(compared), tolerance)
 
 
 def _compare(name: str, original: Series, again: Series, tolerance: float) -> MetricComparison:
     differences = {epoch: _difference(value, again.get(epoch)) for epoch, value in sorted(original.items())}
-    largest_at = max(differences, key=differences.__getitem__)
-    return MetricComparison(
-        name,
-        dict(original),
-        dict(again),
-        differs=tuple(epoch for epoch, difference in differences.items() if difference),
+    differs = tuple(epoch for epoch, difference in differences.items() if difference)
+    beyond = tuple(
+        epoch
+        for epoch in differs
         # A tolerance relative to an infinite value would let everything pass.
-        beyond=tuple(
-            epoch
-            for epoch, difference in differences.items()
-            if difference == math.inf or difference > tolerance * max(1, abs(original[epoch]))
-        ),
-        largest=differences[largest_at],
-        largest_at=largest_at,
+        if differences[epoch] == math.inf or differences[epoch] > tolerance * max(1, abs(original[epoch]))
     )
+    largest_at = max(differences, key=differences.__getitem__)
+    return MetricComparison(name, original, again, differs, beyond, differences[largest_at], largest_at)
 
 
 def _difference(value: float, other: float | None) -> float:
@@ -113,15 +105,11 @@ def _difference(value: float, other: float | None) -> float:
 
 def to_table(result: Reproduction) -> str:
     """A header and one line a metric, as aligned plain text."""
-    rows = [
-        (
-            metric.name,
-            "within tolerance" if metric.verdict == EQUAL else metric.verdict,
-            "-" if not metric.differs else "end" if metric.differs[0] == AT_THE_END else str(metric.differs[0]),
-            f"{metric.largest:.3g}",
-        )
-        for metric in result.metrics
-    ]
+    rows = []
+    for metric in result.metrics:
+        verdict = "within tolerance" if metric.verdict == EQUAL else metric.verdict
+        first = "-" if not metric.differs else "end" if metric.differs[0] == AT_THE_END else str(metric.differs[0])
+        rows.append((metric.name, verdict, first, f"{metric.largest:.3g}"))
     return table(rows, "llrr", ("metric", "verdict", "differs from epoch", "largest difference")) + "\n"
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cifar_mlflow.cli.options import choice
 from cifar_mlflow.errors import PromotionRefused
 from cifar_mlflow.tables import table
 
@@ -14,40 +16,25 @@ if TYPE_CHECKING:
     from cifar_mlflow.jobs.promotion.verdict import PromotionVerdict
 
 WIDTH = 110
-FORM = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+FORM = choice("--format", "form", values=("table", "json"))
 ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_default=True)
 
 
 @click.command()
 @click.argument("model", required=False)
 @click.option("--best-of", metavar="SWEEP", help="the winner of a sweep, by its name or run id, instead of MODEL")
-@click.option(
-    "--weights", type=click.Choice(["last", "best"]), default="last", show_default=True, help="as in evaluate"
-)
+@choice("--weights", values=("last", "best"), help="as in evaluate")
 @click.option("--name", metavar="NAME", help="registered model  [the dataset's name]")
 @ALIAS
 @click.option("--min-accuracy", type=float, metavar="PERCENT", help="least test accuracy")
 @click.option("--min-class-recall", type=float, metavar="PERCENT", help="least recall of every class")
-@click.option(
-    "--require",
-    type=click.Choice(["not-worse", "better"]),
-    default="not-worse",
-    show_default=True,
-    help="than the champion, by McNemar's test on the same images",
-)
+@choice("--require", values=("not-worse", "better"), help="than the champion, by McNemar's test on the same images")
 @click.option("--significance", type=float, default=0.05, show_default=True, help="level of that test")
 @click.option("--force", metavar="REASON", help="promote against a gate (not integrity and smoke); shown ever after")
 @click.option("--dry-run", is_flag=True, help="judge, and leave the registry as it is")
 @click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
 @FORM
-def promote(
-    min_accuracy: float | None,
-    min_class_recall: float | None,
-    require: str,
-    significance: float,
-    form: str,
-    **options: Any,
-) -> None:
+def promote(form: str, **options: Any) -> None:
     """Register MODEL and move the alias to it, if every gate lets it through.
 
     MODEL is a run id, models:/m-... or models:/NAME/VERSION. Without a champion the first model needs no comparison; a
@@ -56,7 +43,8 @@ def promote(
     from cifar_mlflow.jobs.promote import promote as job
     from cifar_mlflow.jobs.promotion.gates import Thresholds
 
-    verdict = job(thresholds=Thresholds(min_accuracy, min_class_recall, require, significance), **options)
+    thresholds = Thresholds(**{field.name: options.pop(field.name) for field in fields(Thresholds)})
+    verdict = job(thresholds=thresholds, **options)
     click.echo(verdict.as_json() if form == "json" else _gates(verdict))
     if verdict.failed and not verdict.forced:
         raise PromotionRefused(verdict.sentence)
@@ -101,16 +89,10 @@ def history(name: str, form: str) -> None:
     if form == "json":
         click.echo(story.as_json())
         return
-    rows = [
-        (
-            each.version,
-            ",".join(each.aliases) or "-",
-            "-" if each.test_accuracy is None else f"{each.test_accuracy:.2f}%",
-            each.verdict or "-",
-            each.run_id,
-        )
-        for each in story.versions
-    ]
+    rows = []
+    for each in story.versions:
+        accuracy = "-" if each.test_accuracy is None else f"{each.test_accuracy:.2f}%"
+        rows.append((each.version, ",".join(each.aliases) or "-", accuracy, each.verdict or "-", each.run_id))
     heading, *lines = table(rows, "rlrll", ("version", "alias", "accuracy", "verdict", "run")).split("\n")
     click.echo(heading)
     for each, line in zip(story.versions, lines, strict=True):

@@ -52,8 +52,8 @@ def history(name: str) -> ModelHistory:
     """
     store = tracking_store.connect()
     named = versions.find(store, name).aliases
-    summaries = [_summary(version, named) for version in versions.read_all(store, name)]
-    return ModelHistory(name, tuple(summaries), tuple(aliases.moves(store, name)))
+    summaries = tuple(_summary(version, named) for version in versions.read_all(store, name))
+    return ModelHistory(name, summaries, tuple(aliases.moves(store, name)))
 
 
 def _summary(version: ModelVersion, named: Mapping[str, str]) -> VersionSummary:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -73,17 +74,16 @@ def _results(
 
     batch: list[DecodedImage] = []
     with bar(sum(map(image_files.count, files)), "predicting", " images") as update:
-        for path in files:
-            for entry in image_files.read(path, interface.image_shape):
-                if isinstance(entry, Skipped):
-                    update(entry.images)
-                    yield entry
-                    continue
-                update(1)
-                batch.append(entry)
-                if len(batch) == BATCH:
-                    yield from _ranked(predictor, batch, interface.classes, top)
-                    batch = []
+        for entry in chain.from_iterable(image_files.read(path, interface.image_shape) for path in files):
+            if isinstance(entry, Skipped):
+                update(entry.images)
+                yield entry
+                continue
+            update(1)
+            batch.append(entry)
+            if len(batch) == BATCH:
+                yield from _ranked(predictor, batch, interface.classes, top)
+                batch = []
         if batch:
             yield from _ranked(predictor, batch, interface.classes, top)
 

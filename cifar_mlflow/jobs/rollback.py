@@ -38,10 +38,7 @@ def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> R
     store = tracking_store.connect()
     mark_job(store)
     versions.find(store, name)
-    with (
-        signals.held_back(),
-        lease(store, name, lambda: say(f"waiting for another promotion of {name} to end")) as turn,
-    ):
+    with signals.held_back(), lease(store, name, say) as turn:
         record = aliases.repair(store, name, alias)
         present, earlier = aliases.holder(store, name, alias), aliases.rollback_target(store, name, record)
         if earlier is None:

@@ -8,7 +8,6 @@ import textwrap
 from cifar_mlflow import tables
 from cifar_mlflow.analysis.comparison import wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
-from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import count
 
 WIDTH = 100
@@ -40,15 +39,14 @@ def to_markdown(comparison: Comparison) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """One line a configuration; runs that are not compared follow with n = 0 and the reason as their verdict."""
-    fields = ["n", "mean", "sd", "low", "high", "min", "max", "minutes", "verdict", "difference", "p"]
-    fields += ["test_mean", "test_n", "reported", "seeds", "run_ids"]
+    fields = "n mean sd low high min max minutes verdict difference p test_mean test_n reported seeds run_ids".split()
 
     def parameters(values: dict[str, object]) -> dict[str, object]:
         # A parameter may be called like a column of ours ("n"), so its name says what it is.
         return {f"parameter:{name}": values.get(name, "") for name in comparison.columns}
 
     output = io.StringIO()
-    writer = csv.DictWriter(output, [*parameters({}), *fields], lineterminator="\n", restval="")
+    writer = csv.DictWriter(output, [*parameters({}), *fields], lineterminator="\n")
     writer.writeheader()
     for row in comparison.rows:
         # Six significant digits are enough for any use, without the noise of binary fractions.
@@ -70,11 +68,7 @@ def to_csv(comparison: Comparison) -> str:
 def to_json(comparison: Comparison) -> str:
     """Everything, for programs."""
     document = {
-        "objective": comparison.objective,
-        "difference": comparison.difference,
-        "replication": comparison.replication,
-        "columns": comparison.columns,
-        "common": comparison.common,
+        **{name: getattr(comparison, name) for name in ("objective", "difference", "replication", "columns", "common")},
         "configurations": [
             {
                 "parameters": row.parameters,
@@ -82,7 +76,10 @@ def to_json(comparison: Comparison) -> str:
                 "verdict": row.verdict.kind,
                 "test": vars(row.test) if row.test else None,
                 "reported": row.reported,
-                "runs": [_run(run, value) for run, value in zip(row.runs, row.values, strict=True)],
+                "runs": [
+                    {"run_id": run.run_id, "name": run.name, "seed": run.seed, "value": value, "url": run.url}
+                    for run, value in zip(row.runs, row.values, strict=True)
+                ],
                 "repeated_seeds": {seed: [run.run_id for run in runs] for seed, runs in row.repeats.items()},
             }
             for row in comparison.rows
@@ -120,7 +117,3 @@ def _wrapped(text: str, indent: str) -> str:
 def _summary(row: Row) -> dict[str, float | None]:
     extremes = {"min": min(row.values), "max": max(row.values), "minutes": row.minutes}
     return {**vars(row.summary), **extremes, "difference": row.verdict.difference, "p": row.verdict.p}
-
-
-def _run(run: RunRecord, value: float) -> dict[str, object]:
-    return {"run_id": run.run_id, "name": run.name, "seed": run.seed, "value": value, "url": run.url}

@@ -38,12 +38,11 @@ def compare_models(runs: Sequence[RunRecord]) -> tuple[ModelTest, ...]:
     if len(models) < 2:
         return ()
     correct = np.array([predictions.predicted == predictions.label for _, predictions in models])
-    totals = correct.sum(axis=1)
+    totals, images = correct.sum(axis=1), correct.shape[1]
     best = int(totals.argmax())
     only_best = (correct[best] & ~correct).sum(axis=1)
     only_other = (~correct[best] & correct).sum(axis=1)
     p_values = np.minimum(1.0, statistics.mcnemar(only_best, only_other) * math.comb(len(models), 2))
-    images = correct.shape[1]
     return tuple(
         ModelTest(
             best=models[best][0],

@@ -9,8 +9,7 @@ import numpy as np
 from cifar_mlflow.analysis.comparison import wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, curve_metric, lower_is_better
 
-COLOURS = 8
-"""Configurations with a colour of their own; more could not be told apart, so the others are grey."""
+COLOURS = 8  # configurations with a colour of their own; more could not be told apart, so the others are grey
 FOREST_ROWS = 60
 WIDTH = 920
 

@@ -1,16 +1,12 @@
-"""Runs grouped into configurations, and which of these the evidence tells apart.
-
-A configuration is every parameter but the seed and those that say only where a run took place. Its runs differ by seed
-alone, and their spread is what any difference between configurations is judged by.
-"""
+"""Which configurations the evidence tells apart, judged by the spread of their runs, which differ by seed alone."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Literal
-
-import numpy as np
 
 from cifar_mlflow.analysis import statistics
 from cifar_mlflow.analysis.comparison import configurations, single_models
@@ -126,18 +122,17 @@ def compare(
     Raises ConfigurationError if there are no runs, the objective is measured on the test set or no finished run has it,
     difference is not positive, or an entry of reported has no accuracy.
     """
+    refused = partial(ConfigurationError, source="comparison")
     if not runs:
-        raise ConfigurationError("no runs to compare", "comparison")
+        raise refused("no runs to compare")
     if not 0 < difference < math.inf:
-        raise ConfigurationError(f"difference must be a positive number, got {difference}", "comparison")
+        raise refused(f"difference must be a positive number, got {difference}")
     if objective.startswith(("test_", "epoch_test_")):
-        raise ConfigurationError(
-            f"{objective} is measured on the test set: choose by a validation metric", "comparison"
-        )
+        raise refused(f"{objective} is measured on the test set: choose by a validation metric")
     published = [configurations.parse_reported(entry) for entry in reported]
 
     trained = [run for run in runs if run.kind != "sweep"]
-    replication = bool(trained) and all(_is_replication(run) for run in trained)
+    replication = bool(trained) and all(map(_is_replication, trained))
     if replication:
         objective = REPLICATION_OBJECTIVE
     by_reason: defaultdict[str, list[RunRecord]] = defaultdict(list)
@@ -146,7 +141,7 @@ def compare(
     compared, without = by_reason.pop("", []), by_reason.get(f"no {objective}", [])
     if without and not compared:
         names = ", ".join(sorted({name for run in without for name in run.metrics})) or "none"
-        raise ConfigurationError(f"no finished run has the metric {objective}; they have: {names}", "comparison")
+        raise refused(f"no finished run has the metric {objective}; they have: {names}")
 
     groups = configurations.group_by_configuration(compared)
     sign = 1 if lower_is_better(objective) else -1
@@ -156,10 +151,11 @@ def compare(
     )
     if not replication:
         rows = _judge(rows, sign)
-    columns, common = _columns(
-        [row.parameters for row in rows], [configurations.configuration_of(run) for run in by_reason.get(PRUNED, [])]
-    )
+    pruned = map(configurations.configuration_of, by_reason.get(PRUNED, []))
+    columns, common = _columns([row.parameters for row in rows], pruned)
     singles = [] if replication else [row.runs[0] for row in rows if len(row.runs) == 1]
+    consulted = sum(int(tag) for run in runs if (tag := run.tags.get("test_evaluations", "0")).isdecimal())
+    unmatched = [entry for entry in published if not any(configurations.matches(entry, row.parameters) for row in rows)]
     return Comparison(
         objective=objective,
         difference=difference,
@@ -170,10 +166,8 @@ def compare(
         excluded=tuple(Excluded(reason, tuple(group)) for reason, group in sorted(by_reason.items())),
         model_tests=single_models.compare_models(singles),
         spread=_spread(rows, difference),
-        test_evaluations=sum(map(_test_evaluations, runs)) if with_test or replication else None,
-        unmatched=tuple(
-            entry for entry in published if not any(configurations.matches(entry, row.parameters) for row in rows)
-        ),
+        test_evaluations=consulted if with_test or replication else None,
+        unmatched=tuple(unmatched),
     )
 
 
@@ -213,6 +207,7 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
     minutes = [run.minutes for run in counted if run.minutes is not None]
     test = [value for run in counted if math.isfinite(value := run.metrics.get("test_accuracy", math.nan))]
     parameters = configurations.configuration_of(counted[0])
+    matching = [entry.accuracy for entry in published if configurations.matches(entry, parameters)]
     return Row(
         parameters=parameters,
         runs=counted,
@@ -222,34 +217,29 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
         minutes=sum(minutes) / len(minutes) if minutes else None,
         verdict=Verdict("none"),
         test=statistics.mean_interval(test, bounds=statistics.PER_CENT) if with_test and test else None,
-        reported=tuple(
-            value for entry in published if configurations.matches(entry, parameters) for value in entry.accuracy
-        ),
+        reported=tuple(chain.from_iterable(matching)),
     )
 
 
 def _judge(rows: list[Row], sign: int) -> list[Row]:
     """Verdicts for rows sorted best first; only repeated configurations can be best, for one run may be luck."""
-    p_values = statistics.pairwise_welch([row.values for row in rows]) if rows else np.empty((0, 0))
-    repeated = [position for position, row in enumerate(rows) if row.summary.n > 1]
+    p_values = statistics.pairwise_welch([row.values for row in rows])
+    best, *others = [position for position, row in enumerate(rows) if row.summary.n > 1] or [None]
 
-    def verdict(position: int) -> Verdict:
-        if rows[position].summary.n == 1:
+    def verdict(position: int, row: Row) -> Verdict:
+        if best is None or row.summary.n == 1:
             return Verdict("one run")
-        if len(repeated) == 1:
-            return Verdict("nothing to compare with")
-        best = repeated[0]
         if position == best:
-            return Verdict("best")
-        gap = sign * (rows[position].summary.mean - rows[best].summary.mean)
+            return Verdict("best" if others else "nothing to compare with")
         p = float(p_values[position, best])
+        gap = sign * (row.summary.mean - rows[best].summary.mean)
         return Verdict("worse" if p < ALPHA else "not distinguishable", gap, p)
 
-    return [replace(row, verdict=verdict(position)) for position, row in enumerate(rows)]
+    return [replace(row, verdict=verdict(position, row)) for position, row in enumerate(rows)]
 
 
 def _columns(
-    rows: list[dict[str, object]], pruned: list[dict[str, object]]
+    rows: list[dict[str, object]], pruned: Iterable[dict[str, object]]
 ) -> tuple[tuple[str, ...], dict[str, object]]:
     """Names of the parameters that differ, and the values of the others, if there are rows.
 
@@ -257,15 +247,14 @@ def _columns(
     """
     if not rows:
         return (), {}
-    everything, missing = (*rows, *pruned), object()
-    names = dict.fromkeys(name for each in everything for name in each)
-    values = {name: {configurations.hashable(each.get(name, missing)) for each in everything} for name in names}
-    differ = tuple(name for name in names if len(values[name]) > 1)
-    return differ, {name: rows[0][name] for name in names if len(values[name]) == 1}
+    known, missing = (*rows, *pruned), object()
+    names = dict.fromkeys(chain.from_iterable(known))
+    varied = {name: len({configurations.hashable(each.get(name, missing)) for each in known}) > 1 for name in names}
+    return tuple(name for name in names if varied[name]), {name: rows[0][name] for name in names if not varied[name]}
 
 
 def _spread(rows: list[Row], difference: float) -> Spread | None:
-    pooled = statistics.pooled_sd([row.values for row in rows]) if rows else None
+    pooled = statistics.pooled_sd([row.values for row in rows])
     if pooled is None:
         return None
     sd, degrees = pooled
@@ -277,8 +266,3 @@ def _spread(rows: list[Row], difference: float) -> Spread | None:
         pairs=pairs,
         seeds_for_all_pairs=statistics.seeds_needed(sd, difference, alpha=ALPHA / max(1, pairs)),
     )
-
-
-def _test_evaluations(run: RunRecord) -> int:
-    tag = run.tags.get("test_evaluations", "0")
-    return int(tag) if tag.isdecimal() else 0

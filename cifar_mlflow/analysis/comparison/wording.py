@@ -37,10 +37,7 @@ def label(row: Row, columns: Sequence[str]) -> str:
 
 
 def columns(comparison: Comparison) -> list[tuple[str, Callable[[Row], str]]]:
-    """What the table says of each configuration behind its parameters: headings, and how each cell is made.
-
-    A column that no row fills is left out.
-    """
+    """Headings of the table behind the parameters, and how each cell is made; without columns that no row fills."""
     objective, rows = comparison.objective, comparison.rows
     found: list[tuple[bool, str, Callable[[Row], str]]] = [
         (True, "n", lambda row: str(row.summary.n)),
