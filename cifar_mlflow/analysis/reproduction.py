@@ -25,10 +25,8 @@ class MetricComparison:
     again: Series
     differs: tuple[int, ...]
     beyond: tuple[int, ...]
-    largest: float
-    """The largest absolute difference; infinite where a number stands against none, or against NaN."""
-    largest_at: int
-    """The epoch of it."""
+    largest: float  # the largest absolute difference; infinite where a number stands against none, or against NaN
+    largest_at: int  # the epoch of it
 
     @property
     def verdict(self) -> str:

@@ -1,18 +1,12 @@
 """What is done with a logged model."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
 import click
 
 from cifar_mlflow.cli.options import choice
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.tables import table
-
-if TYPE_CHECKING:
-    from cifar_mlflow.jobs.evaluate import EvaluateOutcome
 
 WEIGHTS = choice("--weights", values=("last", "best"), help="which epoch's weights, if MODEL is a run id")
 FORM = choice("--format", "form", values=("table", "json", "csv"))
@@ -40,14 +34,11 @@ def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None
     outcome = job(model, weights=weights, dataset=dataset, data_dir=data_dir, views=int(views))
     if form == "csv":
         click.echo(per_class_csv(outcome), nl=False)
-    elif form == "json":
+        return
+    if form == "json":
         summary = {"model": outcome.model_uri, "run_id": outcome.run_id, "dataset": outcome.dataset}
         click.echo(json.dumps({**summary, **outcome.metrics, "classes": outcome.rows()}, indent=2))
-    else:
-        _print_evaluation(outcome)
-
-
-def _print_evaluation(outcome: EvaluateOutcome) -> None:
+        return
     score, (low, high) = outcome.score, outcome.interval
     rows = [
         ["-" if cell is None else f"{cell:.1f}%" if isinstance(cell, float) else str(cell) for cell in row.values()]

@@ -1,19 +1,14 @@
 """promote, rollback and history: what the registry's aliases name, and why."""
 
-from __future__ import annotations
-
 import textwrap
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from cifar_mlflow.cli.options import choice
 from cifar_mlflow.errors import PromotionRefused
 from cifar_mlflow.tables import table
-
-if TYPE_CHECKING:
-    from cifar_mlflow.jobs.promotion.verdict import PromotionVerdict
 
 WIDTH = 110
 FORM = choice("--format", "form", values=("table", "json"))
@@ -45,21 +40,16 @@ def promote(form: str, **options: Any) -> None:
 
     thresholds = Thresholds(**{field.name: options.pop(field.name) for field in fields(Thresholds)})
     verdict = job(thresholds=thresholds, **options)
-    click.echo(verdict.as_json() if form == "json" else _gates(verdict))
-    if verdict.failed and not verdict.forced:
-        raise PromotionRefused(verdict.sentence)
-    if form == "table":
-        click.echo(verdict.sentence)
-
-
-def _gates(verdict: PromotionVerdict) -> str:
-    """A line a gate; what was required stands below where a gate failed, and below the comparison with the champion."""
     rows = []
     for gate in verdict.gates:
         rows.append((gate.name, gate.outcome, gate.observed))
         if gate.passed is False or gate.name == "champion":
             rows.append(("", "", f"required: {gate.required}"))
-    return table(rows, "lll", wrap=WIDTH - 25)
+    click.echo(verdict.as_json() if form == "json" else table(rows, "lll", wrap=WIDTH - 25))
+    if verdict.failed and not verdict.forced:
+        raise PromotionRefused(verdict.sentence)
+    if form == "table":
+        click.echo(verdict.sentence)
 
 
 @click.command()

@@ -39,7 +39,8 @@ def to_markdown(comparison: Comparison) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """One line a configuration; runs that are not compared follow with n = 0 and the reason as their verdict."""
-    fields = "n mean sd low high min max minutes verdict difference p test_mean test_n reported seeds run_ids".split()
+    fields = ["n", "mean", "sd", "low", "high", "min", "max", "minutes", "verdict", "difference", "p"]
+    fields += ["test_mean", "test_n", "reported", "seeds", "run_ids"]
 
     def parameters(values: dict[str, object]) -> dict[str, object]:
         # A parameter may be called like a column of ours ("n"), so its name says what it is.

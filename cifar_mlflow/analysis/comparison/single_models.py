@@ -20,11 +20,9 @@ class ModelTest:
     images: int
     best_accuracy: float
     other_accuracy: float
-    only_best: int
-    """Images that the best alone classifies correctly."""
+    only_best: int  # images that the best alone classifies correctly
     only_other: int
-    p: float
-    """McNemar's, multiplied by the number of pairs of models: the best is picked from the same predictions."""
+    p: float  # McNemar's, multiplied by the number of pairs of models: the best is picked from the same predictions
 
 
 def compare_models(runs: Sequence[RunRecord]) -> tuple[ModelTest, ...]:

@@ -36,17 +36,14 @@ class Row:
 
     parameters: dict[str, object]
     runs: tuple[RunRecord, ...]
-    values: tuple[float, ...]
-    """Objective of each run, in the order of runs."""
+    values: tuple[float, ...]  # objective of each run, in the order of runs
     repeats: dict[int, tuple[RunRecord, ...]]
     """Seed to the further runs with that seed, which are no new evidence and are not counted."""
     summary: MeanInterval
     minutes: float | None
     verdict: Verdict
-    test: MeanInterval | None
-    """Test accuracy, if asked for and known."""
-    reported: tuple[float, ...] = ()
-    """Published accuracies of the same parameters."""
+    test: MeanInterval | None  # test accuracy, if asked for and known
+    reported: tuple[float, ...] = ()  # published accuracies of the same parameters
 
     def curve(self, metric: str) -> list[tuple[int, float, float, float]]:
         """(epoch, mean, lowest, highest) of the metric over the runs, in the order of the epochs."""
@@ -73,10 +70,8 @@ class Spread:
     sd: float
     degrees: int
     seeds_for_one_pair: int
-    pairs: int
-    """Pairs of repeated configurations in this comparison."""
-    seeds_for_all_pairs: int
-    """Seeds with which the difference is found after correction for that many pairs."""
+    pairs: int  # pairs of repeated configurations in this comparison
+    seeds_for_all_pairs: int  # seeds with which the difference is found after correction for that many pairs
 
 
 @dataclass(frozen=True)
@@ -86,18 +81,15 @@ class Comparison:
     objective: str
     difference: float
     replication: bool
-    columns: tuple[str, ...]
-    """Parameters that differ between the rows, or from what was pruned."""
-    common: dict[str, object]
-    """Parameters that all rows share."""
+    columns: tuple[str, ...]  # parameters that differ between the rows, or from what was pruned
+    common: dict[str, object]  # parameters that all rows share
     rows: tuple[Row, ...]
     excluded: tuple[Excluded, ...]
     model_tests: tuple[ModelTest, ...]
     spread: Spread | None
     test_evaluations: int | None
     """How often the runs given have consulted the test set; None unless test results are shown."""
-    unmatched: tuple[Reported, ...]
-    """Published results of which no run here has the parameters."""
+    unmatched: tuple[Reported, ...]  # published results of which no run here has the parameters
 
     @property
     def best(self) -> Row | None:
