@@ -69,6 +69,36 @@ class Reproduction:
         where = f"from epoch {min(epochs)} on" if epochs else "at the end"
         return f"different {where} (tolerance {self.tolerance:g}): {largest}"
 
+    def table(self) -> str:
+        """A header and one line a metric, as aligned plain text."""
+        rows = []
+        for metric in self.metrics:
+            verdict = "within tolerance" if metric.verdict == EQUAL else metric.verdict
+            first = "-" if not metric.differs else "end" if metric.differs[0] == AT_THE_END else str(metric.differs[0])
+            rows.append((metric.name, verdict, first, f"{metric.largest:.3g}"))
+        return table(rows, "llrr", ("metric", "verdict", "differs from epoch", "largest difference")) + "\n"
+
+    def document(self) -> dict[str, object]:
+        """Everything, for JSON: values as [epoch, value], those that JSON does not know as text (nan, inf)."""
+        return {
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "tolerance": self.tolerance,
+            "epochs": self.epochs,
+            "metrics": [
+                {
+                    "metric": metric.name,
+                    "verdict": metric.verdict,
+                    "epochs_that_differ": list(metric.differs),
+                    "epochs_beyond_tolerance": list(metric.beyond),
+                    "largest_difference": _plain(metric.largest),
+                    "original": [[epoch, _plain(value)] for epoch, value in sorted(metric.original.items())],
+                    "again": [[epoch, _plain(value)] for epoch, value in sorted(metric.again.items())],
+                }
+                for metric in self.metrics
+            ],
+        }
+
 
 def compare(original: Mapping[str, Series], again: Mapping[str, Series], tolerance: float) -> Reproduction:
     """Compares every metric of `original`, which holds one value or more, at every epoch that it has there.
@@ -99,38 +129,6 @@ def _difference(value: float, other: float | None) -> float:
         return 0.0
     difference = abs(value - other)
     return math.inf if math.isnan(difference) else difference
-
-
-def to_table(result: Reproduction) -> str:
-    """A header and one line a metric, as aligned plain text."""
-    rows = []
-    for metric in result.metrics:
-        verdict = "within tolerance" if metric.verdict == EQUAL else metric.verdict
-        first = "-" if not metric.differs else "end" if metric.differs[0] == AT_THE_END else str(metric.differs[0])
-        rows.append((metric.name, verdict, first, f"{metric.largest:.3g}"))
-    return table(rows, "llrr", ("metric", "verdict", "differs from epoch", "largest difference")) + "\n"
-
-
-def to_document(result: Reproduction) -> dict[str, object]:
-    """Everything, for JSON: values as [epoch, value], those that JSON does not know as text (nan, inf)."""
-    return {
-        "verdict": result.verdict,
-        "summary": result.summary,
-        "tolerance": result.tolerance,
-        "epochs": result.epochs,
-        "metrics": [
-            {
-                "metric": metric.name,
-                "verdict": metric.verdict,
-                "epochs_that_differ": list(metric.differs),
-                "epochs_beyond_tolerance": list(metric.beyond),
-                "largest_difference": _plain(metric.largest),
-                "original": [[epoch, _plain(value)] for epoch, value in sorted(metric.original.items())],
-                "again": [[epoch, _plain(value)] for epoch, value in sorted(metric.again.items())],
-            }
-            for metric in result.metrics
-        ],
-    }
 
 
 def _plain(value: float) -> float | str:

@@ -50,7 +50,7 @@ def reproduce(
     if form == "json":
         click.echo(json.dumps(outcome.document(), indent=2, allow_nan=False))
     else:
-        click.echo(outcome.table())
+        click.echo(outcome.comparison.table())
         click.echo(f"run       {outcome.run_id} ({outcome.run_name}), reproduces {outcome.reproduces}")
         click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
         click.echo(outcome.comparison.summary)

@@ -74,11 +74,7 @@ def render(result: verdicts.Comparison, form: str, title: str) -> str:
 
 
 def read_reported(path: str | Path) -> list[Mapping[str, object]]:
-    """Published results: the rows under `results`, each with its parameters and `accuracy`.
-
-    Raises:
-        ConfigurationError: the file holds no such list.
-    """
+    """Published results: the rows under `results`, with parameters and `accuracy`; else ConfigurationError."""
     values = read_yaml(path)
     rows = values.get("results")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

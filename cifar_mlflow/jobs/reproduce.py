@@ -17,7 +17,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, T
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import check_paths, train_watched
 from cifar_mlflow.jobs.training import record
-from cifar_mlflow.text import as_option
+from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import metric_curves, recorded_training
@@ -72,15 +72,11 @@ class ReproduceOutcome:
             return "no difference of code, versions or machine was found, so look at what is not recorded, as drivers"
         return f"different at its start: {', '.join(difference.what for difference in self.differences)} (see above)"
 
-    def table(self) -> str:
-        """One line a metric."""
-        return reproduction.to_table(self.comparison)
-
     def document(self) -> dict[str, object]:
         """Everything, for JSON."""
         start = {**vars(self), "differences": list(map(asdict, self.differences))}
         del start["comparison"]
-        return {**start, **reproduction.to_document(self.comparison)}
+        return {**start, **self.comparison.document()}
 
 
 @process_state.preserved()
@@ -135,7 +131,7 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     words = ["cifar-mlflow", "train"]
     for name, value in config:
         if name in ("seed", "device", "precision", "threads") or value != TrainingConfig.model_fields[name].default:
-            words += [f"--{name.replace('_', '-')}", as_option(value)]
+            words += [option_name(name), as_option(value)]
     commit, dirty = _commit(original)
     if commit is None:
         warn("the commit of the run is unknown, so other code may come to other numbers")

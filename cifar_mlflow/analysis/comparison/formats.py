@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import textwrap
+from functools import partial
 
 from cifar_mlflow import tables
 from cifar_mlflow.analysis.comparison import wording
@@ -11,6 +12,7 @@ from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
 from cifar_mlflow.text import count
 
 WIDTH = 100
+_wrapped = partial(textwrap.fill, width=WIDTH, break_on_hyphens=False)
 
 
 def to_table(comparison: Comparison) -> str:
@@ -23,9 +25,9 @@ def to_table(comparison: Comparison) -> str:
         lines = tables.table(numbered, f"r{align[parameters:]}", ["#", *headings[parameters:]], rule=True).split("\n")
         lines.append("")
         for place, row in enumerate(comparison.rows, 1):
-            lines.append(_wrapped(f"#{place} {wording.label(row, comparison.columns)}", "   "))
+            lines.append(_wrapped(f"#{place} {wording.label(row, comparison.columns)}", subsequent_indent="   "))
     title = f"{comparison.objective}, {count(len(comparison.rows), 'configuration')}"
-    notes = [_wrapped(note, "  ") for note in wording.notes(comparison)]
+    notes = [_wrapped(note, subsequent_indent="  ") for note in wording.notes(comparison)]
     return "\n".join([title, "", *lines, "", *notes, ""])
 
 
@@ -59,9 +61,9 @@ def to_csv(comparison: Comparison) -> str:
             "run_ids": " ".join(run.run_id for run in row.runs),
         }
         writer.writerow({**parameters(row.parameters), **rounded, **lists, "verdict": row.verdict.kind})
-    for excluded in comparison.excluded:
-        for run in excluded.runs:
-            told = {"n": 0, "verdict": excluded.reason, "seeds": run.seed, "run_ids": run.run_id}
+    for reason, runs in comparison.excluded.items():
+        for run in runs:
+            told = {"n": 0, "verdict": reason, "seeds": run.seed, "run_ids": run.run_id}
             writer.writerow({**parameters(run.parameters), **told})
     return output.getvalue()
 
@@ -86,8 +88,8 @@ def to_json(comparison: Comparison) -> str:
             for row in comparison.rows
         ],
         "not_compared": [
-            {"reason": excluded.reason, "runs": [{"run_id": run.run_id, "name": run.name} for run in excluded.runs]}
-            for excluded in comparison.excluded
+            {"reason": reason, "runs": [{"run_id": run.run_id, "name": run.name} for run in runs]}
+            for reason, runs in comparison.excluded.items()
         ],
         "models": [
             {**vars(test), "best": test.best.run_id, "other": test.other.run_id} for test in comparison.model_tests
@@ -109,10 +111,6 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]], str]:
     numeric = [all(type(row.parameters.get(name, 0)) in (int, float) for row in rows) for name in names]
     numeric += [heading != "verdict" for heading, _ in columns]
     return [*names, *(heading for heading, _ in columns)], cells, "".join("r" if each else "l" for each in numeric)
-
-
-def _wrapped(text: str, indent: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
 
 
 def _summary(row: Row) -> dict[str, float | None]:

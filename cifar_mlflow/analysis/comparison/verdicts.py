@@ -37,8 +37,7 @@ class Row:
     parameters: dict[str, object]
     runs: tuple[RunRecord, ...]
     values: tuple[float, ...]  # objective of each run, in the order of runs
-    repeats: dict[int, tuple[RunRecord, ...]]
-    """Seed to the further runs with that seed, which are no new evidence and are not counted."""
+    repeats: dict[int, tuple[RunRecord, ...]]  # by seed, its further runs: no new evidence, so not counted
     summary: MeanInterval
     minutes: float | None
     verdict: Verdict
@@ -53,14 +52,6 @@ class Row:
                 if math.isfinite(value):
                     values[epoch].append(value)
         return [(epoch, sum(each) / len(each), min(each), max(each)) for epoch, each in sorted(values.items())]
-
-
-@dataclass(frozen=True)
-class Excluded:
-    """Runs that are not compared, and why."""
-
-    reason: str
-    runs: tuple[RunRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -84,11 +75,10 @@ class Comparison:
     columns: tuple[str, ...]  # parameters that differ between the rows, or from what was pruned
     common: dict[str, object]  # parameters that all rows share
     rows: tuple[Row, ...]
-    excluded: tuple[Excluded, ...]
+    excluded: dict[str, tuple[RunRecord, ...]]  # by reason, the runs that are not compared
     model_tests: tuple[ModelTest, ...]
     spread: Spread | None
-    test_evaluations: int | None
-    """How often the runs given have consulted the test set; None unless test results are shown."""
+    test_evaluations: int | None  # how often the runs consulted the test set; None unless test results are shown
     unmatched: tuple[Reported, ...]  # published results of which no run here has the parameters
 
     @property
@@ -155,7 +145,7 @@ def compare(
         columns=columns,
         common=common,
         rows=tuple(rows),
-        excluded=tuple(Excluded(reason, tuple(group)) for reason, group in sorted(by_reason.items())),
+        excluded={reason: tuple(group) for reason, group in sorted(by_reason.items())},
         model_tests=single_models.compare_models(singles),
         spread=_spread(rows, difference),
         test_evaluations=consulted if with_test or replication else None,
@@ -251,10 +241,5 @@ def _spread(rows: list[Row], difference: float) -> Spread | None:
         return None
     sd, degrees = pooled
     pairs = math.comb(sum(row.summary.n > 1 for row in rows), 2)
-    return Spread(
-        sd=sd,
-        degrees=degrees,
-        seeds_for_one_pair=statistics.seeds_needed(sd, difference, alpha=ALPHA),
-        pairs=pairs,
-        seeds_for_all_pairs=statistics.seeds_needed(sd, difference, alpha=ALPHA / max(1, pairs)),
-    )
+    one, every = (statistics.seeds_needed(sd, difference, alpha=ALPHA / count) for count in (1, max(1, pairs)))
+    return Spread(sd, degrees, one, pairs, every)
