@@ -63,9 +63,9 @@ def rollback(name: str, alias: str, reason: str) -> None:
     """
     from cifar_mlflow.jobs.rollback import rollback as job
 
-    outcome = job(name, alias=alias, reason=reason)
-    before = f"version {outcome.before}" if outcome.before else "no version"
-    click.echo(f"{outcome.name} version {outcome.version} is {outcome.alias} again, in place of {before}")
+    version, before = job(name, alias=alias, reason=reason)
+    replaced = f"version {before}" if before else "no version"
+    click.echo(f"{name} version {version} is {alias} again, in place of {replaced}")
 
 
 @click.command()

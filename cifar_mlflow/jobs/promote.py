@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cifar_mlflow import process_state
 from cifar_mlflow.analysis.gates import Gate, Rivals
+from cifar_mlflow.analysis.gates import champion as champion_gate
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.evaluate import evaluate_model
 from cifar_mlflow.jobs.listener import say
@@ -144,8 +145,12 @@ class _Promotion:
         if itself:
             already = f"version {version} is the {self.alias} already"
             compared = Gate("champion", "no comparison with itself", already, None)
+        elif champion is not None and rivals is None:
+            reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
+            compared = Gate("champion", "a comparison on the same images", reason, False)
         else:
-            compared = gates.of_the_comparison(rivals, champion, self.alias, lost, self.thresholds)
+            against = f"there is no {self.alias}" if champion is None else f"version {champion}"
+            compared = champion_gate(rivals, self.thresholds.require, self.thresholds.significance, against)
         chain = (*on_files, *gates.of_the_test_set(directory, own, rival, self.thresholds), compared)
         failed = {gate.name for gate in chain if gate.passed is False}
         # --force helps neither against files that were changed nor against a model that computes something else.

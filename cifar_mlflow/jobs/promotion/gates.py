@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_mlflow.analysis import classification, gates
-from cifar_mlflow.analysis.gates import Gate, Rivals
+from cifar_mlflow.analysis.gates import Gate
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.tracking.reading.evaluations import Evaluation
 from cifar_mlflow.tracking.reading.models import FoundModel
@@ -74,15 +74,6 @@ def of_the_test_set(
         gates.accuracy(score.accuracy, thresholds.min_accuracy),
         gates.class_recall(score.recall, classes, thresholds.min_class_recall),
     ]
-
-
-def of_the_comparison(rivals: Rivals | None, champion: str | None, alias: str, lost: str, level: Thresholds) -> Gate:
-    """The gate on the comparison with the version `champion`, if there is one; `lost` says why it cannot be used."""
-    if champion is not None and rivals is None:
-        reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
-        return Gate("champion", "a comparison on the same images", reason, False)
-    against = f"there is no {alias}" if champion is None else f"version {champion}"
-    return gates.champion(rivals, level.require, level.significance, against)
 
 
 def _recorded(found: FoundModel, described: dict[str, Any]) -> Gate:
