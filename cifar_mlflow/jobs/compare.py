@@ -15,8 +15,7 @@ from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import evaluations, runs, selection
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
-# Single runs are paired image by image; beyond this many the pairs are too many to read.
-MOST_SINGLE_RUNS = 20
+MOST_SINGLE_RUNS = 20  # that are paired image by image; the pairs of more would be too many to read
 
 
 @process_state.preserved()

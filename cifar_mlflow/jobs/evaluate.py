@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cifar_mlflow.analysis.statistics import wilson_interval
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.listener import bar, warn
+from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models, runs
 from cifar_mlflow.tracking.reading.models import FoundModel
@@ -173,8 +173,4 @@ def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, prefix: st
 
 def per_class_csv(outcome: EvaluateOutcome) -> str:
     """The rows of the outcome as CSV with a header line."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=PER_CLASS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(outcome.rows())
-    return text.getvalue()
+    return csv_lines([PER_CLASS, *(row.values() for row in outcome.rows())])

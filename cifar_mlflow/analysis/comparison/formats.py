@@ -1,7 +1,5 @@
 """A comparison as text: a table for the terminal, CSV, JSON and Markdown."""
 
-import csv
-import io
 import json
 import textwrap
 from functools import partial
@@ -48,9 +46,7 @@ def to_csv(comparison: Comparison) -> str:
         # A parameter may be called like a column of ours ("n"), so its name says what it is.
         return {f"parameter:{name}": values.get(name, "") for name in comparison.columns}
 
-    output = io.StringIO()
-    writer = csv.DictWriter(output, [*parameters({}), *fields], lineterminator="\n")
-    writer.writeheader()
+    lines: list[dict[str, object]] = []
     for row in comparison.rows:
         # Six significant digits are enough for any use, without the noise of binary fractions.
         values = {**_summary(row), **({"test_mean": row.test.mean, "test_n": row.test.n} if row.test else {})}
@@ -60,12 +56,12 @@ def to_csv(comparison: Comparison) -> str:
             "seeds": " ".join(str(run.seed) for run in row.runs),
             "run_ids": " ".join(run.run_id for run in row.runs),
         }
-        writer.writerow({**parameters(row.parameters), **rounded, **lists, "verdict": row.verdict.kind})
+        lines.append({**parameters(row.parameters), **rounded, **lists, "verdict": row.verdict.kind})
     for reason, runs in comparison.excluded.items():
-        for run in runs:
-            told = {"n": 0, "verdict": reason, "seeds": run.seed, "run_ids": run.run_id}
-            writer.writerow({**parameters(run.parameters), **told})
-    return output.getvalue()
+        told = {"n": 0, "verdict": reason}
+        lines += [{**parameters(run.parameters), **told, "seeds": run.seed, "run_ids": run.run_id} for run in runs]
+    columns = [*parameters({}), *fields]
+    return tables.csv_lines([columns, *([line.get(column, "") for column in columns] for line in lines)])
 
 
 def to_json(comparison: Comparison) -> str:

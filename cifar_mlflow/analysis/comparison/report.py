@@ -12,12 +12,9 @@ def to_html(comparison: Comparison, title: str = "Comparison of runs") -> str:
     """The page: headline, table with verdicts and links to the runs, figures, notes. All text is escaped."""
     import jinja2
 
+    loader = jinja2.PackageLoader("cifar_mlflow.analysis.comparison", ".")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cifar_mlflow.analysis.comparison", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     functions = (count, svg.colour, wording.cell, wording.label, wording.number, wording.parameter, wording.verdict)
     environment.globals.update({each.__name__: each for each in functions}, coloured=svg.COLOURS, link=_link)
