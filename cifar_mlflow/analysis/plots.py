@@ -89,10 +89,10 @@ def gallery(
     columns = 6
     rows = max(1, -(-len(pixels) // columns))
     figure = _figure(1.9 * columns, 2.2 * rows + 0.5)
-    for place, (image, *words) in enumerate(zip(pixels, truth, predicted, confidence, strict=True), 1):
+    for place, (image, true, taken, sure) in enumerate(zip(pixels, truth, predicted, confidence, strict=True), 1):
         axes = figure.add_subplot(rows, columns, place)
         axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        axes.set_title(_plain("{}\ntaken for {} ({:.0f}%)".format(*words)), fontsize=8)
+        axes.set_title(_plain(f"{true}\ntaken for {taken} ({sure:.0f}%)"), fontsize=8)
         axes.axis("off")
     figure.suptitle(_plain(title), fontsize=11)
     return _png(figure)

@@ -206,13 +206,14 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
 def _judge(rows: list[Row], sign: int) -> list[Row]:
     """Verdicts for rows sorted best first; only repeated configurations can be best, for one run may be luck."""
     p_values = statistics.pairwise_welch([row.values for row in rows])
-    best, *others = [position for position, row in enumerate(rows) if row.summary.n > 1] or [None]
+    repeated = [position for position, row in enumerate(rows) if row.summary.n > 1]
 
     def verdict(position: int, row: Row) -> Verdict:
-        if best is None or row.summary.n == 1:
+        if row.summary.n == 1:
             return Verdict("one run")
+        best = repeated[0]
         if position == best:
-            return Verdict("best" if others else "nothing to compare with")
+            return Verdict("best" if len(repeated) > 1 else "nothing to compare with")
         p = float(p_values[position, best])
         gap = sign * (row.summary.mean - rows[best].summary.mean)
         return Verdict("worse" if p < ALPHA else "not distinguishable", gap, p)
