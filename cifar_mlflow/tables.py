@@ -1,7 +1,9 @@
-"""Tables as text: aligned for a terminal, or as Markdown."""
+"""Tables as text: aligned for a terminal, as Markdown, or as CSV."""
 
+import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cifar_mlflow.text import plain
 
@@ -42,6 +44,13 @@ def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]], align: str)
     marks = " | ".join({"l": "---", "r": "---:"}[side] for side in align)
     head, *body = (f"| {' | '.join(map(markdown_text, row))} |" for row in (headings, *rows))
     return "\n".join([head, f"| {marks} |", *body])
+
+
+def csv_lines(rows: Iterable[Iterable[object]]) -> str:
+    """The rows as CSV, each in a line of its own; None is an empty cell."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def markdown_text(text: str) -> str:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+BINS = 15  # of confidence, for the calibration error
+
 
 @dataclass(frozen=True)
 class Score:
@@ -11,6 +13,7 @@ class Score:
 
     `confusion` counts images, a row for each true class and a column for each predicted one. `precision` and
     `recall` have one value a class, nan where it does not exist (nothing predicted; no image of the class).
+    `calibration_error` is the mean distance of confidence and accuracy in equal bins of confidence (Guo et al., 2017).
     """
 
     images: int
@@ -27,13 +30,14 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> Score:
     """Scores `probabilities` (n, classes), each row summing to 1, against `labels` (n)."""
     images, classes = probabilities.shape
     predicted = probabilities.argmax(1)
-    confusion = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(confusion, (labels, predicted), 1)
+    confusion = np.bincount(classes * labels + predicted, minlength=classes**2).reshape(classes, classes)
     correct = int(confusion.trace())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        precision = 100 * confusion.diagonal() / confusion.sum(0)
-        recall = 100 * confusion.diagonal() / confusion.sum(1)
+    with np.errstate(invalid="ignore"):
+        precision, recall = (100 * confusion.diagonal() / confusion.sum(axis) for axis in (0, 1))
     likelihood = probabilities[np.arange(images), labels].astype(np.float64)
+    confidence = probabilities.max(1).astype(np.float64)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - (predicted == labels))
     return Score(
         images=images,
         correct=correct,
@@ -42,17 +46,8 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> Score:
         confusion=confusion,
         precision=precision,
         recall=recall,
-        calibration_error=expected_calibration_error(labels, probabilities),
+        calibration_error=float(100 * np.abs(gaps).sum() / images),
     )
-
-
-def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
-    """Mean distance of confidence and accuracy over equal bins of confidence, in per cent (Guo et al., 2017)."""
-    confidence = probabilities.max(1).astype(np.float64)
-    right = probabilities.argmax(1) == labels
-    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = np.bincount(bin_of, weights=confidence - right, minlength=bins)
-    return float(100 * np.abs(gaps).sum() / len(labels))
 
 
 def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:

@@ -1,10 +1,8 @@
 """The gates that a model must pass to be promoted: each says what it required, what it observed, and the outcome."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +39,11 @@ class Rivals:
     p: float
 
     @classmethod
-    def count(cls, new: NDArray[np.bool_], champion: NDArray[np.bool_]) -> Rivals:
+    def count(cls, new: NDArray[np.bool_], champion: NDArray[np.bool_]) -> Self:
         """`new` and `champion` say of each image, in the same order, whether the model was right."""
         only_new, only_champion = int((new & ~champion).sum()), int((champion & ~new).sum())
-        return cls(
-            len(new), int((new & champion).sum()), only_new, only_champion, float(mcnemar(only_new, only_champion))
-        )
+        p = float(mcnemar(only_new, only_champion))
+        return cls(len(new), int((new & champion).sum()), only_new, only_champion, p)
 
     def verdict(self, significance: float) -> Literal["better", "worse", "not distinguishable"]:
         if self.p >= significance:
@@ -87,18 +84,15 @@ def champion(rivals: Rivals | None, require: str, significance: float, against: 
 
     `require` is better (than the champion, significantly) or not-worse (a tie lets the new model in).
     """
+    tie = "keeps the champion" if require == "better" else "lets the new model in"
     level = f"McNemar's test at {100 * significance:g}%"
-    rule = {
-        "better": f"better than the champion by {level}: a tie keeps the champion",
-        "not-worse": f"not worse than the champion by {level}: a tie lets the new model in",
-    }[require]
+    rule = f"{require.replace('-', ' ')} than the champion by {level}: a tie {tie}"
     if rivals is None:
         return Gate("champion", rule, f"{against}: the first model is not compared", True)
     verdict = rivals.verdict(significance)
-    accuracy_new = 100 * (rivals.both + rivals.only_new) / rivals.images
-    accuracy_champion = 100 * (rivals.both + rivals.only_champion) / rivals.images
+    new, old = (100 * (rivals.both + alone) / rivals.images for alone in (rivals.only_new, rivals.only_champion))
     observed = (
-        f"{accuracy_new:.2f}% against {accuracy_champion:.2f}% of {against}; of {rivals.images:,} images right alone "
+        f"{new:.2f}% against {old:.2f}% of {against}; of {rivals.images:,} images right alone "
         f"on {rivals.only_new:,} and {rivals.only_champion:,}, p = {rivals.p:.2g}: {verdict}"
     )
     passed = verdict == "better" if require == "better" else verdict != "worse"

@@ -30,36 +30,29 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
     room = {"left": 0.075, "right": 0.98, "bottom": 0.09, "top": 0.88, "wspace": 0.18, "hspace": 0.14}
     grid = figure.add_gridspec(2, 2, height_ratios=(4, 1), **room)
     epochs = np.arange(1, len(history["lr"]) + 1)
-    marker = "o" if len(epochs) < 3 else None
     for column, (quantity, unit) in enumerate((("accuracy", " (%)"), ("loss", ""))):
         axes = figure.add_subplot(grid[0, column])
+        below = figure.add_subplot(grid[1, column], sharex=axes)
         held = np.asarray(history[f"held_out_{quantity}"])
         scored = np.isfinite(held)
-        axes.plot(epochs, history[f"train_{quantity}"], color=TRAIN, marker=marker, label="training")
+        axes.plot(epochs, history[f"train_{quantity}"], color=TRAIN, marker=_marker(epochs), label="training")
         if scored.any():
-            marker = "o" if scored.sum() < 3 else None
-            axes.plot(epochs[scored], held[scored], color=HELD_OUT, marker=marker, label=held_out)
+            seen = epochs[scored]
+            axes.plot(seen, held[scored], color=HELD_OUT, marker=_marker(seen), label=held_out)
+            if quantity == "accuracy":
+                best = int(np.nanargmax(held))
+                text = f"best {held[best]:.2f} at epoch {best + 1}, last {held[-1]:.2f}"
+                axes.annotate(text, (0.98, 0.03), xycoords="axes fraction", ha="right", color=HELD_OUT)
+                axes.margins(y=0.12)  # leaves room for the words below the lowest point
         axes.set(title=f"{quantity}{unit}", xlim=(0.5, len(epochs) + 0.5))
-        if quantity == "accuracy" and scored.any():
-            best = int(np.nanargmax(held))
-            axes.annotate(
-                f"best {held[best]:.2f} at epoch {best + 1}, last {held[-1]:.2f}",
-                (0.98, 0.03),
-                xycoords="axes fraction",
-                ha="right",
-                color=HELD_OUT,
-            )
-            axes.margins(y=0.12)  # leaves room for the words below the lowest point
-        axes.grid(alpha=0.25)
-        axes.ticklabel_format(axis="y", scilimits=(-4, 5))
         axes.legend(loc="best", frameon=False)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.tick_params(labelbottom=False)
-        below = figure.add_subplot(grid[1, column], sharex=axes)
         below.step(epochs, history["lr"], where="mid", color=RATE, marker="o" if len(epochs) == 1 else None)
         below.set(xlabel="epoch", ylabel="rate", ylim=(0, 1.15 * max(history["lr"])))
-        below.grid(alpha=0.25)
-        below.ticklabel_format(axis="y", scilimits=(-4, 5))
+        for each in (axes, below):
+            each.grid(alpha=0.25)
+            each.ticklabel_format(axis="y", scilimits=(-4, 5))
     figure.suptitle(_plain(title), fontsize=11)
     return _png(figure)
 
@@ -92,18 +85,14 @@ def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) 
 def gallery(
     pixels: np.ndarray, truth: Sequence[str], predicted: Sequence[str], confidence: Sequence[float], title: str
 ) -> bytes:
-    """Images uint8 (n, height, width, channels) in a grid, each with what it is and what it was taken for.
-
-    `confidence` is in per cent.
-    """
+    """Images uint8 (n, height, width, channels) in a grid, each with what it is and was taken for (`confidence`: %)."""
     columns = 6
     rows = max(1, -(-len(pixels) // columns))
     figure = _figure(1.9 * columns, 2.2 * rows + 0.5)
-    for position, image in enumerate(pixels):
-        axes = figure.add_subplot(rows, columns, position + 1)
+    for place, (image, true, taken, sure) in enumerate(zip(pixels, truth, predicted, confidence, strict=True), 1):
+        axes = figure.add_subplot(rows, columns, place)
         axes.imshow(image.squeeze(-1) if image.shape[-1] == 1 else image, cmap="gray", vmin=0, vmax=255)
-        text = f"{truth[position]}\ntaken for {predicted[position]} ({confidence[position]:.0f}%)"
-        axes.set_title(_plain(text), fontsize=8)
+        axes.set_title(_plain(f"{true}\ntaken for {taken} ({sure:.0f}%)"), fontsize=8)
         axes.axis("off")
     figure.suptitle(_plain(title), fontsize=11)
     return _png(figure)
@@ -124,7 +113,7 @@ def sweep_curves(
         if points:
             epochs, means, lows, highs = map(list, zip(*points, strict=True))
             color, height, label = (f"C{place}", 3, _plain(name)) if place < NAMED else (REST, 1, None)
-            axes.plot(epochs, means, marker="o" if len(epochs) < 3 else None, label=label, color=color, zorder=height)
+            axes.plot(epochs, means, marker=_marker(epochs), label=label, color=color, zorder=height)
             axes.fill_between(epochs, lows, highs, alpha=0.15, linewidth=0, color=color)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
@@ -149,14 +138,17 @@ def _figure(width: float, height: float, layout: Literal["constrained"] | None =
     return Figure(figsize=(width, height), layout=layout)
 
 
+def _marker(epochs: Sequence[int] | np.ndarray) -> str | None:
+    return "o" if len(epochs) < 3 else None  # a line through so few points can hardly be seen
+
+
 def _width(text: str) -> float:
     """Inches that a label takes."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 
     with _any_script():
-        width: float = text_to_path.get_text_width_height_descent(text, FontProperties(size=10), ismath=False)[0]
-    return width / 72
+        return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=10), ismath=False)[0]) / 72
 
 
 def _plain(text: str) -> str:

@@ -21,18 +21,15 @@ class MetricComparison:
     """One metric of both runs. `differs` are the epochs whose bits differ, `beyond` those beyond the tolerance."""
 
     name: str
-    original: dict[int, float]
-    again: dict[int, float]
+    original: Series
+    again: Series
     differs: tuple[int, ...]
     beyond: tuple[int, ...]
-    largest: float
-    """The largest absolute difference; infinite where a number stands against none, or against NaN."""
-    largest_at: int
-    """The epoch of it."""
+    largest: float  # the largest absolute difference; infinite where a number stands against none, or against NaN
+    largest_at: int  # the epoch of it
 
     @property
     def verdict(self) -> str:
-        """identical, equal (within the tolerance) or different."""
         return DIFFERENT if self.beyond else EQUAL if self.differs else IDENTICAL
 
 
@@ -72,34 +69,57 @@ class Reproduction:
         where = f"from epoch {min(epochs)} on" if epochs else "at the end"
         return f"different {where} (tolerance {self.tolerance:g}): {largest}"
 
+    def table(self) -> str:
+        """A header and one line a metric, as aligned plain text."""
+        rows = []
+        for metric in self.metrics:
+            verdict = "within tolerance" if metric.verdict == EQUAL else metric.verdict
+            first = "-" if not metric.differs else "end" if metric.differs[0] == AT_THE_END else str(metric.differs[0])
+            rows.append((metric.name, verdict, first, f"{metric.largest:.3g}"))
+        return table(rows, "llrr", ("metric", "verdict", "differs from epoch", "largest difference")) + "\n"
+
+    def document(self) -> dict[str, object]:
+        """Everything, for JSON: values as [epoch, value], those that JSON does not know as text (nan, inf)."""
+        return {
+            "verdict": self.verdict,
+            "summary": self.summary,
+            "tolerance": self.tolerance,
+            "epochs": self.epochs,
+            "metrics": [
+                {
+                    "metric": metric.name,
+                    "verdict": metric.verdict,
+                    "epochs_that_differ": list(metric.differs),
+                    "epochs_beyond_tolerance": list(metric.beyond),
+                    "largest_difference": _plain(metric.largest),
+                    "original": [[epoch, _plain(value)] for epoch, value in sorted(metric.original.items())],
+                    "again": [[epoch, _plain(value)] for epoch, value in sorted(metric.again.items())],
+                }
+                for metric in self.metrics
+            ],
+        }
+
 
 def compare(original: Mapping[str, Series], again: Mapping[str, Series], tolerance: float) -> Reproduction:
     """Compares every metric of `original`, which holds one value or more, at every epoch that it has there.
 
     a of the original and b are equal if |a - b| <= tolerance * max(1, |a|). NaN is equal to NaN.
     """
-    return Reproduction(
-        tuple(_compare(name, series, again.get(name, {}), tolerance) for name, series in original.items()), tolerance
-    )
+    compared = [_compare(name, series, again.get(name, {}), tolerance) for name, series in original.items()]
+    return Reproduction(tuple(compared), tolerance)
 
 
 def _compare(name: str, original: Series, again: Series, tolerance: float) -> MetricComparison:
     differences = {epoch: _difference(value, again.get(epoch)) for epoch, value in sorted(original.items())}
-    largest_at = max(differences, key=differences.__getitem__)
-    return MetricComparison(
-        name,
-        dict(original),
-        dict(again),
-        differs=tuple(epoch for epoch, difference in differences.items() if difference),
+    differs = tuple(epoch for epoch, difference in differences.items() if difference)
+    beyond = tuple(
+        epoch
+        for epoch in differs
         # A tolerance relative to an infinite value would let everything pass.
-        beyond=tuple(
-            epoch
-            for epoch, difference in differences.items()
-            if difference == math.inf or difference > tolerance * max(1, abs(original[epoch]))
-        ),
-        largest=differences[largest_at],
-        largest_at=largest_at,
+        if differences[epoch] == math.inf or differences[epoch] > tolerance * max(1, abs(original[epoch]))
     )
+    largest_at = max(differences, key=differences.__getitem__)
+    return MetricComparison(name, original, again, differs, beyond, differences[largest_at], largest_at)
 
 
 def _difference(value: float, other: float | None) -> float:
@@ -109,42 +129,6 @@ def _difference(value: float, other: float | None) -> float:
         return 0.0
     difference = abs(value - other)
     return math.inf if math.isnan(difference) else difference
-
-
-def to_table(result: Reproduction) -> str:
-    """A header and one line a metric, as aligned plain text."""
-    rows = [
-        (
-            metric.name,
-            "within tolerance" if metric.verdict == EQUAL else metric.verdict,
-            "-" if not metric.differs else "end" if metric.differs[0] == AT_THE_END else str(metric.differs[0]),
-            f"{metric.largest:.3g}",
-        )
-        for metric in result.metrics
-    ]
-    return table(rows, "llrr", ("metric", "verdict", "differs from epoch", "largest difference")) + "\n"
-
-
-def to_document(result: Reproduction) -> dict[str, object]:
-    """Everything, for JSON: values as [epoch, value], those that JSON does not know as text (nan, inf)."""
-    return {
-        "verdict": result.verdict,
-        "summary": result.summary,
-        "tolerance": result.tolerance,
-        "epochs": result.epochs,
-        "metrics": [
-            {
-                "metric": metric.name,
-                "verdict": metric.verdict,
-                "epochs_that_differ": list(metric.differs),
-                "epochs_beyond_tolerance": list(metric.beyond),
-                "largest_difference": _plain(metric.largest),
-                "original": [[epoch, _plain(value)] for epoch, value in sorted(metric.original.items())],
-                "again": [[epoch, _plain(value)] for epoch, value in sorted(metric.again.items())],
-            }
-            for metric in result.metrics
-        ],
-    }
 
 
 def _plain(value: float) -> float | str:

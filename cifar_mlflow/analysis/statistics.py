@@ -34,8 +34,7 @@ def mean_interval(
     """
     _check_fraction("confidence", confidence)
     sample = _sample(values)
-    n = sample.size
-    mean = float(sample.mean())
+    n, mean = sample.size, float(sample.mean())
     if n == 1:
         return MeanInterval(1, mean, None, None, None)
     sd = math.sqrt(_variance(sample))
@@ -85,7 +84,7 @@ def pairwise_welch(groups: Sequence[Sequence[float]]) -> NDArray[np.float64]:
     samples = [_sample(group) for group in groups]
     sizes = np.array([sample.size for sample in samples])
     means = np.array([sample.mean() for sample in samples])
-    squared_errors = np.array([_variance(sample) / sample.size if sample.size > 1 else 0.0 for sample in samples])
+    squared_errors = np.array([_variance(sample) for sample in samples]) / sizes
 
     corrected = np.full((len(samples), len(samples)), np.nan)
     repeated = np.flatnonzero(sizes > 1)
@@ -150,18 +149,16 @@ def pooled_sd(groups: Sequence[Sequence[float]]) -> tuple[float, int] | None:
 
     Raises ValueError for an empty group or a value that is not finite.
     """
-    samples = [sample for sample in map(_sample, groups) if sample.size > 1]
+    samples = list(map(_sample, groups))
     degrees = sum(sample.size - 1 for sample in samples)
-    if degrees == 0:
-        return None
-    return math.sqrt(sum(_variance(sample) * (sample.size - 1) for sample in samples) / degrees), degrees
+    squares = sum(_variance(sample) * (sample.size - 1) for sample in samples)
+    return (math.sqrt(squares / degrees), degrees) if degrees else None
 
 
 def seeds_needed(sd: float, difference: float, power: float = 0.8, alpha: float = 0.05) -> int:
     """Seeds a configuration (at least 2) with which a two-sided two-sample t-test finds a true difference.
 
-    sd and difference are in the same unit; power is the chance to find it in its true direction, alpha the
-    error allowed.
+    sd and difference are in the same unit; power is the chance to find it in its true direction, alpha the error.
     Source: Cohen, "Statistical power analysis for the behavioral sciences" (1988), chapter 2; noncentral t.
     Raises ValueError for a negative or infinite sd, a difference not above 0, or a power or alpha outside (0, 1).
     """
@@ -197,9 +194,8 @@ def _sample(values: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _variance(sample: NDArray[np.float64]) -> float:
-    if np.ptp(sample) <= ROUNDING * np.abs(sample).max():
-        return 0.0
-    return float(sample.var(ddof=1))
+    """Of n - 1; zero for a single value."""
+    return 0.0 if np.ptp(sample) <= ROUNDING * np.abs(sample).max() else float(sample.var(ddof=1))
 
 
 def _check_fraction(name: str, value: float) -> None:

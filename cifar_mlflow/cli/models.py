@@ -1,25 +1,15 @@
 """What is done with a logged model."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
 import click
 
+from cifar_mlflow.cli.options import choice
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.tables import table
 
-if TYPE_CHECKING:
-    from cifar_mlflow.jobs.evaluate import EvaluateOutcome
-
-WEIGHTS = click.option(
-    "--weights",
-    type=click.Choice(["last", "best"]),
-    default="last",
-    show_default=True,
-    help="which epoch's weights, if MODEL is a run id",
-)
+WEIGHTS = choice("--weights", values=("last", "best"), help="which epoch's weights, if MODEL is a run id")
+FORM = choice("--format", "form", values=("table", "json", "csv"))
 
 
 @click.command()
@@ -27,14 +17,12 @@ WEIGHTS = click.option(
 @WEIGHTS
 @click.option("--dataset", metavar="PATH", help="score on the test set of another dataset with the same classes")
 @click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
-@click.option(
+@choice(
     "--views",
-    type=click.Choice(["1", "2", "6"]),
-    default="1",
-    show_default=True,
+    values=("1", "2", "6"),
     help="test-time augmentation: see each image mirrored too (2), and shifted by a pixel (6)",
 )
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@FORM
 def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None, views: str, form: str) -> None:
     """Score MODEL on the test set; the result is written to the run that trained it.
 
@@ -46,14 +34,11 @@ def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None
     outcome = job(model, weights=weights, dataset=dataset, data_dir=data_dir, views=int(views))
     if form == "csv":
         click.echo(per_class_csv(outcome), nl=False)
-    elif form == "json":
+        return
+    if form == "json":
         summary = {"model": outcome.model_uri, "run_id": outcome.run_id, "dataset": outcome.dataset}
         click.echo(json.dumps({**summary, **outcome.metrics, "classes": outcome.rows()}, indent=2))
-    else:
-        _print_evaluation(outcome)
-
-
-def _print_evaluation(outcome: EvaluateOutcome) -> None:
+        return
     score, (low, high) = outcome.score, outcome.interval
     rows = [
         ["-" if cell is None else f"{cell:.1f}%" if isinstance(cell, float) else str(cell) for cell in row.values()]
@@ -74,7 +59,7 @@ def _print_evaluation(outcome: EvaluateOutcome) -> None:
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="classes told of each image"
 )
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", show_default=True)
+@FORM
 @click.option("--output", metavar="FILE", help="file to write to  [standard output]")
 def predict(model: str, images: tuple[str, ...], weights: str, top: int, form: str, output: str | None) -> None:
     """Say which class MODEL sees in each IMAGE, and how probable it is.

@@ -1,7 +1,7 @@
 """The options of train: one for each field of the configuration, whose values are checked together."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -24,6 +24,11 @@ def _metavar(schema: dict[str, Any]) -> str:
     if choices := schema.get("enum") or ([schema["const"]] if "const" in schema else None):
         return "|".join(choices)
     return {"integer": "N", "number": "X", "boolean": "true|false"}.get(schema.get("type", ""), "VALUE")
+
+
+def choice(*names: str, values: Sequence[str], **options: Any) -> Callable[..., Any]:
+    """An option with one of `values`, the first of which is the default."""
+    return click.option(*names, type=click.Choice(values), default=values[0], show_default=True, **options)
 
 
 def unknown_options(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:

@@ -1,53 +1,35 @@
 """promote, rollback and history: what the registry's aliases name, and why."""
 
-from __future__ import annotations
-
 import textwrap
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
+from typing import Any
 
 import click
 
+from cifar_mlflow.cli.options import choice
 from cifar_mlflow.errors import PromotionRefused
 from cifar_mlflow.tables import table
 
-if TYPE_CHECKING:
-    from cifar_mlflow.jobs.promotion.verdict import PromotionVerdict
-
 WIDTH = 110
-FORM = click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+FORM = choice("--format", "form", values=("table", "json"))
 ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_default=True)
 
 
 @click.command()
 @click.argument("model", required=False)
 @click.option("--best-of", metavar="SWEEP", help="the winner of a sweep, by its name or run id, instead of MODEL")
-@click.option(
-    "--weights", type=click.Choice(["last", "best"]), default="last", show_default=True, help="as in evaluate"
-)
+@choice("--weights", values=("last", "best"), help="as in evaluate")
 @click.option("--name", metavar="NAME", help="registered model  [the dataset's name]")
 @ALIAS
 @click.option("--min-accuracy", type=float, metavar="PERCENT", help="least test accuracy")
 @click.option("--min-class-recall", type=float, metavar="PERCENT", help="least recall of every class")
-@click.option(
-    "--require",
-    type=click.Choice(["not-worse", "better"]),
-    default="not-worse",
-    show_default=True,
-    help="than the champion, by McNemar's test on the same images",
-)
+@choice("--require", values=("not-worse", "better"), help="than the champion, by McNemar's test on the same images")
 @click.option("--significance", type=float, default=0.05, show_default=True, help="level of that test")
 @click.option("--force", metavar="REASON", help="promote against a gate (not integrity and smoke); shown ever after")
 @click.option("--dry-run", is_flag=True, help="judge, and leave the registry as it is")
 @click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
 @FORM
-def promote(
-    min_accuracy: float | None,
-    min_class_recall: float | None,
-    require: str,
-    significance: float,
-    form: str,
-    **options: Any,
-) -> None:
+def promote(form: str, **options: Any) -> None:
     """Register MODEL and move the alias to it, if every gate lets it through.
 
     MODEL is a run id, models:/m-... or models:/NAME/VERSION. Without a champion the first model needs no comparison; a
@@ -56,22 +38,18 @@ def promote(
     from cifar_mlflow.jobs.promote import promote as job
     from cifar_mlflow.jobs.promotion.gates import Thresholds
 
-    verdict = job(thresholds=Thresholds(min_accuracy, min_class_recall, require, significance), **options)
-    click.echo(verdict.as_json() if form == "json" else _gates(verdict))
-    if verdict.failed and not verdict.forced:
-        raise PromotionRefused(verdict.sentence)
-    if form == "table":
-        click.echo(verdict.sentence)
-
-
-def _gates(verdict: PromotionVerdict) -> str:
-    """A line a gate; what was required stands below where a gate failed, and below the comparison with the champion."""
+    thresholds = Thresholds(**{field.name: options.pop(field.name) for field in fields(Thresholds)})
+    verdict = job(thresholds=thresholds, **options)
     rows = []
     for gate in verdict.gates:
         rows.append((gate.name, gate.outcome, gate.observed))
         if gate.passed is False or gate.name == "champion":
             rows.append(("", "", f"required: {gate.required}"))
-    return table(rows, "lll", wrap=WIDTH - 25)
+    click.echo(verdict.as_json() if form == "json" else table(rows, "lll", wrap=WIDTH - 25))
+    if verdict.failed and not verdict.forced:
+        raise PromotionRefused(verdict.sentence)
+    if form == "table":
+        click.echo(verdict.sentence)
 
 
 @click.command()
@@ -85,9 +63,9 @@ def rollback(name: str, alias: str, reason: str) -> None:
     """
     from cifar_mlflow.jobs.rollback import rollback as job
 
-    outcome = job(name, alias=alias, reason=reason)
-    before = f"version {outcome.before}" if outcome.before else "no version"
-    click.echo(f"{outcome.name} version {outcome.version} is {outcome.alias} again, in place of {before}")
+    version, before = job(name, alias=alias, reason=reason)
+    replaced = f"version {before}" if before else "no version"
+    click.echo(f"{name} version {version} is {alias} again, in place of {replaced}")
 
 
 @click.command()
@@ -101,16 +79,10 @@ def history(name: str, form: str) -> None:
     if form == "json":
         click.echo(story.as_json())
         return
-    rows = [
-        (
-            each.version,
-            ",".join(each.aliases) or "-",
-            "-" if each.test_accuracy is None else f"{each.test_accuracy:.2f}%",
-            each.verdict or "-",
-            each.run_id,
-        )
-        for each in story.versions
-    ]
+    rows = []
+    for each in story.versions:
+        accuracy = "-" if each.test_accuracy is None else f"{each.test_accuracy:.2f}%"
+        rows.append((each.version, ",".join(each.aliases) or "-", accuracy, each.verdict or "-", each.run_id))
     heading, *lines = table(rows, "rlrll", ("version", "alias", "accuracy", "verdict", "run")).split("\n")
     click.echo(heading)
     for each, line in zip(story.versions, lines, strict=True):

@@ -5,6 +5,7 @@ import math
 
 import click
 
+from cifar_mlflow.cli.options import choice
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError, NotReproduced
 
@@ -23,15 +24,10 @@ from cifar_mlflow.errors import ConfigurationError, NotReproduced
     metavar="X",
     help="a and b are equal if |a - b| <= X * max(1, |a|); 0 demands the same bits",
 )
-@click.option("--format", "form", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@choice("--format", "form", values=("table", "json"))
 @click.option("--print-command", is_flag=True, help="train nothing; print a command that trains the run from a clone")
 def reproduce(
-    run_id: str | None,
-    of_version: str | None,
-    tolerance: float,
-    form: str,
-    print_command: bool,
-    **changes: str | None,
+    run_id: str | None, of_version: str | None, tolerance: float, form: str, print_command: bool, **changes: str | None
 ) -> None:
     """Train the run RUN_ID again and compare every metric of every epoch.
 
@@ -54,11 +50,10 @@ def reproduce(
     if form == "json":
         click.echo(json.dumps(outcome.document(), indent=2, allow_nan=False))
     else:
-        click.echo(outcome.table())
+        click.echo(outcome.comparison.table())
         click.echo(f"run       {outcome.run_id} ({outcome.run_name}), reproduces {outcome.reproduces}")
         click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
         click.echo(outcome.comparison.summary)
     if not outcome.reproduced:
-        raise NotReproduced(
-            f"the run {outcome.reproduces} was not reproduced by {outcome.run_id}; {outcome.explanation()}"
-        )
+        what = f"the run {outcome.reproduces} was not reproduced by {outcome.run_id}"
+        raise NotReproduced(f"{what}; {outcome.explanation()}")

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cifar_mlflow import process_state
 from cifar_mlflow.analysis.comparison import formats, report, verdicts
@@ -15,8 +15,7 @@ from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import evaluations, runs, selection
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
-# Single runs are paired image by image; beyond this many the pairs are too many to read.
-MOST_SINGLE_RUNS = 20
+MOST_SINGLE_RUNS = 20  # that are paired image by image; the pairs of more would be too many to read
 
 
 @process_state.preserved()
@@ -45,10 +44,8 @@ def compare(
     mark_job(store)
     found = selection.select(store, what, condition)
     ours = [run for run in found if "config_fingerprint" in run.data.tags]
-    if len(ours) < len(found):
-        warn(
-            f"{len(found) - len(ours)} runs were not recorded by cifar-mlflow, or broke off at once; they are left out"
-        )
+    if other := len(found) - len(ours):
+        warn(f"{other} runs were not recorded by cifar-mlflow, or broke off at once; they are left out")
     if not ours:
         raise ModelError("no training run is among them, so there is nothing to compare")
     curves = (verdicts.curve_metric(objective), verdicts.REPLICATION_OBJECTIVE) if with_curves else ()
@@ -56,14 +53,14 @@ def compare(
     # A run that broke off and was repeated does not count as missing.
     counted = {record.run_id for record in runs.without_superseded(records)}
     records = [record for record in records if record.status == "FINISHED" or record.run_id in counted]
-    options: dict[str, Any] = {
-        "objective": objective, "difference": difference, "with_test": with_test, "reported": published,
-    }  # fmt: skip
-    result = verdicts.compare(records, **options)
+    judge = partial(
+        verdicts.compare, objective=objective, difference=difference, with_test=with_test, reported=published
+    )
+    result = judge(records)
     single = {row.runs[0].run_id for row in result.rows if len(row.runs) == 1}
     if 2 <= len(single) <= MOST_SINGLE_RUNS:
         paired = [_with_predictions(store, record) if record.run_id in single else record for record in records]
-        result = verdicts.compare(paired, **options)
+        result = judge(paired)
     return result
 
 
@@ -71,29 +68,18 @@ def render(result: verdicts.Comparison, form: str, title: str) -> str:
     """The comparison as text: table, csv, json, markdown or html (one self-contained page)."""
     if form == "html":
         return report.to_html(result, title)
-    renderers = {
-        "table": formats.to_table,
-        "csv": formats.to_csv,
-        "json": formats.to_json,
-        "markdown": formats.to_markdown,
-    }
-    return renderers[form](result)
+    texts = {"table": formats.to_table, "csv": formats.to_csv, "json": formats.to_json, "markdown": formats.to_markdown}
+    return texts[form](result)
 
 
 def read_reported(path: str | Path) -> list[Mapping[str, object]]:
-    """Published results: the rows under `results`, each with its parameters and `accuracy`.
-
-    Raises:
-        ConfigurationError: the file holds no such list.
-    """
+    """Published results: the rows under `results`, with parameters and `accuracy`; else ConfigurationError."""
     values = read_yaml(path)
     rows = values.get("results")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ConfigurationError(
-            "it must hold a list `results`, each entry with parameters and `accuracy: [76.5]`", f"file {path}"
-        )
-    common = values.get("common", {})
-    return [{**common, **row} for row in rows]
+        wanted = "it must hold a list `results`, each entry with parameters and `accuracy: [76.5]`"
+        raise ConfigurationError(wanted, f"file {path}")
+    return [{**values.get("common", {}), **row} for row in rows]
 
 
 def _with_predictions(store: tracking_store.Store, record: RunRecord) -> RunRecord:

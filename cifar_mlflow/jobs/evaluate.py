@@ -15,16 +15,18 @@ from cifar_mlflow.analysis.statistics import wilson_interval
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.listener import bar, warn
+from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models, runs
+from cifar_mlflow.tracking.reading.models import FoundModel
+from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
-    from cifar_mlflow.tracking.reading.models import FoundModel
-    from cifar_mlflow.tracking.store import Store
 
 GALLERY_IMAGES = 24
+PER_CLASS = ("class", "precision", "recall", "images")
 
 
 @dataclass(frozen=True)
@@ -47,15 +49,12 @@ class EvaluateOutcome:
 
     def rows(self) -> list[dict[str, object]]:
         """One row a class: its name, precision and recall (per cent, None where undefined) and images."""
-        return [
-            {
-                "class": name,
-                "precision": _defined(self.score.precision[position]),
-                "recall": _defined(self.score.recall[position]),
-                "images": int(self.score.confusion[position].sum()),
-            }
-            for position, name in enumerate(self.classes)
-        ]
+        precision, recall = (
+            [None if np.isnan(rate) else round(rate, 4) for rate in rates.tolist()]
+            for rates in (self.score.precision, self.score.recall)
+        )
+        columns = (self.classes, precision, recall, self.score.confusion.sum(1).tolist())
+        return [dict(zip(PER_CLASS, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 @process_state.preserved()
@@ -174,14 +173,4 @@ def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, prefix: st
 
 def per_class_csv(outcome: EvaluateOutcome) -> str:
     """The rows of the outcome as CSV with a header line."""
-    import csv
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=["class", "precision", "recall", "images"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(outcome.rows())
-    return text.getvalue()
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 4)
+    return csv_lines([PER_CLASS, *(row.values() for row in outcome.rows())])

@@ -1,20 +1,13 @@
 """The history of a registered model: its versions with their verdicts, and every move of its aliases."""
 
-from __future__ import annotations
-
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from cifar_mlflow import process_state
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.registry import aliases, versions
 from cifar_mlflow.tracking.registry.aliases import Move
-
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
 
 @dataclass(frozen=True)
@@ -52,19 +45,18 @@ def history(name: str) -> ModelHistory:
     """
     store = tracking_store.connect()
     named = versions.find(store, name).aliases
-    summaries = [_summary(version, named) for version in versions.read_all(store, name)]
+    summaries = []
+    for version in versions.read_all(store, name):
+        number, tags = str(version.version), version.tags
+        forced = f"forced: {tags['forced']}" if "forced" in tags else ""
+        summary = VersionSummary(
+            version=number,
+            aliases=tuple(sorted(alias for alias, holder in named.items() if str(holder) == number)),
+            test_accuracy=float(tags["test_accuracy"]) if "test_accuracy" in tags else None,
+            verdict=tags.get("verdict", ""),
+            reason=tags.get("rejected", "") or forced,
+            run_id=version.run_id or "",
+            time=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
+        )
+        summaries.append(summary)
     return ModelHistory(name, tuple(summaries), tuple(aliases.moves(store, name)))
-
-
-def _summary(version: ModelVersion, named: Mapping[str, str]) -> VersionSummary:
-    number, tags = str(version.version), version.tags
-    forced = f"forced: {tags['forced']}" if "forced" in tags else ""
-    return VersionSummary(
-        version=number,
-        aliases=tuple(sorted(alias for alias, holder in named.items() if str(holder) == number)),
-        test_accuracy=float(tags["test_accuracy"]) if "test_accuracy" in tags else None,
-        verdict=tags.get("verdict", ""),
-        reason=tags.get("rejected", "") or forced,
-        run_id=version.run_id or "",
-        time=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
-    )

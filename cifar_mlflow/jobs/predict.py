@@ -1,11 +1,10 @@
 """Say what a logged model sees in images; needs no training data."""
 
-import csv
-import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.learning.data import image_files
 from cifar_mlflow.learning.data.image_files import DecodedImage, Skipped
+from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models
 from cifar_mlflow.tracking.writing.recorder import mark_job
@@ -37,6 +37,10 @@ class PredictOutcome:
     classes: tuple[str, ...]
     top: int
     results: Iterator[Prediction | Skipped]
+
+    @property
+    def class_width(self) -> int:
+        return max(map(len, ("class", *self.classes)))
 
 
 @process_state.preserved()
@@ -73,17 +77,16 @@ def _results(
 
     batch: list[DecodedImage] = []
     with bar(sum(map(image_files.count, files)), "predicting", " images") as update:
-        for path in files:
-            for entry in image_files.read(path, interface.image_shape):
-                if isinstance(entry, Skipped):
-                    update(entry.images)
-                    yield entry
-                    continue
-                update(1)
-                batch.append(entry)
-                if len(batch) == BATCH:
-                    yield from _ranked(predictor, batch, interface.classes, top)
-                    batch = []
+        for entry in chain.from_iterable(image_files.read(path, interface.image_shape) for path in files):
+            if isinstance(entry, Skipped):
+                update(entry.images)
+                yield entry
+                continue
+            update(1)
+            batch.append(entry)
+            if len(batch) == BATCH:
+                yield from _ranked(predictor, batch, interface.classes, top)
+                batch = []
         if batch:
             yield from _ranked(predictor, batch, interface.classes, top)
 
@@ -108,7 +111,7 @@ def heading(outcome: PredictOutcome, form: str) -> str:
         return ""
     if form == "csv":
         return "image,rank,class,probability\n"
-    return f"{'class':<{_class_width(outcome)}}  probability  " * outcome.top + "image\n"
+    return f"{'class':<{outcome.class_width}}  probability  " * outcome.top + "image\n"
 
 
 def line(outcome: PredictOutcome, prediction: Prediction, form: str) -> str:
@@ -118,21 +121,13 @@ def line(outcome: PredictOutcome, prediction: Prediction, form: str) -> str:
         told = [{"class": name, "probability": probability} for name, probability in ranking]
         return json.dumps({"image": prediction.image, "predictions": told}) + "\n"
     if form == "csv":
-        text = io.StringIO()
         image = prediction.image.encode(errors="backslashreplace").decode()
-        rows = [(image, rank, name, probability) for rank, (name, probability) in enumerate(ranking, 1)]
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        return text.getvalue()
-    width = _class_width(outcome)
+        return csv_lines((image, rank, *guess) for rank, guess in enumerate(ranking, 1))
     # The image comes last, since its name alone may have any length: so no line has to wait for the others.
-    cells = [f"{name:<{width}}  {100 * probability:10.1f}%  " for name, probability in ranking]
+    cells = [f"{name:<{outcome.class_width}}  {100 * probability:10.1f}%  " for name, probability in ranking]
     return "".join(cells) + shown(prediction.image) + "\n"
 
 
 def shown(name: str) -> str:
     """The name of a file as a line on a terminal can hold it: line breaks and bytes that are no text are escaped."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
-
-
-def _class_width(outcome: PredictOutcome) -> int:
-    return max(len("class"), *map(len, outcome.classes))

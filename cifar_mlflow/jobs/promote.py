@@ -2,13 +2,13 @@
 
 import re
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cifar_mlflow import process_state
 from cifar_mlflow.analysis.gates import Gate, Rivals
+from cifar_mlflow.analysis.gates import champion as champion_gate
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.evaluate import evaluate_model
 from cifar_mlflow.jobs.listener import say
@@ -64,9 +64,7 @@ def promote(
 def _check(
     model: str | None, best_of: str | None, name: str | None, alias: str, asked: Thresholds, force: str | None
 ) -> None:
-    faults = []
-    if (model is None) == (best_of is None):
-        faults.append("give either MODEL or --best-of SWEEP")
+    faults = ["give either MODEL or --best-of SWEEP"] if (model is None) == (best_of is None) else []
     for option, value in (("--min-accuracy", asked.min_accuracy), ("--min-class-recall", asked.min_class_recall)):
         if value is not None and not 0 <= value <= 100:
             faults.append(f"{option}: {value:g} is refused: must be per cent, from 0 to 100")
@@ -102,9 +100,9 @@ class _Promotion:
 
     def run(self) -> PromotionVerdict:
         version, champion = self._register()
-        uri = f"models:/{self.name}/{version}" if version else self.found.uri
         with tempfile.TemporaryDirectory() as temporary:
             directory = models.download(self.found.uri, Path(temporary))
+            uri = f"models:/{self.name}/{version}" if version else self.found.uri
             on_files = gates.of_the_files(self.found, uri, directory, self.store)
             safe = all(gate.passed for gate in on_files if gate.name in gates.SAFETY)
             evaluation = self._evaluation(self.found) if safe else None
@@ -126,20 +124,15 @@ class _Promotion:
             version = versions.version_of(self.store, self.name, self.found.uri)
             return version, aliases.holder(self.store, self.name, self.alias)
         versions.ensure(self.store, self.name)
-        with signals.held_back(), lease(self.store, self.name, self._waiting):
+        with signals.held_back(), lease(self.store, self.name, say):
             version = versions.register(self.store, self.name, self.found.uri, self.found.run_id)
             aliases.repair(self.store, self.name, self.alias)
             return version, aliases.holder(self.store, self.name, self.alias)
 
     def _judge(
-        self,
-        version: str | None,
-        champion: str | None,
-        on_files: list[Gate],
-        directory: Path,
-        evaluation: Evaluation | None,
+        self, version: str | None, champion: str | None, on_files: list[Gate], directory: Path, own: Evaluation | None
     ) -> PromotionVerdict:
-        """The verdict against the champion of this moment, which is not yet acted on."""
+        """The verdict against the champion of this moment, which is not yet acted on; `own` is the evaluation."""
         rival, rivals, lost = None, None, ""
         itself = champion is not None and champion == version
         if champion is not None and not itself:
@@ -147,14 +140,18 @@ class _Promotion:
                 rival = self._evaluation(models.find_model(self.store, f"models:/{self.name}/{champion}"))
             except ModelError as error:  # a champion that was deleted or damaged can be replaced, with --force
                 lost = str(error)
-        if evaluation and rival and evaluation.test_digest == rival.test_digest:
-            rivals = Rivals.count(evaluation.correct, rival.correct)
-        chain = [*on_files, *gates.of_the_test_set(directory, evaluation, rival, self.thresholds)]
+        if own and rival and own.test_digest == rival.test_digest:
+            rivals = Rivals.count(own.correct, rival.correct)
         if itself:
             already = f"version {version} is the {self.alias} already"
-            chain.append(Gate("champion", "no comparison with itself", already, None))
+            compared = Gate("champion", "no comparison with itself", already, None)
+        elif champion is not None and rivals is None:
+            reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
+            compared = Gate("champion", "a comparison on the same images", reason, False)
         else:
-            chain.append(gates.of_the_comparison(rivals, champion, self.alias, lost, self.thresholds))
+            against = f"there is no {self.alias}" if champion is None else f"version {champion}"
+            compared = champion_gate(rivals, self.thresholds.require, self.thresholds.significance, against)
+        chain = (*on_files, *gates.of_the_test_set(directory, own, rival, self.thresholds), compared)
         failed = {gate.name for gate in chain if gate.passed is False}
         # --force helps neither against files that were changed nor against a model that computes something else.
         forced = self.force if failed and failed.isdisjoint(gates.SAFETY) else None
@@ -167,9 +164,9 @@ class _Promotion:
             run_id=self.found.run_id,
             run_name=self.found.run_name,
             status=ALREADY if itself else REFUSED if failed and not forced else PROMOTED,
-            gates=tuple(chain),
+            gates=chain,
             rivals=rivals,
-            test_accuracy=float(100 * evaluation.correct.mean()) if evaluation else None,
+            test_accuracy=float(100 * own.correct.mean()) if own else None,
             forced=forced,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             by=provenance.user(),
@@ -179,7 +176,7 @@ class _Promotion:
     def _conclude(self, verdict: PromotionVerdict) -> bool:
         """Writes the verdict and moves the alias, unless the alias has moved since the comparison: then False."""
         version = str(verdict.version)
-        with signals.held_back(), lease(self.store, self.name, self._waiting) as turn:
+        with signals.held_back(), lease(self.store, self.name, say) as turn:
             aliases.repair(self.store, self.name, self.alias)
             if aliases.holder(self.store, self.name, self.alias) != verdict.champion:
                 return False
@@ -187,26 +184,20 @@ class _Promotion:
                 self._record(verdict)
             if verdict.status == PROMOTED:
                 turn.check()
-                aliases.move(
-                    self.store,
-                    self.name,
-                    self.alias,
-                    "promote",
-                    version,
-                    reason=f"forced: {verdict.forced}" if verdict.forced else "",
-                    accuracy=verdict.test_accuracy,
-                )
+                reason, accuracy = f"forced: {verdict.forced}" if verdict.forced else "", verdict.test_accuracy
+                aliases.move(self.store, self.name, self.alias, "promote", version, reason=reason, accuracy=accuracy)
         return True
 
     def _record(self, verdict: PromotionVerdict) -> None:
         """Writes the verdict to the run, as an artifact, and to the version, where MLflow's UI shows it."""
         version, stamp = str(verdict.version), re.sub(r"\D", "", verdict.time)[:14]
-        run = Recorder(self.store, self.found.run_id, self.found.experiment_id, self.found.run_name)
         path = f"promotion/{self.name}-version-{version}-{stamp}.json"
+        run = Recorder(self.store, self.found.run_id, self.found.experiment_id, self.found.run_name)
         run.log_files({path: verdict.as_json().encode()})
         refused = verdict.status == REFUSED
         reasons = "; ".join(f"{gate.name}: {gate.observed}" for gate in verdict.gates if gate.passed is False)
-        if refused and self._was_promoted(version):
+        moves = aliases.moves(self.store, self.name) if refused else []
+        if any((move.action, move.version) == ("promote", version) for move in moves):
             # The description of its promotion stays; that it was refused since is added.
             versions.set_tags(self.store, self.name, version, {"rejected": reasons})
             return
@@ -217,23 +208,10 @@ class _Promotion:
         described = verdict.description(self.found, path)
         versions.describe(self.store, self.name, version, described, tags, gone=() if refused else ("rejected",))
 
-    def _was_promoted(self, version: str) -> bool:
-        record = aliases.moves(self.store, self.name)
-        return any((move.action, move.version) == ("promote", version) for move in record)
-
     def _evaluation(self, found: FoundModel) -> Evaluation:
-        """The recorded evaluation of the model; if there is none, it is evaluated now, which is recorded and counted.
-
-        Raises:
-            DataError: its test set is not here.
-            ModelError: what is recorded is damaged, or the model cannot be loaded.
-        """
+        """The recorded evaluation of the model; without one it is evaluated now, which is recorded and counted."""
         if recorded := evaluations.read(self.store, found):
             return recorded
         say(f"{found.run_name} ({found.weights} weights) has not been evaluated yet: evaluating")
         outcome = evaluate_model(self.store, found, data_dir=self.data_dir)
         return Evaluation(outcome.test_digest, outcome.labels, outcome.probabilities)
-
-    @property
-    def _waiting(self) -> Callable[[], None]:
-        return lambda: say(f"waiting for another promotion of {self.name} to end")

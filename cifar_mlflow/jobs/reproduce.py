@@ -17,7 +17,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, T
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import check_paths, train_watched
 from cifar_mlflow.jobs.training import record
-from cifar_mlflow.text import as_option
+from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import metric_curves, recorded_training
@@ -72,20 +72,11 @@ class ReproduceOutcome:
             return "no difference of code, versions or machine was found, so look at what is not recorded, as drivers"
         return f"different at its start: {', '.join(difference.what for difference in self.differences)} (see above)"
 
-    def table(self) -> str:
-        """One line a metric."""
-        return reproduction.to_table(self.comparison)
-
     def document(self) -> dict[str, object]:
         """Everything, for JSON."""
-        return {
-            "run_id": self.run_id,
-            "run_name": self.run_name,
-            "url": self.url,
-            "reproduces": self.reproduces,
-            "differences": [asdict(difference) for difference in self.differences],
-            **reproduction.to_document(self.comparison),
-        }
+        start = {**vars(self), "differences": list(map(asdict, self.differences))}
+        del start["comparison"]
+        return {**start, **self.comparison.document()}
 
 
 @process_state.preserved()
@@ -140,7 +131,7 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     words = ["cifar-mlflow", "train"]
     for name, value in config:
         if name in ("seed", "device", "precision", "threads") or value != TrainingConfig.model_fields[name].default:
-            words += [f"--{name.replace('_', '-')}", as_option(value)]
+            words += [option_name(name), as_option(value)]
     commit, dirty = _commit(original)
     if commit is None:
         warn("the commit of the run is unknown, so other code may come to other numbers")
@@ -161,11 +152,11 @@ def _as_used(original: RecordedTraining, changes: Mapping[str, object]) -> Train
     from cifar_mlflow.learning import hardware
 
     used = _used(original)
-    values = {**original.config.model_dump(), "threads": used["threads"]}
-    values["device"] = _device(original.config, used["device"])
-    if values["device"] != original.config.device:
-        say(f"--device {values['device']} instead of {original.config.device}, to come closest to {used['device']}")
-    config = resolve({**values, **changes}, "options")
+    device = _device(original.config, used["device"])
+    if device != original.config.device:
+        say(f"--device {device} instead of {original.config.device}, to come closest to {used['device']}")
+    same = {**original.config.model_dump(), "threads": used["threads"], "device": device}
+    config = resolve({**same, **changes}, "options")
     here = str(hardware.choose_precision(config, hardware.choose_device(config))).removeprefix("torch.")
     if "precision" in changes or here == used["precision"]:
         return config
@@ -189,11 +180,9 @@ def _differences(original: RecordedTraining, config: TrainingConfig) -> list[Dif
     from cifar_mlflow.learning import hardware
 
     device = hardware.choose_device(config)
-    here = {
-        **provenance.tags(),
-        **record.hardware_tags(config, device, hardware.choose_precision(config, device)),
-        **({} if config.threads == "auto" else {"threads_used": str(config.threads)}),
-    }
+    here = provenance.tags() | record.hardware_tags(config, device, hardware.choose_precision(config, device))
+    if config.threads != "auto":
+        here["threads_used"] = str(config.threads)
     there, ours = _commit(original), provenance.commit_and_state()
     found = []
     # Two checkouts with uncommitted changes may hold different code, whatever their commit.
@@ -239,8 +228,6 @@ def _train_again(
         say(f"the training failed as the original did: {error}")
     run = started[-1]
     if run.waiting:
-        raise TrackingError(
-            f"trained, but {run.waiting} writes wait for the tracking store in {run.directory}: `cifar-mlflow sync`, "
-            f"then compare {run.run_id} with the original"
-        )
+        wait = f"{run.waiting} writes wait for the tracking store in {run.directory}"
+        raise TrackingError(f"trained, but {wait}: `cifar-mlflow sync`, then compare {run.run_id} with the original")
     return Recorder(store, run.run_id, run.experiment_id, run.run_name)

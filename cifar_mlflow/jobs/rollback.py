@@ -1,7 +1,5 @@
 """Let the version that was champion before be champion again."""
 
-from dataclasses import dataclass
-
 from cifar_mlflow import process_state
 from cifar_mlflow.errors import ConfigurationError, PromotionRefused
 from cifar_mlflow.jobs.listener import say
@@ -13,19 +11,11 @@ from cifar_mlflow.tracking.registry.lease import lease
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
-@dataclass(frozen=True)
-class RollbackOutcome:
-    """Which version holds the alias now, and which one did before."""
-
-    name: str
-    alias: str
-    version: str
-    before: str | None
-
-
 @process_state.preserved()
-def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> RollbackOutcome:
+def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> tuple[str, str | None]:
     """Moves the alias back to the version that held it before; this can be repeated as long as there is one.
+
+    Returns the version that holds the alias now, and the one that did until now.
 
     Raises:
         ConfigurationError: the reason is too long, or no text.
@@ -38,10 +28,7 @@ def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> R
     store = tracking_store.connect()
     mark_job(store)
     versions.find(store, name)
-    with (
-        signals.held_back(),
-        lease(store, name, lambda: say(f"waiting for another promotion of {name} to end")) as turn,
-    ):
+    with signals.held_back(), lease(store, name, say) as turn:
         record = aliases.repair(store, name, alias)
         present, earlier = aliases.holder(store, name, alias), aliases.rollback_target(store, name, record)
         if earlier is None:
@@ -49,4 +36,4 @@ def rollback(name: str, *, alias: str = aliases.CHAMPION, reason: str = "") -> R
             raise PromotionRefused(f"there is nothing to roll {name} back to: {now}")
         turn.check()
         aliases.move(store, name, alias, "rollback", earlier, reason=reason)
-    return RollbackOutcome(name, alias, earlier, present)
+    return earlier, present

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from cifar_mlflow.analysis.reproduction import compare, to_document, to_table
+from cifar_mlflow.analysis.reproduction import compare
 
 NAN, INF = math.nan, math.inf
 ORIGINAL = {"val_loss": {1: 1.5, 2: 1.0, 3: 0.5}, "val_accuracy": {1: 50.0, 2: 60.0, 3: 70.0}, "final": {0: 70.0}}
@@ -70,7 +70,7 @@ def test_a_difference_at_the_end_alone_is_no_epochs():
 def test_values_that_are_no_finite_numbers(value, other, verdict):
     result = compare({"val_loss": {1: value}}, {"val_loss": {1: other}}, 1000.0)
     assert result.verdict == verdict
-    json.dumps(to_document(result), allow_nan=False)
+    json.dumps(result.document(), allow_nan=False)
 
 
 def test_a_value_that_is_missing_is_a_difference():
@@ -84,7 +84,7 @@ def test_epochs_that_only_the_second_run_has_do_not_count():
 
 
 def test_the_table_has_a_line_a_metric():
-    lines = to_table(compare(ORIGINAL, changed("val_loss", 2, 1.0005) | {"final": {0: 75.0}}, 0.001)).splitlines()
+    lines = compare(ORIGINAL, changed("val_loss", 2, 1.0005) | {"final": {0: 75.0}}, 0.001).table().splitlines()
     assert [line.split() for line in lines[-3:]] == [
         ["val_loss", "within", "tolerance", "2", "0.0005"],
         ["val_accuracy", "identical", "-", "0"],

@@ -22,7 +22,7 @@ class Reported:
 def group_by_configuration(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
     groups: defaultdict[Hashable, list[RunRecord]] = defaultdict(list)
     for run in runs:
-        groups[frozenset((name, hashable(value)) for name, value in configuration_of(run).items())].append(run)
+        groups[hashable(configuration_of(run))].append(run)
     return list(groups.values())
 
 
@@ -62,6 +62,5 @@ def parse_reported(entry: Mapping[str, object]) -> Reported:
 
 def matches(entry: Reported, parameters: Mapping[str, object]) -> bool:
     """Whether the configuration has every parameter that was reported; what was not reported may be anything."""
-    return all(
-        name in parameters and hashable(parameters[name]) == hashable(value) for name, value in entry.parameters.items()
-    )
+    same = {name: value for name, value in parameters.items() if name in entry.parameters}
+    return hashable(same) == hashable(entry.parameters)

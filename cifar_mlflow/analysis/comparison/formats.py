@@ -1,17 +1,16 @@
 """A comparison as text: a table for the terminal, CSV, JSON and Markdown."""
 
-import csv
-import io
 import json
 import textwrap
+from functools import partial
 
 from cifar_mlflow import tables
 from cifar_mlflow.analysis.comparison import wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, Row
-from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import count
 
 WIDTH = 100
+_wrapped = partial(textwrap.fill, width=WIDTH, break_on_hyphens=False)
 
 
 def to_table(comparison: Comparison) -> str:
@@ -24,9 +23,9 @@ def to_table(comparison: Comparison) -> str:
         lines = tables.table(numbered, f"r{align[parameters:]}", ["#", *headings[parameters:]], rule=True).split("\n")
         lines.append("")
         for place, row in enumerate(comparison.rows, 1):
-            lines.append(_wrapped(f"#{place} {wording.label(row, comparison.columns)}", "   "))
+            lines.append(_wrapped(f"#{place} {wording.label(row, comparison.columns)}", subsequent_indent="   "))
     title = f"{comparison.objective}, {count(len(comparison.rows), 'configuration')}"
-    notes = [_wrapped(note, "  ") for note in wording.notes(comparison)]
+    notes = [_wrapped(note, subsequent_indent="  ") for note in wording.notes(comparison)]
     return "\n".join([title, "", *lines, "", *notes, ""])
 
 
@@ -47,9 +46,7 @@ def to_csv(comparison: Comparison) -> str:
         # A parameter may be called like a column of ours ("n"), so its name says what it is.
         return {f"parameter:{name}": values.get(name, "") for name in comparison.columns}
 
-    output = io.StringIO()
-    writer = csv.DictWriter(output, [*parameters({}), *fields], lineterminator="\n", restval="")
-    writer.writeheader()
+    lines: list[dict[str, object]] = []
     for row in comparison.rows:
         # Six significant digits are enough for any use, without the noise of binary fractions.
         values = {**_summary(row), **({"test_mean": row.test.mean, "test_n": row.test.n} if row.test else {})}
@@ -59,22 +56,18 @@ def to_csv(comparison: Comparison) -> str:
             "seeds": " ".join(str(run.seed) for run in row.runs),
             "run_ids": " ".join(run.run_id for run in row.runs),
         }
-        writer.writerow({**parameters(row.parameters), **rounded, **lists, "verdict": row.verdict.kind})
-    for excluded in comparison.excluded:
-        for run in excluded.runs:
-            told = {"n": 0, "verdict": excluded.reason, "seeds": run.seed, "run_ids": run.run_id}
-            writer.writerow({**parameters(run.parameters), **told})
-    return output.getvalue()
+        lines.append({**parameters(row.parameters), **rounded, **lists, "verdict": row.verdict.kind})
+    for reason, runs in comparison.excluded.items():
+        told = {"n": 0, "verdict": reason}
+        lines += [{**parameters(run.parameters), **told, "seeds": run.seed, "run_ids": run.run_id} for run in runs]
+    columns = [*parameters({}), *fields]
+    return tables.csv_lines([columns, *([line.get(column, "") for column in columns] for line in lines)])
 
 
 def to_json(comparison: Comparison) -> str:
     """Everything, for programs."""
     document = {
-        "objective": comparison.objective,
-        "difference": comparison.difference,
-        "replication": comparison.replication,
-        "columns": comparison.columns,
-        "common": comparison.common,
+        **{name: getattr(comparison, name) for name in ("objective", "difference", "replication", "columns", "common")},
         "configurations": [
             {
                 "parameters": row.parameters,
@@ -82,14 +75,17 @@ def to_json(comparison: Comparison) -> str:
                 "verdict": row.verdict.kind,
                 "test": vars(row.test) if row.test else None,
                 "reported": row.reported,
-                "runs": [_run(run, value) for run, value in zip(row.runs, row.values, strict=True)],
+                "runs": [
+                    {"run_id": run.run_id, "name": run.name, "seed": run.seed, "value": value, "url": run.url}
+                    for run, value in zip(row.runs, row.values, strict=True)
+                ],
                 "repeated_seeds": {seed: [run.run_id for run in runs] for seed, runs in row.repeats.items()},
             }
             for row in comparison.rows
         ],
         "not_compared": [
-            {"reason": excluded.reason, "runs": [{"run_id": run.run_id, "name": run.name} for run in excluded.runs]}
-            for excluded in comparison.excluded
+            {"reason": reason, "runs": [{"run_id": run.run_id, "name": run.name} for run in runs]}
+            for reason, runs in comparison.excluded.items()
         ],
         "models": [
             {**vars(test), "best": test.best.run_id, "other": test.other.run_id} for test in comparison.model_tests
@@ -113,14 +109,6 @@ def _cells(comparison: Comparison) -> tuple[list[str], list[list[str]], str]:
     return [*names, *(heading for heading, _ in columns)], cells, "".join("r" if each else "l" for each in numeric)
 
 
-def _wrapped(text: str, indent: str) -> str:
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_on_hyphens=False)
-
-
 def _summary(row: Row) -> dict[str, float | None]:
     extremes = {"min": min(row.values), "max": max(row.values), "minutes": row.minutes}
     return {**vars(row.summary), **extremes, "difference": row.verdict.difference, "p": row.verdict.p}
-
-
-def _run(run: RunRecord, value: float) -> dict[str, object]:
-    return {"run_id": run.run_id, "name": run.name, "seed": run.seed, "value": value, "url": run.url}

@@ -12,24 +12,12 @@ def to_html(comparison: Comparison, title: str = "Comparison of runs") -> str:
     """The page: headline, table with verdicts and links to the runs, figures, notes. All text is escaped."""
     import jinja2
 
+    loader = jinja2.PackageLoader("cifar_mlflow.analysis.comparison", ".")
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cifar_mlflow.analysis.comparison", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.globals.update(
-        cell=wording.cell,
-        count=count,
-        label=wording.label,
-        number=wording.number,
-        parameter=wording.parameter,
-        verdict=wording.verdict,
-        colour=svg.colour,
-        coloured=svg.COLOURS,
-        link=_link,
-    )
+    functions = (count, svg.colour, wording.cell, wording.label, wording.number, wording.parameter, wording.verdict)
+    environment.globals.update({each.__name__: each for each in functions}, coloured=svg.COLOURS, link=_link)
     return environment.get_template("report.html.j2").render(
         title=title,
         comparison=comparison,
@@ -54,15 +42,10 @@ def _headline(comparison: Comparison) -> str:
     if best is None:
         return f"{size}. Too few repeats to name a best."
     kinds = [row.verdict.kind for row in rows]
-    said = {
-        "not distinguishable": "not distinguishable from it", "worse": "worse", "one run": "with one run only",
-    }  # fmt: skip
+    said = {"not distinguishable": "not distinguishable from it", "worse": "worse", "one run": "with one run only"}
     others = ", ".join(f"{kinds.count(kind)} {text}" for kind, text in said.items() if kind in kinds)
-    mean, interval = (
-        wording.number(best.summary.mean, comparison.objective),
-        wording.interval(best, comparison.objective),
-    )
-    name = wording.label(best, comparison.columns)
+    mean = wording.number(best.summary.mean, comparison.objective)
+    interval, name = wording.interval(best, comparison.objective), wording.label(best, comparison.columns)
     return f"{size}. Best: {name}, with {mean} ({interval}, {best.summary.n} seeds). Of the others, {others}."
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cifar_mlflow.analysis import statistics
-from cifar_mlflow.records import Predictions, RunRecord
+from cifar_mlflow.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -20,30 +21,29 @@ class ModelTest:
     images: int
     best_accuracy: float
     other_accuracy: float
-    only_best: int
-    """Images that the best alone classifies correctly."""
+    only_best: int  # images that the best alone classifies correctly
     only_other: int
-    p: float
-    """McNemar's, multiplied by the number of pairs of models: the best is picked from the same predictions."""
+    p: float  # McNemar's, multiplied by the number of pairs of models: the best is picked from the same predictions
 
 
 def compare_models(runs: Sequence[RunRecord]) -> tuple[ModelTest, ...]:
     """McNemar's test of the best model against each other one, in the largest group with the same images."""
-    by_images: defaultdict[bytes, list[tuple[RunRecord, Predictions]]] = defaultdict(list)
+    by_images: defaultdict[bytes, list[tuple[RunRecord, NDArray[np.bool_]]]] = defaultdict(list)
     for run in runs:
-        if run.predictions is not None:
-            predictions = _by_index(run.predictions)
-            by_images[predictions.index.tobytes() + predictions.label.tobytes()].append((run, predictions))
+        if (seen := run.predictions) is not None:
+            order = np.argsort(seen.index, kind="stable")
+            arrays = (seen.index, seen.label, seen.predicted)
+            index, label, predicted = (np.asarray(array, dtype=np.int64)[order] for array in arrays)
+            by_images[index.tobytes() + label.tobytes()].append((run, predicted == label))
     models = max(by_images.values(), key=len, default=[])
     if len(models) < 2:
         return ()
-    correct = np.array([predictions.predicted == predictions.label for _, predictions in models])
-    totals = correct.sum(axis=1)
+    correct = np.array([right for _, right in models])
+    totals, images = correct.sum(axis=1), correct.shape[1]
     best = int(totals.argmax())
     only_best = (correct[best] & ~correct).sum(axis=1)
     only_other = (~correct[best] & correct).sum(axis=1)
     p_values = np.minimum(1.0, statistics.mcnemar(only_best, only_other) * math.comb(len(models), 2))
-    images = correct.shape[1]
     return tuple(
         ModelTest(
             best=models[best][0],
@@ -58,9 +58,3 @@ def compare_models(runs: Sequence[RunRecord]) -> tuple[ModelTest, ...]:
         for position in np.argsort(-totals, kind="stable")
         if position != best
     )
-
-
-def _by_index(predictions: Predictions) -> Predictions:
-    order = np.argsort(predictions.index, kind="stable")
-    arrays = (predictions.index, predictions.label, predictions.predicted)
-    return Predictions(*(np.asarray(array, dtype=np.int64)[order] for array in arrays))

@@ -9,8 +9,7 @@ import numpy as np
 from cifar_mlflow.analysis.comparison import wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison, curve_metric, lower_is_better
 
-COLOURS = 8
-"""Configurations with a colour of their own; more could not be told apart, so the others are grey."""
+COLOURS = 8  # configurations with a colour of their own; more could not be told apart, so the others are grey
 FOREST_ROWS = 60
 WIDTH = 920
 
@@ -43,9 +42,8 @@ def curves(comparison: Comparison) -> dict[str, Any] | None:
     # The bands of the last epochs reach beyond the means.
     last = [bound for _, _, points in lines for bound in points[-1][2:]]
     epochs = [epoch for _, _, points in lines for epoch, _, _, _ in points]
-    first, final = min(epochs), max(epochs)
-    x = Scale([first, final], 52, WIDTH - 12)
-    marks = [(x(epoch), str(epoch)) for epoch in range(first, final + 1)]
+    x = Scale(epochs, 52, WIDTH - 12)
+    marks = [(x(epoch), str(epoch)) for epoch in range(min(epochs), max(epochs) + 1)]
     if len(marks) > 11:
         marks = [(place, text) for place, text in x.ticks() if text.isdecimal() and text != "0"]
     return {"metric": metric, "x": x, "y": Scale([*limits, *last], 330, 14), "marks": marks, "lines": lines}
@@ -82,9 +80,7 @@ def _axis(values: Sequence[object], bottom: float, top: float) -> tuple[list[flo
         ticks = [(y, f"{10 ** float(text):.2g}" if logarithmic else text) for y, text in scale.ticks()]
         return list(map(scale, sizes)), ticks
     texts = [wording.parameter(value) for value in values]
-    size = {
-        text: value if isinstance(value, int | float) else math.inf for text, value in zip(texts, values, strict=True)
-    }
+    size = dict(zip(texts, (value if isinstance(value, int | float) else math.inf for value in values), strict=True))
     distinct = sorted(size, key=lambda text: (size[text], text))
     heights = np.linspace(bottom, top, max(2, len(distinct))).round(1).tolist()
     place = dict(zip(distinct, heights, strict=False))

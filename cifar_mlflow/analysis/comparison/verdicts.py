@@ -1,16 +1,12 @@
-"""Runs grouped into configurations, and which of these the evidence tells apart.
-
-A configuration is every parameter but the seed and those that say only where a run took place. Its runs differ by seed
-alone, and their spread is what any difference between configurations is judged by.
-"""
+"""Which configurations the evidence tells apart, judged by the spread of their runs, which differ by seed alone."""
 
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from typing import Literal
-
-import numpy as np
 
 from cifar_mlflow.analysis import statistics
 from cifar_mlflow.analysis.comparison import configurations, single_models
@@ -40,17 +36,13 @@ class Row:
 
     parameters: dict[str, object]
     runs: tuple[RunRecord, ...]
-    values: tuple[float, ...]
-    """Objective of each run, in the order of runs."""
-    repeats: dict[int, tuple[RunRecord, ...]]
-    """Seed to the further runs with that seed, which are no new evidence and are not counted."""
+    values: tuple[float, ...]  # objective of each run, in the order of runs
+    repeats: dict[int, tuple[RunRecord, ...]]  # by seed, its further runs: no new evidence, so not counted
     summary: MeanInterval
     minutes: float | None
     verdict: Verdict
-    test: MeanInterval | None
-    """Test accuracy, if asked for and known."""
-    reported: tuple[float, ...] = ()
-    """Published accuracies of the same parameters."""
+    test: MeanInterval | None  # test accuracy, if asked for and known
+    reported: tuple[float, ...] = ()  # published accuracies of the same parameters
 
     def curve(self, metric: str) -> list[tuple[int, float, float, float]]:
         """(epoch, mean, lowest, highest) of the metric over the runs, in the order of the epochs."""
@@ -63,24 +55,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Excluded:
-    """Runs that are not compared, and why."""
-
-    reason: str
-    runs: tuple[RunRecord, ...]
-
-
-@dataclass(frozen=True)
 class Spread:
     """Variation between seeds, and how many seeds a configuration needs for the wanted difference to be found."""
 
     sd: float
     degrees: int
     seeds_for_one_pair: int
-    pairs: int
-    """Pairs of repeated configurations in this comparison."""
-    seeds_for_all_pairs: int
-    """Seeds with which the difference is found after correction for that many pairs."""
+    pairs: int  # pairs of repeated configurations in this comparison
+    seeds_for_all_pairs: int  # seeds with which the difference is found after correction for that many pairs
 
 
 @dataclass(frozen=True)
@@ -90,18 +72,14 @@ class Comparison:
     objective: str
     difference: float
     replication: bool
-    columns: tuple[str, ...]
-    """Parameters that differ between the rows, or from what was pruned."""
-    common: dict[str, object]
-    """Parameters that all rows share."""
+    columns: tuple[str, ...]  # parameters that differ between the rows, or from what was pruned
+    common: dict[str, object]  # parameters that all rows share
     rows: tuple[Row, ...]
-    excluded: tuple[Excluded, ...]
+    excluded: dict[str, tuple[RunRecord, ...]]  # by reason, the runs that are not compared
     model_tests: tuple[ModelTest, ...]
     spread: Spread | None
-    test_evaluations: int | None
-    """How often the runs given have consulted the test set; None unless test results are shown."""
-    unmatched: tuple[Reported, ...]
-    """Published results of which no run here has the parameters."""
+    test_evaluations: int | None  # how often the runs consulted the test set; None unless test results are shown
+    unmatched: tuple[Reported, ...]  # published results of which no run here has the parameters
 
     @property
     def best(self) -> Row | None:
@@ -126,18 +104,17 @@ def compare(
     Raises ConfigurationError if there are no runs, the objective is measured on the test set or no finished run has it,
     difference is not positive, or an entry of reported has no accuracy.
     """
+    refused = partial(ConfigurationError, source="comparison")
     if not runs:
-        raise ConfigurationError("no runs to compare", "comparison")
+        raise refused("no runs to compare")
     if not 0 < difference < math.inf:
-        raise ConfigurationError(f"difference must be a positive number, got {difference}", "comparison")
+        raise refused(f"difference must be a positive number, got {difference}")
     if objective.startswith(("test_", "epoch_test_")):
-        raise ConfigurationError(
-            f"{objective} is measured on the test set: choose by a validation metric", "comparison"
-        )
+        raise refused(f"{objective} is measured on the test set: choose by a validation metric")
     published = [configurations.parse_reported(entry) for entry in reported]
 
     trained = [run for run in runs if run.kind != "sweep"]
-    replication = bool(trained) and all(_is_replication(run) for run in trained)
+    replication = bool(trained) and all(map(_is_replication, trained))
     if replication:
         objective = REPLICATION_OBJECTIVE
     by_reason: defaultdict[str, list[RunRecord]] = defaultdict(list)
@@ -146,7 +123,7 @@ def compare(
     compared, without = by_reason.pop("", []), by_reason.get(f"no {objective}", [])
     if without and not compared:
         names = ", ".join(sorted({name for run in without for name in run.metrics})) or "none"
-        raise ConfigurationError(f"no finished run has the metric {objective}; they have: {names}", "comparison")
+        raise refused(f"no finished run has the metric {objective}; they have: {names}")
 
     groups = configurations.group_by_configuration(compared)
     sign = 1 if lower_is_better(objective) else -1
@@ -156,10 +133,11 @@ def compare(
     )
     if not replication:
         rows = _judge(rows, sign)
-    columns, common = _columns(
-        [row.parameters for row in rows], [configurations.configuration_of(run) for run in by_reason.get(PRUNED, [])]
-    )
+    pruned = map(configurations.configuration_of, by_reason.get(PRUNED, []))
+    columns, common = _columns([row.parameters for row in rows], pruned)
     singles = [] if replication else [row.runs[0] for row in rows if len(row.runs) == 1]
+    consulted = sum(int(tag) for run in runs if (tag := run.tags.get("test_evaluations", "0")).isdecimal())
+    unmatched = [entry for entry in published if not any(configurations.matches(entry, row.parameters) for row in rows)]
     return Comparison(
         objective=objective,
         difference=difference,
@@ -167,13 +145,11 @@ def compare(
         columns=columns,
         common=common,
         rows=tuple(rows),
-        excluded=tuple(Excluded(reason, tuple(group)) for reason, group in sorted(by_reason.items())),
+        excluded={reason: tuple(group) for reason, group in sorted(by_reason.items())},
         model_tests=single_models.compare_models(singles),
         spread=_spread(rows, difference),
-        test_evaluations=sum(map(_test_evaluations, runs)) if with_test or replication else None,
-        unmatched=tuple(
-            entry for entry in published if not any(configurations.matches(entry, row.parameters) for row in rows)
-        ),
+        test_evaluations=consulted if with_test or replication else None,
+        unmatched=tuple(unmatched),
     )
 
 
@@ -213,6 +189,7 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
     minutes = [run.minutes for run in counted if run.minutes is not None]
     test = [value for run in counted if math.isfinite(value := run.metrics.get("test_accuracy", math.nan))]
     parameters = configurations.configuration_of(counted[0])
+    matching = [entry.accuracy for entry in published if configurations.matches(entry, parameters)]
     return Row(
         parameters=parameters,
         runs=counted,
@@ -222,34 +199,30 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
         minutes=sum(minutes) / len(minutes) if minutes else None,
         verdict=Verdict("none"),
         test=statistics.mean_interval(test, bounds=statistics.PER_CENT) if with_test and test else None,
-        reported=tuple(
-            value for entry in published if configurations.matches(entry, parameters) for value in entry.accuracy
-        ),
+        reported=tuple(chain.from_iterable(matching)),
     )
 
 
 def _judge(rows: list[Row], sign: int) -> list[Row]:
     """Verdicts for rows sorted best first; only repeated configurations can be best, for one run may be luck."""
-    p_values = statistics.pairwise_welch([row.values for row in rows]) if rows else np.empty((0, 0))
+    p_values = statistics.pairwise_welch([row.values for row in rows])
     repeated = [position for position, row in enumerate(rows) if row.summary.n > 1]
 
-    def verdict(position: int) -> Verdict:
-        if rows[position].summary.n == 1:
+    def verdict(position: int, row: Row) -> Verdict:
+        if row.summary.n == 1:
             return Verdict("one run")
-        if len(repeated) == 1:
-            return Verdict("nothing to compare with")
         best = repeated[0]
         if position == best:
-            return Verdict("best")
-        gap = sign * (rows[position].summary.mean - rows[best].summary.mean)
+            return Verdict("best" if len(repeated) > 1 else "nothing to compare with")
         p = float(p_values[position, best])
+        gap = sign * (row.summary.mean - rows[best].summary.mean)
         return Verdict("worse" if p < ALPHA else "not distinguishable", gap, p)
 
-    return [replace(row, verdict=verdict(position)) for position, row in enumerate(rows)]
+    return [replace(row, verdict=verdict(position, row)) for position, row in enumerate(rows)]
 
 
 def _columns(
-    rows: list[dict[str, object]], pruned: list[dict[str, object]]
+    rows: list[dict[str, object]], pruned: Iterable[dict[str, object]]
 ) -> tuple[tuple[str, ...], dict[str, object]]:
     """Names of the parameters that differ, and the values of the others, if there are rows.
 
@@ -257,28 +230,17 @@ def _columns(
     """
     if not rows:
         return (), {}
-    everything, missing = (*rows, *pruned), object()
-    names = dict.fromkeys(name for each in everything for name in each)
-    values = {name: {configurations.hashable(each.get(name, missing)) for each in everything} for name in names}
-    differ = tuple(name for name in names if len(values[name]) > 1)
-    return differ, {name: rows[0][name] for name in names if len(values[name]) == 1}
+    known, missing = (*rows, *pruned), object()
+    names = dict.fromkeys(chain.from_iterable(known))
+    varied = {name: len({configurations.hashable(each.get(name, missing)) for each in known}) > 1 for name in names}
+    return tuple(name for name in names if varied[name]), {name: rows[0][name] for name in names if not varied[name]}
 
 
 def _spread(rows: list[Row], difference: float) -> Spread | None:
-    pooled = statistics.pooled_sd([row.values for row in rows]) if rows else None
+    pooled = statistics.pooled_sd([row.values for row in rows])
     if pooled is None:
         return None
     sd, degrees = pooled
     pairs = math.comb(sum(row.summary.n > 1 for row in rows), 2)
-    return Spread(
-        sd=sd,
-        degrees=degrees,
-        seeds_for_one_pair=statistics.seeds_needed(sd, difference, alpha=ALPHA),
-        pairs=pairs,
-        seeds_for_all_pairs=statistics.seeds_needed(sd, difference, alpha=ALPHA / max(1, pairs)),
-    )
-
-
-def _test_evaluations(run: RunRecord) -> int:
-    tag = run.tags.get("test_evaluations", "0")
-    return int(tag) if tag.isdecimal() else 0
+    one, every = (statistics.seeds_needed(sd, difference, alpha=ALPHA / count) for count in (1, max(1, pairs)))
+    return Spread(sd, degrees, one, pairs, every)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from cifar_mlflow.analysis.comparison.single_models import ModelTest
-from cifar_mlflow.analysis.comparison.verdicts import ALPHA, Comparison, Excluded, Row, Verdict
+from cifar_mlflow.analysis.comparison.verdicts import ALPHA, Comparison, Row, Verdict
 from cifar_mlflow.text import count, plain
 
 MISSING = "-"
@@ -37,10 +37,7 @@ def label(row: Row, columns: Sequence[str]) -> str:
 
 
 def columns(comparison: Comparison) -> list[tuple[str, Callable[[Row], str]]]:
-    """What the table says of each configuration behind its parameters: headings, and how each cell is made.
-
-    A column that no row fills is left out.
-    """
+    """Headings of the table behind the parameters, and how each cell is made; without columns that no row fills."""
     objective, rows = comparison.objective, comparison.rows
     found: list[tuple[bool, str, Callable[[Row], str]]] = [
         (True, "n", lambda row: str(row.summary.n)),
@@ -97,7 +94,10 @@ def notes(comparison: Comparison) -> list[str]:
     if comparison.best is not None and rows[0] is not comparison.best:
         written.append("A single run stands above the best repeated configuration: repeat it before believing it.")
     written += [_repeated_seed(row, seed, comparison) for row in rows for seed in row.repeats]
-    written += map(_excluded, comparison.excluded)
+    for reason, runs in comparison.excluded.items():
+        names, more = ", ".join(run.name for run in runs[:NAMES_SHOWN]), len(runs) - NAMES_SHOWN
+        others = f" and {more} more" if more > 0 else ""
+        written.append(f"Not compared, {reason}: {count(len(runs), 'run')} ({names}{others}).")
     if tests:
         written.append(
             "Single models on the same images (McNemar's mid-p test; p for all pairs of models). "
@@ -145,12 +145,6 @@ def _repeated_seed(row: Row, seed: int, comparison: Comparison) -> str:
         f"Seed {seed} of {label(row, comparison.columns)} was run {len(values)} times (the results {agreement}): "
         f"counted once, by its first run {counted.name}."
     )
-
-
-def _excluded(excluded: Excluded) -> str:
-    names = ", ".join(run.name for run in excluded.runs[:NAMES_SHOWN])
-    more = f" and {len(excluded.runs) - NAMES_SHOWN} more" if len(excluded.runs) > NAMES_SHOWN else ""
-    return f"Not compared, {excluded.reason}: {count(len(excluded.runs), 'run')} ({names}{more})."
 
 
 def _model_test(test: ModelTest) -> str:

@@ -1,21 +1,17 @@
 """Carrying out the gates of a promotion: what is looked at, and in which order."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cifar_mlflow.analysis import classification, gates
-from cifar_mlflow.analysis.gates import Gate, Rivals
+from cifar_mlflow.analysis.gates import Gate
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.tracking.reading.evaluations import Evaluation
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.registry import smoke
+from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing import digests, model_files
-
-if TYPE_CHECKING:
-    from cifar_mlflow.tracking.store import Store
 
 SAFETY = ("integrity", "smoke")  # the gates before which a model is not loaded here
 
@@ -66,28 +62,18 @@ def of_the_test_set(
     """The gates on the answers to the test set; `champion` is its evaluation, if there is one to compare with."""
     required = "the test set that the champion was evaluated on" if champion else "its own test set"
     if evaluation is None:
-        nothing = "not evaluated: the model is not safe to load"
-        return [Gate("evaluation", required, nothing, False)]
+        return [Gate("evaluation", required, "not evaluated: the model is not safe to load", False)]
     score = classification.score(evaluation.labels, evaluation.probabilities)
     same = champion is None or champion.test_digest == evaluation.test_digest
     other = "" if same or champion is None else f", but the champion on that with the digest {champion.test_digest[:8]}"
     observed = f"{score.images:,} images with the digest {evaluation.test_digest[:8]}{other}"
     metadata = model_files.describe(directory).get("metadata", {})
-    classes = metadata.get("classes") or [str(number) for number in range(len(score.recall))]
+    classes = metadata.get("classes") or list(map(str, range(len(score.recall))))
     return [
         Gate("evaluation", required, observed, same),
         gates.accuracy(score.accuracy, thresholds.min_accuracy),
         gates.class_recall(score.recall, classes, thresholds.min_class_recall),
     ]
-
-
-def of_the_comparison(rivals: Rivals | None, champion: str | None, alias: str, lost: str, level: Thresholds) -> Gate:
-    """The gate on the comparison with the version `champion`, if there is one; `lost` says why it cannot be used."""
-    if champion is not None and rivals is None:
-        reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
-        return Gate("champion", "a comparison on the same images", reason, False)
-    against = f"there is no {alias}" if champion is None else f"version {champion}"
-    return gates.champion(rivals, level.require, level.significance, against)
 
 
 def _recorded(found: FoundModel, described: dict[str, Any]) -> Gate:

@@ -64,10 +64,9 @@ class PromotionVerdict:
     def description(self, found: FoundModel, artifact: str) -> str:
         """The version's description in MLflow's UI; `artifact` is where the verdict is at the run."""
         at = datetime.fromisoformat(self.time).strftime("%Y-%m-%d %H:%M UTC")
-        lines = [
-            f"{self.sentence} ({at}, by {self.by}, commit {self.commit[:12]}).",
+        return (
+            f"{self.sentence} ({at}, by {self.by}, commit {self.commit[:12]}).\n\n"
             f"From the run [{self.run_name}](#/experiments/{found.experiment_id}/runs/{self.run_id}), "
-            f"{found.weights} weights, trained on {found.config.dataset}; the verdict is its artifact `{artifact}`.",
-            gates.markdown(self.gates),
-        ]
-        return "\n\n".join(lines)
+            f"{found.weights} weights, trained on {found.config.dataset}; the verdict is its artifact `{artifact}`."
+            f"\n\n{gates.markdown(self.gates)}"
+        )

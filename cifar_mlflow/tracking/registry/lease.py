@@ -37,7 +37,7 @@ class Lease:
 
 
 @contextmanager
-def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) -> Iterator[Lease]:
+def lease(store: Store, name: str, on_wait: Callable[[str], None] | None = None) -> Iterator[Lease]:
     """Waits for the turn at the registered model `name`, which must exist; `on_wait` is told once if it has to wait."""
     key = PREFIX + uuid.uuid4().hex
     try:
@@ -47,7 +47,7 @@ def lease(store: Store, name: str, on_wait: Callable[[], None] | None = None) ->
         expires = _write(store, name, key, number)
         while _must_wait(store, name, key, number):
             if on_wait:
-                on_wait()
+                on_wait(f"waiting for another promotion of {name} to end")
                 on_wait = None
             if expires - time.time() < SECONDS / 2:
                 expires = _write(store, name, key, number)
