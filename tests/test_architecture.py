@@ -245,4 +245,4 @@ def test_the_picture_of_the_rooms_has_every_file():
     words = set(re.findall(r"\w+", tree[1]))
     files = {name for module in sources() for name in module.split(".") if name} - {"__main__"}
     assert files <= words
-    assert {name for name in re.findall(r"\b\w+(?=\.py\b)", tree[1])} <= files
+    assert set(re.findall(r"\b\w+(?=\.py\b)", tree[1])) <= files
