@@ -10,6 +10,7 @@ Before anything is written it is made sure that the store is the one in which th
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 
 RUN_TAG = "mlflow.cifar_mlflow.key"  # of a run: drawn before it is made, and the name of its outbox if that was first
 PARENT_TAG = "mlflow.parentRunId"
+# What records without files call, with their values.
+WRITES: dict[str, Callable[..., None]] = {
+    "parameters": Recorder.log_parameters,
+    "metrics": Recorder.log_metrics,
+    "tags": Recorder.set_tags,
+    "dataset": Recorder.log_dataset,
+    "finish": Recorder.finish,
+}
 # What MLflow answers to a request that would fail in the same way whenever it is sent.
 FINAL = {
     "INVALID_PARAMETER_VALUE",
@@ -79,8 +88,12 @@ class Delivery:
         """
         run = self._run()
         try:
-            if record.kind != "run":
-                getattr(self, f"_{record.kind}")(run, record)
+            if record.kind in WRITES:
+                WRITES[record.kind](run, **record.values)
+            elif record.kind == "files":
+                run.log_directory(self._payload(record))
+            elif record.kind == "model":
+                self._log_model(run, record)
         except TrackingError as error:
             if not isinstance(error, Refused) and getattr(error.__cause__, "error_code", None) not in FINAL:
                 raise
@@ -182,23 +195,7 @@ class Delivery:
             told += ", and only there is what it had recorded before it was resumed"
         return told
 
-    def _parameters(self, run: Recorder, record: Record) -> None:
-        run.log_parameters(record.values["parameters"])
-
-    def _metrics(self, run: Recorder, record: Record) -> None:
-        values = record.values
-        run.log_metrics(values["metrics"], step=values["step"], timestamp=values["timestamp"])
-
-    def _tags(self, run: Recorder, record: Record) -> None:
-        run.set_tags(record.values["tags"])
-
-    def _dataset(self, run: Recorder, record: Record) -> None:
-        run.log_dataset(**record.values)
-
-    def _files(self, run: Recorder, record: Record) -> None:
-        run.log_directory(self._payload(record))
-
-    def _model(self, run: Recorder, record: Record) -> None:
+    def _log_model(self, run: Recorder, record: Record) -> None:
         key = f"{self._outbox.directory.name}-{record.number}"
         payload = self._payload(record)
         try:
@@ -208,9 +205,6 @@ class Delivery:
                 f"the files of write {record.number} in {self._outbox.directory} are damaged ({error})"
             ) from None
         run.log_saved_model(payload, record.values["metrics"], record.values["timestamp"], key)
-
-    def _finish(self, run: Recorder, record: Record) -> None:
-        run.finish(record.values["status"], record.values["timestamp"])
 
     def _payload(self, record: Record) -> Path:
         path = self._outbox.payload(record.number)

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-TRIES = 50  # at a lock that somebody only looks at, which takes less than a millisecond
-PAUSE = 0.01  # seconds between them
+LOOK = 1.0  # seconds, of which one who only looks takes less than a thousandth
 
 
 def take(path: Path) -> BaseFileLock | None:
-    """The lock, held by this process until it is released, by any of its threads; None if another holder has it."""
+    """The lock, held by this process until any of its threads releases it; None if another holder has it."""
+    return None if is_locked(path) else _take(path, LOOK)
+
+
+def _take(path: Path, seconds: float) -> BaseFileLock | None:
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, thread_local=False)
-    for _ in range(TRIES):
-        try:
-            lock.acquire(timeout=0)
-            return lock
-        except Timeout:
-            if is_locked(path):
-                return None
-            time.sleep(PAUSE)
-    return None
+    try:
+        lock.acquire(timeout=seconds, poll_interval=0.01)
+    except Timeout:
+        return None
+    return lock
 
 
 def is_locked(path: Path) -> bool:
@@ -40,21 +38,18 @@ def is_locked(path: Path) -> bool:
     try:
         import fcntl
     except ImportError:  # on Windows only taking the lock tells
-        from filelock import FileLock, Timeout
-
-        try:
-            with FileLock(path).acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
+        lock = _take(path, 0)
+        if lock is not None:
+            lock.release()
+        return lock is None
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return False
     except BlockingIOError:
         return True
     finally:
         os.close(file)
+    return False

@@ -48,7 +48,7 @@ class Busy(TrackingError):
 
 @dataclass(frozen=True)
 class Record:
-    """One write: `kind` names a method of the delivery, `values` are its arguments. Later ones have higher numbers."""
+    """One write, with all that it needs but its files. Later ones have higher numbers."""
 
     number: int
     kind: str

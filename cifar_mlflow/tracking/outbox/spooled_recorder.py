@@ -95,7 +95,8 @@ class SpooledRecorder:
     @property
     def waiting(self) -> int:
         """The number of writes that have not reached the store."""
-        return self._outbox.waiting
+        with self._errors():
+            return self._outbox.waiting
 
     @property
     def directory(self) -> Path:
@@ -159,7 +160,8 @@ class SpooledRecorder:
             return self._outbox.close()
         if patience >= PATIENCE:
             patience = max(patience, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or 0))
-        return self._worker.close(patience)
+        with self._errors():
+            return self._worker.close(patience)
 
     def _log(self, kind: str, **values: Any) -> None:
         # How a run ends is written even if the store has refused something: so not in `_write`.
