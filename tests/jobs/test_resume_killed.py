@@ -200,7 +200,8 @@ def server(tmp_path_factory):
 
 def only_so_large(limit):
     """No file of the training's process may become larger, so that some write is done in part."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
 
 
 def check_written_in_part(seed, tmp_path, tiny, server, uninterrupted):
