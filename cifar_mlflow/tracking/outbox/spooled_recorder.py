@@ -103,7 +103,8 @@ class SpooledRecorder:
     @property
     def waiting(self) -> int:
         """The number of writes that have not reached the store."""
-        return self._outbox.waiting
+        with self._errors():
+            return self._outbox.waiting
 
     @property
     def trouble(self) -> str | None:
@@ -165,7 +166,8 @@ class SpooledRecorder:
             return self._outbox.close()
         if drain_timeout is None:
             drain_timeout = max(DRAIN_TIMEOUT, float(os.environ.get("MLFLOW_HTTP_REQUEST_TIMEOUT") or 0))
-        return self._worker.close(drain_timeout)
+        with self._errors():
+            return self._worker.close(drain_timeout)
 
     def _lacking(self, metrics: Mapping[str, float], step: int = 0) -> dict[str, float]:
         return {name: value for name, value in metrics.items() if step not in self.recorded.steps.get(name, ())}

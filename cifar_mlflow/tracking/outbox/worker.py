@@ -60,8 +60,8 @@ class DeliveryWorker:
         """
         try:
             self._drain(patience)
-        finally:
             left = self._outbox.waiting
+        finally:
             self._closing = True
             self.wake()
         self._thread.join(timeout=1.0)
