@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import io
 import json
 import os
@@ -24,6 +25,13 @@ TINY_CLASSES = 3
 TINY_TRAINING = ("--epochs", "3", "--batch-size", "8", "--scheduler", "none", "--precision", "float32")
 # Ends in its first epoch.
 DIVERGING = ("--learning-rate", "1e30", "--optimizer", "sgd", "--batch-norm", "false", "--activation", "relu")
+
+
+class QuietServer(http.server.ThreadingHTTPServer):
+    """Prints nothing of a client that has left before its answer: another test may be watching standard error."""
+
+    def handle_error(self, request, client_address) -> None:
+        pass
 
 
 @dataclass(frozen=True)

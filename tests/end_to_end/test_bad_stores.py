@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from support import QuietServer
 
 STORE, MODEL = 4, 6
 TOLD_WITHIN = 10  # seconds
@@ -94,7 +95,7 @@ def test_a_server_of_another_kind(refused_store, status, body, message):
         def log_message(self, *words):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+    with QuietServer(("127.0.0.1", 0), Answer) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         refused_store(f"http://user:secret@127.0.0.1:{server.server_port}", message)

@@ -13,7 +13,7 @@ from pathlib import Path
 import forked
 import mlflow
 import pytest
-from support import RUN, TINY_TRAINING, line, move_store, write_old
+from support import RUN, TINY_TRAINING, QuietServer, line, move_store, write_old
 
 from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.tracking import processes
@@ -359,7 +359,7 @@ def test_a_server_of_another_version(version, told_of):
         def log_message(self, *words):
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as server:
+    with QuietServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         store = tracking_store.Store(None, f"http://127.0.0.1:{server.server_port}", None)
         findings = list(leftovers.other_server(store))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, TEMPORARILY_UNAVAILABLE
+from support import QuietServer
 
 from cifar_mlflow import process_state
 from cifar_mlflow.errors import TrackingError
@@ -150,7 +151,7 @@ def answering():
             def log_message(self, *words):
                 pass
 
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+        server = QuietServer(("127.0.0.1", 0), Answer)
         started.append(server)
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         return f"http://user:secret@127.0.0.1:{server.server_port}"
