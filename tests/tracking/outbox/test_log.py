@@ -17,7 +17,7 @@ import pytest
 from support import RUN, line, write_old
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking.outbox import database, locks, log, state
+from cifar_mlflow.tracking.outbox import locks, log, state
 from cifar_mlflow.tracking.outbox.log import Busy, Outbox, damaged_beside
 
 
@@ -248,9 +248,9 @@ def test_a_record_is_read_in_the_same_time_however_many_there_are(outbox):
 
     few = seconds()
     text = '{"metrics": {}, "step": 1, "timestamp": 1}'
-    row = (1, "metrics", text, database.checksum(text))
+    row = (1, "metrics", text, log.database.checksum(text))
     with sqlite3.connect(outbox.directory / "outbox.sqlite") as tables:
-        tables.executemany(database.INSERT, [(number, *row, 0) for number in range(1, 10_000)])
+        tables.executemany(log.database.INSERT, [(number, *row, 0) for number in range(1, 10_000)])
     assert outbox.waiting == 10_000
     assert seconds() < 5 * few
     outbox.mark_delivered(9_990)
