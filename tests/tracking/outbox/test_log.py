@@ -237,21 +237,25 @@ def test_where_directories_cannot_be_synced(tmp_path, monkeypatch):
 
 
 def test_a_record_is_read_in_the_same_time_however_many_there_are(outbox):
-    def seconds(times=50):
-        begun = time.perf_counter()
-        for _ in range(times):
+    def seconds():
+        """The shortest of many looks, which no other process has disturbed."""
+        looks = []
+        for _ in range(100):
+            begun = time.perf_counter()
             outbox.next(-1)
-        return (time.perf_counter() - begun) / times
+            looks.append(time.perf_counter() - begun)
+        return min(looks)
 
     few = seconds()
-    row = (1, "metrics", '{"metrics": {}, "step": 1, "timestamp": 1}', 0)
-    with sqlite3.connect(outbox.directory / "outbox.sqlite") as database:
-        rows = [(number, *row) for number in range(1, 10_000)]
-        database.executemany(
-            "INSERT INTO records (number, written, kind, content, checksum) VALUES (?, ?, ?, ?, ?)", rows
-        )
+    text = '{"metrics": {}, "step": 1, "timestamp": 1}'
+    row = (1, "metrics", text, log.database.checksum(text))
+    with sqlite3.connect(outbox.directory / "outbox.sqlite") as tables:
+        tables.executemany(log.database.INSERT, [(number, *row, 0) for number in range(1, 10_000)])
     assert outbox.waiting == 10_000
-    assert seconds() < 10 * few + 0.001
+    assert seconds() < 5 * few
+    outbox.mark_delivered(9_990)
+    assert outbox.waiting == 9
+    assert seconds() < 5 * few
 
 
 # ---------------------------------------------------------------------------------------------------- the old format
@@ -307,8 +311,8 @@ def test_killed_while_an_old_one_was_taken_over(place):
 def test_a_record_whose_bits_have_changed_is_set_aside(outbox):
     outbox.append("metrics", metrics={"a": 1.0}, step=1, timestamp=1)
     outbox.append("finish", status="FINISHED", timestamp=2)
-    with sqlite3.connect(outbox.directory / "outbox.sqlite") as database:
-        database.execute("UPDATE records SET content = replace(content, '1.0', '7.0') WHERE kind = 'metrics'")
+    with sqlite3.connect(outbox.directory / "outbox.sqlite") as tables:
+        tables.execute("UPDATE records SET content = replace(content, '1.0', '7.0') WHERE kind = 'metrics'")
     assert [record.kind for record in all_of(outbox)] == ["run", "finish"]
     assert outbox.refused == ["metrics: it is damaged on disk"]
 
