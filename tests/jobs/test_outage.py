@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sqlite3
+import statistics
 import time
 from pathlib import Path
 
@@ -22,14 +23,16 @@ EPOCHS = 40
 TRAINING = ("--epochs", EPOCHS, "--batch-size", 40, "--scheduler", "none", "--precision", "float32")
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
 LONG = pytest.mark.long
-BLOCKED = 0.25  # seconds: 1% of an epoch of CIFAR-10 on two cores
+# Seconds of a write: half of them within 1% of an epoch of CIFAR-10 on two cores, and even where the disk is busy none
+# as long as the store is waited for.
+USUAL, TIMEOUT = 0.25, 1
 
 
 def slow_and_measured():
     """In the training's process: an epoch takes a moment, and what each write has cost is noted."""
     from cifar_mlflow.tracking.outbox import spooled_recorder
 
-    os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "1", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    os.environ |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(TIMEOUT), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
     spooled_recorder.DRAIN_TIMEOUT = 2.0
     log_metrics = spooled_recorder.SpooledRecorder.log_metrics
     costs = []
@@ -108,7 +111,8 @@ def assert_complete(client, run_id, status="FINISHED"):
 def assert_never_blocked(work):
     costs = json.loads((work / "costs.json").read_text())
     assert len(costs) == EPOCHS
-    assert max(costs) < BLOCKED
+    assert statistics.median(costs) < USUAL
+    assert max(costs) < TIMEOUT
 
 
 @pytest.mark.parametrize("mode", ["hang", "500", *(pytest.param(m, marks=LONG) for m in ("refuse", "401", "garbage"))])

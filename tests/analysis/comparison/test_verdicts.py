@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -283,17 +282,6 @@ def test_order_of_the_runs_does_not_matter(make_run: MakeRun) -> None:
     runs = [run for a in range(5) for run in repeats(make_run, [70.0, 71.0, 72.0], activation=a)]
     shuffled = [runs[place] for place in np.random.default_rng(0).permutation(len(runs))]
     assert compare(runs).rows == compare(shuffled).rows
-
-
-def test_a_thousand_runs_take_well_under_a_second(make_run: MakeRun) -> None:
-    generator = np.random.default_rng(0)
-    runs = [
-        make_run(generator.normal(76, 0.7), seed, parameters={f"p{n}": n for n in range(20)} | {"a": a})
-        for a in range(500) for seed in (0, 1)
-    ]  # fmt: skip
-    start = time.process_time()
-    compare(runs)
-    assert time.process_time() - start < 0.8
 
 
 @pytest.mark.parametrize("spread", ["equal", "unequal", "coarse"])
