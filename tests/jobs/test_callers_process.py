@@ -236,6 +236,6 @@ print(json.dumps([before == after, *torchs]))
 
 def test_a_process_that_had_imported_nothing_has_torchs_own_settings_afterwards(cifar, tiny):
     program = PROGRAM.format(dataset=str(tiny), fast=FAST)
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=180)
     assert ended.stderr == ""
     assert json.loads(ended.stdout) == [True, 0, True, True]
