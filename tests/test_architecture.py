@@ -23,8 +23,9 @@ PARTS = {
     **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | WINGS,
     "cli": BASE | {"jobs"},
+    "interface": BASE | {"jobs"},
     "__main__": {"cli"},
-    "": set(),
+    "": {"interface"},
 }
 # What a room of a wing may import of its own wing, besides itself. A room is a folder, or a file beside the folders.
 ROOMS = {
@@ -72,6 +73,7 @@ ROOMS = {
         "training": {"listener"},
         "sweeping": {"listener", "console", "training", "train"},
         "promotion": {"listener"},
+        "browsing": set(),
         "health": {"listener", "sync"},
     },
 }

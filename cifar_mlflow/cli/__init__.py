@@ -8,7 +8,7 @@ from types import FrameType
 import click
 
 from cifar_mlflow import __version__
-from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
+from cifar_mlflow.cli import browsing, models, registry, reproduction, setup, sweeps, training
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import listening
@@ -23,6 +23,7 @@ CONTEXT = {
 COMMANDS = (
     training.train, sweeps.sweep, sweeps.compare, models.evaluate, models.predict, registry.promote, registry.rollback,
     registry.history, reproduction.reproduce, setup.download, setup.check, setup.sync, setup.doctor,
+    browsing.list_runs, browsing.ui,
 )  # fmt: skip
 
 

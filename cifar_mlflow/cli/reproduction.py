@@ -52,7 +52,7 @@ def reproduce(
     else:
         click.echo(outcome.comparison.table())
         click.echo(f"run       {outcome.run_id} ({outcome.run_name}), reproduces {outcome.reproduces}")
-        click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
+        click.echo(f"see it    {outcome.url or 'cifar-mlflow ui'}")
         click.echo(outcome.comparison.summary)
     if not outcome.reproduced:
         what = f"the run {outcome.reproduces} was not reproduced by {outcome.run_id}"

@@ -85,6 +85,6 @@ def _tell(outcome: TrainOutcome, offline: bool) -> None:
             raise TrackingError(f"the training is done, but {wait}, and `cifar-mlflow sync` delivers them")
         click.echo("deliver   cifar-mlflow sync")
     else:
-        click.echo(f"see it    {outcome.url or 'mlflow ui, then http://127.0.0.1:5000'}")
+        click.echo(f"see it    {outcome.url or 'cifar-mlflow ui'}")
         click.echo(f"evaluate  cifar-mlflow evaluate {outcome.run_id}")
     click.echo(f"done: {outcome.dataset}, {f'{outcome.held_out} accuracy {accuracy}' if scored else 'not scored yet'}")

@@ -223,7 +223,7 @@ class _Sweep:
             self._store, experiment_id, list(spec.space), sweep=spec.name, trains_on_all=spec.is_replication
         )
         link = ui_views.view_url(self._store, experiment_id, next(iter(saved.values())))
-        return link if self._parent.url else f"mlflow ui, then {link}"
+        return link if self._parent.url else f"cifar-mlflow ui, then {link}"
 
     def _publish(self, plan: Plan, study: TuningStudy, complete: bool) -> SweepOutcome:
         spec, outcomes = self._spec, list(plan.outcomes.values())

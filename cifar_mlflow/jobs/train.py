@@ -36,9 +36,11 @@ class TrainOutcome:
 
     run_id: str
     run_name: str
+    experiment: str
     experiment_id: str
     url: str | None
     dataset: str
+    config: TrainingConfig
     held_out: str
     final_accuracy: float
     best_accuracy: float
@@ -161,9 +163,11 @@ def record_training(
     return TrainOutcome(
         run.run_id,
         run.run_name,
+        run.experiment,
         run.experiment_id,
         run.url,
         dataset.name,
+        config,
         held_out_name(config),
         record.results[-1].held_out_accuracy,
         record.best.held_out_accuracy,

@@ -57,7 +57,7 @@ class SpooledRecorder:
         self._outbox, self._direct = Outbox(self.directory, new=True), run
         self._worker: DeliveryWorker | None = None
         self.run_id, self.experiment_id = (run.run_id, run.experiment_id) if run else (name, "")
-        self.run_name, self.url = run_name, run.url if run else None
+        self.run_name, self.experiment, self.url = run_name, experiment, run.url if run else None
         with self._errors():
             if run:
                 self._outbox.note("run_id", run.run_id)

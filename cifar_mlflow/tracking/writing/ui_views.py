@@ -76,6 +76,16 @@ def view_url(store: Store, experiment_id: str, key: str) -> str:
     return f"{base}/{_view_path(experiment_id, key)}"
 
 
+def latest_leaderboard(store: Store, experiment_id: str) -> str:
+    """The path of the leaderboard that was brought up to date last; of MLflow's own list if there is none."""
+    tags = store.client.get_experiment(experiment_id).tags
+    ours = [tag for tag in tags if tag.startswith(VIEW_TAG + PREFIX) and tag.endswith(LEADERBOARD)]
+    if not ours:
+        return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+    latest = max(ours, key=lambda tag: json.loads(tags[tag])["updatedAt"])
+    return _view_path(experiment_id, latest.removeprefix(VIEW_TAG))
+
+
 def run_color(config_fingerprint: str) -> str:
     """The colour of all runs of one configuration, #rrggbb: the same for each seed, dark or bright enough to be
     read on both a white and a dark page."""

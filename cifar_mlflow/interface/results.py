@@ -1,0 +1,105 @@
+"""What the functions of the Python interface return, where a job's own result is not enough."""
+
+from __future__ import annotations
+
+import html
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cifar_mlflow.config.training import TrainingConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cifar_mlflow.analysis.comparison.verdicts import Comparison as Judged
+    from cifar_mlflow.jobs.sweeping.report import Winner
+    from cifar_mlflow.learning.training import EpochResult
+
+HISTORY = ("train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy", "learning_rate", "images_per_second")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was trained. Accuracies are per cent, of the split that `held_out` names; NaN if not scored.
+
+    `url` is its page in MLflow's UI if the store is a server. `waiting` writes have not reached the store yet (`sync`
+    delivers them), as all of a run that was trained offline. `epochs` are those that were trained by this call.
+    """
+
+    id: str
+    name: str
+    url: str | None
+    config: TrainingConfig
+    experiment: str
+    held_out: str
+    final_accuracy: float
+    best_accuracy: float
+    best_epoch: int
+    waiting: int
+    epochs: tuple[EpochResult, ...]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """A row an epoch that this call has trained, with the epoch as its index."""
+        import pandas as pd
+
+        rows = [{name: getattr(epoch, name) for name in HISTORY} for epoch in self.epochs]
+        index = pd.Index([epoch.epoch for epoch in self.epochs], name="epoch")
+        return pd.DataFrame(rows, index=index, columns=list(HISTORY))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which configurations the evidence tells apart; printed as `cifar-mlflow compare` prints it.
+
+    `judged` has everything: rows with their runs, values, intervals and verdicts.
+    """
+
+    judged: Judged
+    title: str
+
+    def __str__(self) -> str:
+        return self._rendered("table")
+
+    def to_frame(self) -> pd.DataFrame:
+        """The rows of `compare --format csv`: one a configuration, best first."""
+        import pandas as pd
+
+        return pd.read_csv(io.StringIO(self._rendered("csv")))
+
+    def to_html(self) -> str:
+        """The page of `compare --format html`: figures, verdicts and links, in one file."""
+        return self._rendered("html")
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.to_html(), quote=True)
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: 640px; border: 0"></iframe>'
+
+    def _rendered(self, form: str) -> str:
+        from cifar_mlflow.jobs.compare import render
+
+        return render(self.judged, form, self.title)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep came to. `id` is its parent run, `url` the leaderboard in MLflow's UI, `left` the runs of a budget.
+
+    `winner` is None in a replication, and if nothing finished.
+    """
+
+    id: str
+    url: str
+    experiment: str
+    runs: int
+    failed: int
+    pruned: int
+    left: int
+    comparison: Comparison
+    winner: Winner | None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """As `Comparison.to_frame`."""
+        return self.comparison.to_frame()
