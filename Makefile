@@ -7,7 +7,7 @@ BIN := $(abspath $(VENV))/bin
 # `mlflow run --env-manager local` takes the python that is first on PATH.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test test-unit test-long lint
+.PHONY: run test test-unit test-long lint docs
 
 # Trains the report's network on CIFAR-10: make run, or make run ARGS="-P epochs=1 -P activation=gelu".
 run: $(VENV)/.installed
@@ -35,6 +35,10 @@ test-long: $(VENV)/.installed
 # Each script in benchmarks/ by its name: make benchmark-training, or make benchmark-training ARGS=5.
 benchmark-%: $(VENV)/.installed
 	python benchmarks/$*.py $(ARGS)
+
+# The pages of docs/reference/ that say what the code says.
+docs: $(VENV)/.installed
+	python docs/reference/generate.py
 
 lint: $(VENV)/.installed
 	ruff check .

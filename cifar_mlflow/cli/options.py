@@ -15,11 +15,11 @@ def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
     schema = TrainingConfig.model_json_schema()["properties"]
     for name, field in reversed(TrainingConfig.model_fields.items()):
         text = f"{field.description}  [{as_option(field.default)}]"
-        command = click.option(option_name(name), name, metavar=_metavar(schema[name]), help=text)(command)
+        command = click.option(option_name(name), name, metavar=metavar(schema[name]), help=text)(command)
     return command
 
 
-def _metavar(schema: dict[str, Any]) -> str:
+def metavar(schema: dict[str, Any]) -> str:
     """What stands for the value in the help, from the field's JSON schema."""
     if choices := schema.get("enum") or ([schema["const"]] if "const" in schema else None):
         return "|".join(choices)

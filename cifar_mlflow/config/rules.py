@@ -62,7 +62,7 @@ def _contradictions(config: TrainingConfig) -> Iterator[tuple[set[str], str]]:
 
 
 # Which options act only under which other one: option -> (deciding option, values under which it acts).
-_ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
+ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
     "widths": ("network", {"fast"}),
     "alternate_flip": ("augmentation", {"flip", "flip_crop"}),
     "shift": ("augmentation", {"flip_crop"}),
@@ -83,11 +83,11 @@ def without_effect(config: TrainingConfig) -> list[str]:
     inert = [
         f"{option_name(name)} {chosen[name]} has no effect with {option_name(decider)} {chosen[decider]} "
         f"(it acts with {', '.join(sorted(effective))})"
-        for name, (decider, effective) in _ACTS_ONLY_WITH.items()
+        for name, (decider, effective) in ACTS_ONLY_WITH.items()
         if getattr(config, name) != getattr(defaults, name) and chosen[decider] not in effective
     ]
     late = [milestone for milestone in config.milestones if milestone >= config.epochs]
-    falls = config.scheduler in _ACTS_ONLY_WITH["gamma"][1]
+    falls = config.scheduler in ACTS_ONLY_WITH["gamma"][1]
     others = {
         "--split-seed has no effect with --validation-size 0: there is no split": (
             config.trains_on_all and config.split_seed != defaults.split_seed

@@ -129,7 +129,12 @@ def test_a_comparison_is_a_frame_a_page_and_a_text(store, tiny):
 
 
 def test_a_sweep_from_a_mapping(store, tiny):
-    spec = {"name": "s", "base": {"dataset": str(tiny), **FAST}, "space": {"activation": ["relu", "gelu"]}, "workers": 1}
+    spec = {
+        "name": "s",
+        "base": {"dataset": str(tiny), **FAST},
+        "space": {"activation": ["relu", "gelu"]},
+        "workers": 1,
+    }
     done = cm.sweep(spec)
     assert (done.runs, done.failed, done.left) == (2, 0, 0)
     assert done.winner.run_id in " ".join(done.table.run_ids)
@@ -155,5 +160,3 @@ def test_nothing_of_the_callers_is_changed(store, tiny, monkeypatch):
         warnings.simplefilter("error")
         cm.train(dataset=str(tiny), tracking_uri="sqlite:///elsewhere.db", **FAST)
     assert dict(os.environ) == before
-
-

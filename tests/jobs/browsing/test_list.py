@@ -19,7 +19,7 @@ def test_no_run_yet(cifar):
 def test_a_run_in_every_form(cifar, trained):
     run_id = trained.info.run_id
     heading, line = cifar("list").stdout.splitlines()
-    assert heading.split() == "run name experiment status accuracy test started (UTC) minutes".split()
+    assert heading.split() == ["run", "name", "experiment", "status", "accuracy", "test", "started", "(UTC)", "minutes"]
     accuracy = trained.data.metrics["final_val_accuracy"]
     assert line.split()[:6] == [run_id, trained.info.run_name, "tiny", "finished", f"{accuracy:.2f}", "-"]
     (told,) = json.loads(cifar("list", "--format", "json").stdout)

@@ -1,0 +1,112 @@
+"""Writes the pages of docs/reference/ that say what the code says; `make docs` runs it, and a test compares."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import click
+import yaml
+
+import cifar_mlflow as cm
+from cifar_mlflow import errors, interface
+from cifar_mlflow.cli import cli
+from cifar_mlflow.cli.options import metavar
+from cifar_mlflow.config.rules import ACTS_ONLY_WITH
+from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig
+from cifar_mlflow.text import as_option, option_name
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
+
+
+def commands() -> str:
+    """Every command with its help; the options of train are on the page of the configuration."""
+    parts = [f"# Commands\n\n{NOTE}"]
+    context = click.Context(cli, info_name="cifar-mlflow", max_content_width=110, terminal_width=110)
+    for name, command in cli.commands.items():
+        text = command.get_help(click.Context(command, context, name, max_content_width=110, terminal_width=110))
+        if name == "train":
+            fields = "|".join(map(option_name, TrainingConfig.model_fields))
+            text = re.sub(rf"\n  (?:{fields}) .*(?:\n {{6,}}.*)*", "", text)
+            text += "\n\nand an option for each field of the configuration: see configuration.md"
+        parts.append(f"## {name}\n\n```\n{text}\n```\n")
+    codes = inspect.getdoc(errors) or ""
+    parts.append(f"## Exit codes\n\n```\n{codes}\n```\n")
+    return "\n".join(parts)
+
+
+def entry_points() -> str:
+    """The entry points of the MLflow project."""
+    project = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))
+    parts = [
+        f"# Entry points of the MLflow project\n\n{NOTE}",
+        "`mlflow run . -e NAME -P PARAMETER=VALUE`, or `mlflow run GIT_URL ...`; `main` is meant without `-e`.",
+        "Parameters of the configuration are explained on [its page](configuration.md), the others with",
+        "[their command](commands.md).",
+    ]
+    for name, entry in project["entry_points"].items():
+        parts.append(f"\n## {name}\n")
+        if not (parameters := entry.get("parameters", {})):
+            parts.append("No parameters.")
+        for parameter, about in parameters.items():
+            default = about.get("default") if isinstance(about, dict) else None
+            shown = "required" if default is None else f"default `{default}`" if str(default) else "default: not given"
+            parts.append(f"- `{parameter}`: {shown}")
+    return "\n".join(parts) + "\n"
+
+
+def configuration() -> str:
+    """Every field of the configuration."""
+    schema = TrainingConfig.model_json_schema()["properties"]
+    rows = ["| option | default | values | what it is | acts with |", "| --- | --- | --- | --- | --- |"]
+    for name, field in TrainingConfig.model_fields.items():
+        decider, values = ACTS_ONLY_WITH.get(name, ("", set()))
+        acts = f"`{option_name(decider)}` {', '.join(sorted(values))}" if decider else ""
+        option, default = f"`{option_name(name)}`", f"`{as_option(field.default)}`"
+        cells = (option, default, _values(schema[name]), field.description, acts)
+        rows.append(f"| {' | '.join(str(cell).replace('|', ' ') for cell in cells)} |")
+    fixed = ", ".join(f"`{option_name(name)}`" for name in sorted(NOT_IN_FINGERPRINT))
+    text = f"""# Configuration
+
+{NOTE}
+Each field is an option of `cifar-mlflow train`, a key of a YAML file (with `_` for `-`), a parameter of
+`mlflow run . -P`, and an argument of `cifar_mlflow.train`. An option whose "acts with" does not hold is warned of. Runs that differ in
+{fixed} alone are runs of one configuration.
+
+"""
+    return text + "\n".join(rows) + "\n"
+
+
+def _values(schema: dict[str, object]) -> str:
+    """What a field may be: its choices, or its kind and range."""
+    shown = metavar(schema).replace("|", ", ")
+    kinds = {"N": "whole number", "X": "number", "true, false": "true, false", "VALUE": ""}
+    limits = {"minimum": "at least", "exclusiveMinimum": "above", "maximum": "at most", "exclusiveMaximum": "below"}
+    told = [f"{words} {schema[key]:,}" for key, words in limits.items() if isinstance(schema.get(key), int | float)]
+    return ", ".join(filter(None, [kinds.get(shown, shown), *told]))
+
+
+def python() -> str:
+    """Every name of the Python interface, with its signature and docstring."""
+    parts = [f"# Python\n\n{NOTE}", f"```\n{inspect.getdoc(interface)}\n```\n"]
+    for name in cm.__all__:
+        what = getattr(interface, name)
+        signature = "" if inspect.isclass(what) else re.sub(r"'", "", str(inspect.signature(what)))
+        parts.append(f"## {name}\n\n```\n{name}{signature}\n\n{inspect.getdoc(what)}\n```\n")
+    return "\n".join(parts)
+
+
+PAGES = {
+    "commands.md": commands,
+    "entry-points.md": entry_points,
+    "configuration.md": configuration,
+    "python.md": python,
+}
+
+
+if __name__ == "__main__":
+    for page, written in PAGES.items():
+        (HERE / page).write_text(written(), encoding="utf-8")
