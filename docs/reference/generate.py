@@ -73,8 +73,9 @@ def configuration() -> str:
 
 {NOTE}
 Each field is an option of `cifar-mlflow train`, a key of a YAML file (with `_` for `-`), a parameter of
-`mlflow run . -P`, and an argument of `cifar_mlflow.train`. An option whose "acts with" does not hold is warned of. Runs that differ in
-{fixed} alone are runs of one configuration.
+`mlflow run . -P`, and an argument of `cifar_mlflow.train`. An option whose "acts with" does not hold is warned of.
+Runs that differ in {fixed} alone are
+runs of one configuration.
 
 """
     return text + "\n".join(rows) + "\n"
