@@ -1,10 +1,14 @@
 """Where the package keeps what must outlive a process."""
 
+import errno
 import os
+import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import ConfigurationError, causes
 
 STATE_VARIABLE = "CIFAR_MLFLOW_STATE"
 
@@ -39,3 +43,37 @@ def writable(part: str) -> Path:
 def spool_directory() -> Path:
     """Where the outboxes of all runs are."""
     return state_directory() / "spool"
+
+
+def no_room(error: BaseException, places: Mapping[Path, str] = MappingProxyType({})) -> str | None:
+    """Which disk is full, and what to do, if that is what the error, or what led to it, says; else None.
+
+    That is the one with the least room: where the file was that the error names, where temporary files are, or one of
+    the `places` where else was written, each with the variable that names another.
+    """
+    found = list(causes(error))
+    full = (errno.ENOSPC, errno.EDQUOT)
+    # Of many files that could not be written, MLflow tells in words alone.
+    if not any(getattr(each, "errno", None) in full or f"[Errno {full[0]}]" in str(each) for each in found):
+        return None
+    named = [getattr(each, name, None) for each in found for name in ("filename", "filename2")]
+    places = {Path(each).parent: "" for each in named if isinstance(each, str)} | dict(places)
+    places |= {Path(tempfile.gettempdir()): "TMPDIR"}
+    free = {place: shutil.disk_usage(_existing(place)).free for place in places}
+    fullest = min(free, key=lambda place: free[place])
+    other = f", or set {places[fullest]} to another directory" if places[fullest] else ""
+    return f"no room is left in {fullest} ({free[fullest] / 1e6:,.1f} MB on that disk): make some there{other}"
+
+
+def unwritable(directory: Path) -> str | None:
+    """Why no file can be written in the directory, or made where it is to be; None if one can. Nothing stays there."""
+    try:
+        with tempfile.TemporaryFile(dir=_existing(directory)) as probe:
+            probe.write(b"\0")
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.absolute().parents) if os.path.lexists(each))

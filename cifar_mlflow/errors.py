@@ -10,7 +10,8 @@
     ├── PromotionRefused        7   a gate did not let the model through, or there is nothing to roll back to
     ├── NotReproduced           8   a run done again came to other numbers
     └── NotInOrder              9   `doctor` has found what is not in order
-    Interrupted               130   Ctrl-C; 143 after SIGTERM (a KeyboardInterrupt: no `except Exception` swallows it)
+    Interrupted               130   Ctrl-C; 143 after SIGTERM, 129 when the terminal is closed (a KeyboardInterrupt:
+                                    no `except Exception` swallows it)
 
 The message says what is wrong, where, and what to do; the command line prints it and exits with the code.
 """

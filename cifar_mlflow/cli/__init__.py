@@ -1,17 +1,18 @@
 """The command line: turns words into a job's arguments, and errors into one message and an exit code."""
 
 import os
-import signal
 import sys
-from types import FrameType
 
 import click
 
 from cifar_mlflow import __version__
 from cifar_mlflow.cli import browsing, models, registry, reproduction, setup, sweeps, training
+from cifar_mlflow.cli.output import output_fault, prepare_streams
+from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import listening
+from cifar_mlflow.jobs.training.signals import interrupt_at_signals
 from cifar_mlflow.text import fault, redact, shown
 
 CONTEXT = {
@@ -29,8 +30,8 @@ COMMANDS = (
 
 def main() -> None:
     """Runs the command line and exits, with a code from `cifar_mlflow.errors`."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    prepare_streams()
+    interrupt_at_signals()
     try:
         for word in sys.argv[1:]:  # bytes that are no text would fail deep in some library, each time in another one
             if told := fault(word, len(word), allowed="\n\r\t"):
@@ -54,6 +55,9 @@ def main() -> None:
         click.echo(str(cause or "") or "stopped", err=True)
         sys.exit(getattr(cause, "exit_code", 130))
     except Exception as error:
+        if told := (isinstance(error, OSError) and output_fault(error)) or no_room(error):
+            click.echo(f"error: {redact(told)}", err=True)
+            sys.exit(ConfigurationError.exit_code)
         if os.environ.get("CIFAR_MLFLOW_DEBUG"):
             raise
         click.echo(
@@ -64,12 +68,6 @@ def main() -> None:
         sys.exit(1)
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):  # the wrap-up that follows is short, and must not be cut in two
-        signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(number)
-
-
 @click.group(context_settings=CONTEXT, commands=COMMANDS)
 @click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
 def cli() -> None:
@@ -77,5 +75,5 @@ def cli() -> None:
 
     Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 1 a fault of this
     program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 7 not promoted,
-    8 not reproduced, 9 not in order (doctor), 130 and 143 interrupted.
+    8 not reproduced, 9 not in order (doctor), 129, 130 and 143 interrupted.
     """

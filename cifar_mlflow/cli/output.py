@@ -1,14 +1,91 @@
 """Where the lines of a result go: standard output, or a file that is there whole or not at all."""
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import click
 
 from cifar_mlflow.errors import ConfigurationError
+
+STDOUT = "standard output"
+ESCAPE = "cifar_mlflow.escape"  # how characters are written that an output's encoding does not have
+PLAIN = {"–": "-", "…": "...", "·": "-"}
+
+
+class _Output(io.TextIOWrapper):
+    """Standard output: what is wrong with it is told by its name."""
+
+    def write(self, text: str) -> int:
+        with _named():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _named():
+            super().flush()
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, STDOUT) from None
+
+
+class _Messages(io.TextIOWrapper):
+    """Standard error: a line that nobody can read any more, on a closed terminal or a full disk, ends no training."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            super().flush()
+
+
+def prepare_streams() -> None:
+    """Has whatever is written to standard output and error arrive there as far as it can, and nowhere else."""
+    closed = []
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # the next file that is opened would take its place, and all that is printed
+            os.open(os.devnull, os.O_RDWR)
+            closed.append(number)
+    codecs.register_error(ESCAPE, _escape)
+    if 1 in closed or isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = _stream(1, sys.stdout, _Output)
+    if 2 in closed or isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _stream(2, sys.stderr, _Messages)
+    if 1 in closed:
+        click.echo("warning: standard output is closed: what is printed there is shown nowhere", err=True)
+
+
+def _stream(number: int, before: TextIO | None, kind: type[io.TextIOWrapper]) -> io.TextIOWrapper:
+    binary = io.BufferedWriter(io.FileIO(number, "w", closefd=False))
+    return kind(binary, before.encoding if before else "utf-8", ESCAPE, line_buffering=True)
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(PLAIN.get(each) or ascii(each)[1:-1] for each in lacking), error.end
+
+
+def output_fault(error: OSError) -> str | None:
+    """What is wrong with standard output, if the error is about that; what it has not taken is given up."""
+    if error.filename != STDOUT:
+        return None
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (or the interpreter would try, and tell, again)
+    return f"{STDOUT} cannot be written: {error.strerror}"
 
 
 @contextmanager
@@ -18,7 +95,7 @@ def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
     The file takes its name when all is written; if that is broken off, what was there before stays.
 
     Raises:
-        ConfigurationError: the file cannot be written.
+        ConfigurationError: the file cannot be written, or under `mlflow run` its path is relative.
     """
     if path is None:
         yield _print

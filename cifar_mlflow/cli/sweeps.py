@@ -59,7 +59,6 @@ def compare(what: tuple[str, ...], condition: str | None, form: str, output: str
     from cifar_mlflow.jobs.compare import compare as job
     from cifar_mlflow.jobs.compare import render
 
-    result = job(what, condition=condition, with_curves=form == "html", **options)
-    text = render(result, form, ", ".join(what) or str(condition))
-    with lines_to(output) as write:
-        write(text.rstrip("\n") + "\n")
+    with lines_to(output) as write:  # first: what cannot be written is told before anything is read
+        result = job(what, condition=condition, with_curves=form == "html", **options)
+        write(render(result, form, ", ".join(what) or str(condition)).rstrip("\n") + "\n")

@@ -71,7 +71,8 @@ def doctor(*, fix: bool = False) -> Report:
     results: list[Result] = []
     store: Store | None = None
     try:
-        if missing := _missing_file():
+        missing = None if os.environ.get("MLFLOW_RUN_ID") else _missing_file()
+        if missing:
             finding = Finding("note", f"there is no store yet at {missing}; the first run makes it")
             results.append(Result("store", finding))
         else:
@@ -114,6 +115,7 @@ def _checks(store: Store | None) -> list[tuple[str, str, Iterator[Finding]]]:
     return [
         *checks,
         ("runs", "none is RUNNING without its process", leftovers.left_running(store)),
+        ("artifacts", "those of every experiment can be written", leftovers.unwritable_artifacts(store)),
         ("models", "each was logged completely", leftovers.incomplete_models(store)),
         ("aliases", "each is where its record says", leftovers.misplaced_aliases(store)),
         ("files", "those of every model with an alias are as they were logged", changed),

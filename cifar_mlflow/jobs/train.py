@@ -160,6 +160,8 @@ def record_training(
         raise
     checkpoints.discard()  # the outbox has everything now, on disk
     waiting = run.close(drain_timeout)
+    if waiting and (reason := run.trouble):
+        warn(f"the tracking store takes nothing: {reason}")
     return TrainOutcome(
         run.run_id,
         run.run_name,

@@ -7,13 +7,14 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from cifar_mlflow import process_state
+from cifar_mlflow.directories import no_room, unwritable
 from cifar_mlflow.errors import TrackingError, causes
 from cifar_mlflow.text import first_line
 from cifar_mlflow.text import redact as redact
@@ -48,8 +49,11 @@ class Store:
     uri: str
     project_run_id: str | None
 
-    def experiment_id(self, name: str) -> str:
-        """The id of the experiment `name`, created if it is new; TrackingError if it was deleted or is refused."""
+    def experiment_id(self, name: str, otherwise: str = "name another experiment") -> str:
+        """The id of the experiment `name`, created if it is new; TrackingError if it was deleted or is refused.
+
+        `otherwise` is what can be done if it is not to be restored.
+        """
         experiment = self.client.get_experiment_by_name(name)
         try:
             if experiment is None:
@@ -61,9 +65,26 @@ class Store:
         if experiment.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"the experiment {name!r} was deleted; restore it with "
-                f"`mlflow experiments restore -x {experiment.experiment_id}` or give another --experiment"
+                f"`mlflow experiments restore -x {experiment.experiment_id}`, or {otherwise}"
             )
         return str(experiment.experiment_id)
+
+    def check_artifact_location(self, experiment_id: str) -> None:
+        """TrackingError if the experiment keeps its artifacts in a directory, and no file can be written there."""
+        from mlflow.utils.file_utils import local_file_uri_to_path
+        from mlflow.utils.uri import is_local_uri
+
+        experiment = self.client.get_experiment(experiment_id)
+        location = experiment.artifact_location
+        if not is_local_uri(location, is_tracking_or_registry_uri=False):
+            return
+        if reason := unwritable(Path(local_file_uri_to_path(location))):
+            server = self.uri.startswith("http")
+            raise TrackingError(
+                f"the experiment {experiment.name!r} of {redact(self.uri)} keeps its artifacts in {redact(location)}, "
+                f"which cannot be written here ({reason}): give yourself the right to write there, or use another "
+                f"experiment{', or have the server take artifacts itself (mlflow server --serve-artifacts)' * server}"
+            )
 
     def run_url(self, experiment_id: str, run_id: str) -> str | None:
         """The run's page in MLflow's UI, if the store is a server."""
@@ -82,7 +103,10 @@ def connect() -> Store:
     settings |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     for name in settings.keys() - os.environ.keys():
         process_state.set_variable(name, settings[name])
-    uri = _absolute_uri(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
+    given, project_run_id = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_RUN_ID") or None
+    uri = _absolute_uri(given or f"{SQLITE}mlflow.db")
+    if project_run_id and given and uri != given:
+        _check_it_is_mlflows(given, uri, project_run_id)
     import mlflow
 
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.artifact.artifact_repo"):
@@ -105,11 +129,27 @@ def connect() -> Store:
             ) from None
         client.search_experiments(max_results=1)
     patient = cast("MlflowClient", PatientClient(client, translated_errors(uri)))
-    return Store(patient, uri, os.environ.get("MLFLOW_RUN_ID") or None)
+    return Store(patient, uri, project_run_id)
+
+
+def active_run(store: Store) -> Run | None:
+    """The run that the caller has begun in this store by `mlflow.start_run()`, in this thread."""
+    import mlflow
+
+    active = None if store.project_run_id else mlflow.active_run()
+    try:
+        return store.client.get_run(active.info.run_id) if active else None
+    except TrackingError:
+        return None  # it is in another store
 
 
 def environment_experiment(store: Store | None) -> str | None:
-    """The experiment that MLflow's own environment variables name, if any; by its id only if there is a store."""
+    """The experiment of the caller's active run, or that which MLflow's own environment variables name, if any.
+
+    Only if there is a store is it found by an id.
+    """
+    if store and (parent := active_run(store)):
+        return str(store.client.get_experiment(parent.info.experiment_id).name)
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
         return name
     if store and (experiment_id := os.environ.get("MLFLOW_EXPERIMENT_ID")):
@@ -158,6 +198,8 @@ def _explain(uri: str, error: Exception) -> str:
             "MLFLOW_TRACKING_URI, unset it to track in ./mlflow.db, or train with --offline and `cifar-mlflow sync` "
             "later"
         )
+    if full := no_room(error, {_sqlite_path(uri).parent: ""} if uri.startswith(SQLITE) else {}):
+        return f"{uri}: {full}"
     code = sqlite_code(found) & 0xFF  # without what SQLite adds to it
     if code in NOT_WRITABLE or any(isinstance(each, OSError) and each.errno for each in found):
         return f"{uri} cannot be written ({short}); go to a directory that you may write to, or set MLFLOW_TRACKING_URI"
@@ -208,9 +250,25 @@ def _absolute_uri(uri: str) -> str:
     return uri
 
 
+def _check_it_is_mlflows(given: str, uri: str, project_run_id: str) -> None:
+    """TrackingError if a relative `given` names another file here than in the directory of `mlflow run`."""
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{_sqlite_path(uri).as_uri()}?mode=ro", uri=True)) as tables:
+        if tables.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (project_run_id,)).fetchone():
+            return
+    raise TrackingError(
+        f"MLFLOW_TRACKING_URI={given} is relative, and `mlflow run` has started this command in another directory, "
+        f"{Path.cwd()}, where it is not the database in which MLflow has made the run {project_run_id}; set it to an "
+        f"absolute path, such as {SQLITE}$PWD/mlflow.db"
+    )
+
+
+def _sqlite_path(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE).partition("?")[0])
+
+
 def _check_sqlite(uri: str) -> None:
     """MLflow would try for 100 seconds to open a file that cannot be opened."""
-    path = Path(uri.removeprefix(SQLITE).partition("?")[0])
+    path = _sqlite_path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=CHECK_TIMEOUT)) as database:
         database.execute("PRAGMA schema_version").fetchone()  # creates the file, or reads its first page

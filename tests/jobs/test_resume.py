@@ -175,7 +175,8 @@ class TestWhatIsRefused:
 
     def test_a_run_that_may_be_trained_elsewhere(self, refused, client, run_id, cifar):
         client().update_run(run_id, status="RUNNING")
-        client().set_tag(run_id, "host", "elsewhere")
+        for name, value in {"host": "elsewhere", "boot_id": "another"}.items():
+            client().set_tag(run_id, name, value)
         outcome = refused(4, "on elsewhere. If that process is gone, say so with\n  python -c ")
         code = outcome.stderr.split('python -c "')[1].split('"')[0]
         exec(code)

@@ -66,6 +66,8 @@ class TrainingRecord:
         self.best_weights: dict[str, torch.Tensor] = {}
 
     def log_start(self) -> None:
+        from cifar_mlflow.learning.networks import own
+
         config, dataset = self._config, self.dataset
         self._run.log_parameters(config.as_options())
         self._run.log_files({"config.yaml": config.as_yaml().encode()})
@@ -78,9 +80,11 @@ class TrainingRecord:
                 "test_digest": dataset.test_digest,
                 "mlflow.note.content": self._sentence(),
                 **({"trains_on_all": "true"} if config.trains_on_all else {}),
-                **provenance.tags(),
+                **provenance.tags(own.module_file(config)),
             }
         )
+        if told := provenance.fault():
+            warn(f"the commit of cifar_mlflow cannot be recorded: {told}")
         sizes = {"train": len(dataset.train), "validation": len(dataset.validation), "test": len(dataset.test)}
         self._run.log_dataset(dataset.name, dataset.digest, dataset.source, sizes, "training")
         if config.trains_on_all:

@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 import traceback
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
@@ -51,6 +52,13 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise _fault(config, f"for 2 images it gives {shape} instead of logits of shape (2, {classes})")
     return network
+
+
+def module_file(config: TrainingConfig) -> Path | None:
+    """The file of the module that holds the user's network, once it was built; None if the network is one of ours."""
+    module = sys.modules.get(config.network.partition(":")[0]) if ":" in config.network else None
+    file = getattr(module, "__file__", None)
+    return Path(file).resolve() if file else None
 
 
 def _fault(config: TrainingConfig, reason: str) -> ConfigurationError:

@@ -125,7 +125,10 @@ class Delivery:
                 raise self._elsewhere(what)
         elif parent and self._find(parent) is None:
             raise self._elsewhere(f"the run {parent}, to which {what} belongs,")
-        client, experiment_id = self._store.client, self._store.experiment_id(values["experiment"])
+        client = self._store.client
+        experiment_id = self._store.experiment_id(
+            values["experiment"], f"if {what} is of no use: rm -r {self._outbox.directory}"
+        )
         self._note_store(experiment_id)  # first: if the answer is lost, no other store makes the run again
         run_id = name
         if not (RUN_ID.fullmatch(name) and self._find(name)):

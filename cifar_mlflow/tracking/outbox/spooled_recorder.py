@@ -1,6 +1,8 @@
 """A run that is recorded on disk first: the recorder of a training, for which no tracking store is worth waiting."""
 
+import errno
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -10,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from cifar_mlflow.directories import spool_directory
+from cifar_mlflow.directories import STATE_VARIABLE, no_room, spool_directory
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.text import redact
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
@@ -21,6 +23,10 @@ from cifar_mlflow.tracking.writing import model_files
 from cifar_mlflow.tracking.writing.model_files import ExportedModel
 from cifar_mlflow.tracking.writing.recorder import Recorder, write_files
 
+FILES_OF_A_MODEL = (
+    3  # with its weights in them that are on the disk at once: what was exported, and a copy for each use
+)
+ROOM_BESIDE_WEIGHTS = 1_000_000  # bytes, for a model's graph, its example and MLflow's files
 DRAIN_TIMEOUT = 15.0  # seconds for which a run that has ended waits for a store that takes nothing
 
 
@@ -140,9 +146,16 @@ class SpooledRecorder:
                     continue
                 saved = Path(directory) / str(exported.epoch)
                 if not saved.exists():
+                    self._need_room_for(exported)
                     model_files.save(exported, saved)
                 model_files.save_copy(saved, exported, self._outbox.next_payload())
                 self._log("model", metrics=self._lacking(metrics), timestamp=_now())
+
+    def _need_room_for(self, exported: ExportedModel) -> None:
+        """OSError if the disk is too full for the model: torch would end the whole process as it writes there."""
+        size = sum(weights.numel() * weights.element_size() for weights in exported.module.state_dict().values())
+        if shutil.disk_usage(self.directory).free < FILES_OF_A_MODEL * (size + ROOM_BESIDE_WEIGHTS):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self._write("tags", tags=dict(tags))
@@ -191,8 +204,9 @@ class SpooledRecorder:
             yield
         except OSError as error:
             raise TrackingError(
-                f"{self.directory} cannot be written ({error.strerror or error}): make room there, or set "
-                "$CIFAR_MLFLOW_STATE to a directory with more"
+                no_room(error, {self.directory: STATE_VARIABLE})
+                or f"{error.filename or self.directory} cannot be written ({error.strerror or error}): make room "
+                f"there, or set ${STATE_VARIABLE} to a directory with more"
             ) from error
 
 

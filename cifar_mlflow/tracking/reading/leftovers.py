@@ -95,6 +95,18 @@ def _spools_by_run() -> dict[str, state.Look]:
     return {look.run_id: look for look in looks if look.run_id}
 
 
+def unwritable_artifacts(store: Store) -> Iterator[Finding]:
+    """Experiments whose artifacts cannot be written from here; an error where writes of this machine wait for that."""
+    looks = [look for look in map(state.look, log.outboxes(spool_directory())) if look.run_id and look.waiting]
+    found = [queries.find(store.client.get_run, look.run_id) for look in looks if look.run_id]
+    waiting = {run.info.experiment_id for run in found if run is not None}
+    for experiment_id in sorted(waiting.union(runs.experiments(store).values())):
+        try:
+            store.check_artifact_location(experiment_id)
+        except TrackingError as error:
+            yield Finding("error" if experiment_id in waiting else "note", str(error))
+
+
 def incomplete_models(store: Store) -> Iterator[Finding]:
     """Models that were begun by a run that ended, or whose process is gone, and that never were logged completely."""
     experiment_ids = list(runs.experiments(store).values())

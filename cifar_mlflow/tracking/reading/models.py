@@ -10,6 +10,7 @@ from typing import Any
 
 from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.text import first_line
 from cifar_mlflow.tracking import queries
@@ -134,7 +135,7 @@ def model_interface(store: Store, uri: str) -> ModelInterface:
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ModelError(f"{uri} does not tell its classes and image size, as models of cifar-mlflow do") from None
         except Exception as error:
-            raise ModelError(f"{uri} cannot be loaded: {first_line(error)}") from error
+            raise ModelError(f"{uri} cannot be loaded: {no_room(error) or first_line(error)}") from error
 
 
 def download(uri: str, directory: Path) -> Path:
@@ -144,7 +145,7 @@ def download(uri: str, directory: Path) -> Path:
     try:
         copy = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(directory)))
     except Exception as error:  # each artifact store has errors of its own
-        raise ModelError(f"{uri} cannot be loaded: {first_line(error)}") from error
+        raise ModelError(f"{uri} cannot be loaded: {no_room(error) or first_line(error)}") from error
     if not (copy / "MLmodel").is_file():  # MLflow copies what it finds, even if that is nothing
         raise ModelError(f"{uri} cannot be loaded: its files are gone from where it was logged")
     return copy
@@ -174,7 +175,7 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     except ModelError:
         raise
     except Exception as error:
-        reason = first_line(error)
+        reason = no_room(error) or first_line(error)
         if "pickle" in reason:  # MLflow gives this error no code of its own, and would tell how to allow it
             reason = "it is a pickle, or holds one, which is never loaded: it could run any code"
         raise ModelError(f"{uri} cannot be loaded: {reason}") from error

@@ -3,13 +3,14 @@
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking import processes, queries
-from cifar_mlflow.tracking.store import Store, redact, translated_errors
+from cifar_mlflow.tracking.store import Store, active_run, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests, model_files
 
 KEY_TAG = "mlflow.cifar_mlflow.key"  # of a logged model, by which one that was begun is found again
@@ -24,18 +25,25 @@ class Recorder:
 
     @classmethod
     def start(cls, store: Store, experiment: str, run_name: str, tags: Mapping[str, str]) -> Self:
-        """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names."""
+        """A new run of `experiment`; under `mlflow run` the run that MLflow created, with MLflow's names.
+
+        It is the child of the run that the caller has begun by `mlflow.start_run()`, if any.
+        """
         # These tags come with the run, so that one that breaks off at once tells whose it was.
-        tags = {**processes.process_tags(), **tags}
+        tags = {**processes.process_tags(), **parent_tags(store), **tags}
         if store.project_run_id:
             info = store.client.get_run(store.project_run_id).info
             if info.status != "RUNNING":
                 named = f"MLFLOW_RUN_ID names the run {info.run_id}, which is {info.status}"
                 raise TrackingError(f"{named}; unset the variable")
+            if tags.get("kind") != "job":
+                store.check_artifact_location(info.experiment_id)
             recorder = cls(store, info.run_id, info.experiment_id, info.run_name)
             recorder.set_tags(tags)
             return recorder
-        info = store.client.create_run(store.experiment_id(experiment), tags=dict(tags), run_name=run_name).info
+        experiment_id = store.experiment_id(experiment)
+        store.check_artifact_location(experiment_id)
+        info = store.client.create_run(experiment_id, tags=dict(tags), run_name=run_name).info
         if not info.run_id:
             raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
         return cls(store, info.run_id, info.experiment_id, info.run_name)
@@ -92,7 +100,17 @@ class Recorder:
 
     def log_directory(self, directory: Path) -> None:
         """All files of the directory as artifacts of the run."""
-        self._client.log_artifacts(self.run_id, str(directory))
+        with self._artifacts():
+            self._client.log_artifacts(self.run_id, str(directory))
+
+    @contextmanager
+    def _artifacts(self) -> Iterator[None]:
+        """Around the writing of artifacts: if it is their place that cannot be written, that is what is told."""
+        try:
+            yield
+        except TrackingError:
+            self._store.check_artifact_location(self.experiment_id)
+            raise
 
     def log_saved_model(self, directory: Path, metrics: Mapping[str, float], timestamp: int, key: str) -> None:
         """Logs what `model_files.save` has saved, and the metrics that tell its worth, at `timestamp` (milliseconds).
@@ -104,7 +122,7 @@ class Recorder:
         about = model_files.about(directory)
         models = queries.models_of_run(self._store, self.experiment_id, self.run_id)
         logged = next((model for model in models if model.tags.get(KEY_TAG) == key), None)
-        with translated_errors(self._store.uri):
+        with self._artifacts(), translated_errors(self._store.uri):
             logged = logged or self._client.create_logged_model(
                 self.experiment_id,
                 name=about["name"],
@@ -126,6 +144,12 @@ class Recorder:
     def finish(self, status: str, timestamp: int | None = None) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""
         self._client.set_terminated(self.run_id, status, timestamp)
+
+
+def parent_tags(store: Store) -> dict[str, str]:
+    """The tag that makes a new run a child of the caller's own active run."""
+    parent = active_run(store)
+    return {"mlflow.parentRunId": parent.info.run_id} if parent else {}
 
 
 def write_files(directory: Path, files: Mapping[str, bytes]) -> None:

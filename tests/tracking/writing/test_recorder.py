@@ -173,6 +173,53 @@ class TestProvenance:
         monkeypatch.setattr(provenance, "PACKAGE", changed)
         assert provenance.commit_and_state() == (git("rev-parse", "HEAD"), True)
 
+    @pytest.fixture
+    def checkout(self, work, monkeypatch):
+        """A checkout with the package, and a function that calls git there."""
+
+        def git(*words):
+            command = ["git", "-C", work, "-c", "user.name=A", "-c", "user.email=a@b", *words]
+            return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+        package = work / "package"
+        package.mkdir()
+        (package / "__init__.py").write_text("")
+        (work / ".gitignore").write_text("ignored/\n")
+        git("init")
+        git("add", ".")
+        git("commit", "-m", "first")
+        monkeypatch.setattr(provenance, "PACKAGE", package)
+        provenance._code_of.cache_clear()
+        return git
+
+    @pytest.mark.parametrize(
+        ("name", "dirty"),
+        [("new.py", "true"), ("package/new.c", "true"), ("ignored/x.py", "false"), ("x.npz", "false")],
+    )
+    def test_new_code_counts_as_a_change(self, checkout, work, name, dirty):
+        (work / "ignored").mkdir()
+        (work / name).write_text("")
+        assert provenance.tags()["git_dirty"] == dirty
+
+    def test_of_a_checkout_of_another_owner(self, checkout, monkeypatch):
+        monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+        assert provenance.tags()["git_commit"] == checkout("-c", "safe.directory=*", "rev-parse", "HEAD")
+        assert provenance.fault() is None
+
+    def test_what_git_refuses_is_told(self, checkout, work):
+        (work / ".git" / "config").write_text("[core")
+        assert provenance.tags()["git_commit"].startswith("unknown: git says: fatal: bad config line 2")
+        assert provenance.fault().startswith("git says: fatal: bad config line 2")
+
+    def test_of_a_network_of_ones_own(self, checkout, work):
+        other = work / "ignored"
+        other.mkdir()
+        (other / "net.py").write_text("")
+        assert provenance.tags(other / "net.py")["network_git_commit"].endswith("net.py is not in a git checkout")
+        (work / "net.py").write_text("")
+        tags = provenance.tags(work / "net.py")
+        assert (tags["network_git_commit"], tags["network_git_dirty"]) == (checkout("rev-parse", "HEAD"), "true")
+
     def test_is_that_of_the_code_which_the_process_has_loaded(self, work, monkeypatch):
         monkeypatch.setattr(provenance, "PACKAGE", work)
         before = provenance.commit_and_state()
