@@ -38,7 +38,8 @@ def train(
     """Train one network and record everything about it in MLflow.
 
     Every option is also a key of the YAML file (with _ for -) and a parameter of `mlflow run . -P KEY=VALUE`.
-    A run that breaks off says how to go on from its last checkpoint; --resume needs no other option.
+    A run that breaks off says how to go on from its last checkpoint; --resume needs no other option, but for --data-dir
+    if its data were moved.
     """
     unknown, faults = unknown_options(context.args)
     given = {name: value for name, value in options.items() if value is not None}

@@ -29,8 +29,11 @@ OBJECTIVES = {
     "best_val_accuracy": ("val_accuracy", True),
     "val_loss": ("val_loss", False),
 }
-# What may change between two starts of one sweep: where and how fast it runs, and how much of it.
-_FREE = {("workers",), ("threads",), ("budget",), ("log_models",), ("base", "device"), ("base", "data_dir")}
+# What may change between two starts of one sweep: where and how fast it runs, and how much of it. That the data are the
+# same, wherever they are, is told by their digest.
+_FREE = {("workers",), ("threads",), ("budget",), ("log_models",)} | {
+    ("base", name) for name in ("device", "dataset", "data_dir")
+}
 _GROWING = {("trials",), ("repeats",)}
 
 

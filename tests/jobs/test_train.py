@@ -269,6 +269,38 @@ class TestUnderMlflowRun:
         assert run.data.params["learning_rate"] == "0.0020"
         assert set(run.data.params) == set(TrainingConfig.model_fields)
 
+    @pytest.mark.parametrize(
+        ("typed", "said"),
+        [
+            (
+                {"learning-rate": "0.01", "learning_rate": "0.002"},
+                "learning_rate: the run has 0.002 already, and 0.01 would",
+            ),
+            (
+                {"learning-rate": "0.02", "learning_rate": "0.010"},
+                "learning-rate: the run has 0.02 already, and 0.01 would",
+            ),
+            ({"seed": "'1'"}, "seed: the run has '1' already, and 0 would be trained"),
+        ],
+    )
+    def test_a_parameter_of_another_value_ends_the_run_before_training(
+        self, project_run, cifar, client, tiny_training, typed, said
+    ):
+        made = project_run(**typed)
+        outcome = cifar("train", *tiny_training, "--learning-rate", "0.01")
+        run = client().get_run(made.info.run_id)
+        assert outcome.code == 2
+        assert said in outcome.stderr
+        assert (run.info.status, run.data.metrics, run.data.params) == ("FAILED", {}, typed)
+
+    def test_other_spellings_of_one_value_are_one(self, project_run, cifar, client, tiny, tiny_training, monkeypatch):
+        monkeypatch.setenv("HOME", str(tiny.parent))
+        made = project_run(
+            **{"learning-rate": "1e-2", "dataset": "'~/tiny.npz'", "milestones": "'15, 25'", "gamma": "0.20"}
+        )
+        assert cifar("train", *tiny_training, "--learning-rate", "0.01", "--epochs", 1).code == 0
+        assert client().get_run(made.info.run_id).info.status == "FINISHED"
+
     def test_a_relative_path_is_refused(self, project_run, cifar):
         project_run()
         outcome = cifar("train", "--dataset", "data/tiny.npz", "--data-dir", "here")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cifar_mlflow.config.paths import is_path
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, DataError
 from cifar_mlflow.learning.data import cifar10, npz_files
@@ -112,11 +113,15 @@ def load(config: TrainingConfig) -> Dataset:
 
 def load_recorded(config: TrainingConfig, digest: str, run_id: str) -> Dataset:
     """As `load`; raises DataError too if these are not the data with the `digest` that the run recorded."""
+    if is_path("dataset", config.dataset) and not os.path.exists(config.dataset):
+        raise DataError(
+            f"{config.dataset}, on which the run {run_id} trained, is not there; say by --data-dir where it is"
+        )
     dataset = load(config)
     if dataset.digest != digest:
         raise DataError(
             f"{dataset.source} is not the data that the run {run_id} trained on (digest {dataset.digest}, recorded "
-            f"{digest}); say by --data-dir where the original is"
+            f"{digest}); put the original back, or say by --data-dir where it is"
         )
     return dataset
 

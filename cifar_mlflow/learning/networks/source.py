@@ -6,7 +6,6 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
-import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,8 @@ from types import ModuleType
 
 from cifar_mlflow.config.training import BUILT_IN_NETWORKS
 
-_imported: weakref.WeakKeyDictionary[ModuleType, "Source"] = weakref.WeakKeyDictionary()
+# By directory and name: the module as it was imported when its source was read (None: not yet), and the source.
+_read: dict[tuple[str, str], tuple[ModuleType | None, "Source"]] = {}
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ def of(network: str) -> Source | None:
     if network in BUILT_IN_NETWORKS:
         return None
     name = network.partition(":")[0]
-    module = sys.modules.get(name)
-    if module is None:
-        return Source(dict(_files(name)))
-    if module not in _imported:
-        _imported[module] = Source(dict(_files(name)))
-    return _imported[module]
+    module, key = sys.modules.get(name), (os.getcwd(), name)
+    looked_at, source = _read.get(key, (None, None))
+    if source is None or module is None or looked_at not in (None, module):
+        source = Source(dict(_files(name)))
+    _read[key] = module, source
+    return source
 
 
 def edited(network: str) -> list[str]:
