@@ -60,8 +60,8 @@ class TestTheSource:
     def trained(self, cifar, write, work, runs, tiny_training):
         """A run of a network in two files, which stand in a directory of their own."""
         (work / "mine_layers.py").write_text("from torch import nn\nactivation = nn.ReLU\n")
-        text = "import mine_layers\nnn.Sequential(nn.Flatten(), nn.Linear(192, 5), mine_layers.activation(), nn.Linear(5, classes))"
-        network = write("mine_network", "import mine_layers\n" + NETWORK.format(text.splitlines()[1]))
+        layers = "nn.Sequential(nn.Flatten(), nn.Linear(192, 5), mine_layers.activation(), nn.Linear(5, classes))"
+        network = write("mine_network", "import mine_layers\n" + NETWORK.format(layers))
         outcome = cifar("train", *tiny_training, "--epochs", 1, "--network", network)
         assert outcome.code == 0, outcome.output
         yield runs()[0]
@@ -79,7 +79,8 @@ class TestTheSource:
         (work / "mine_layers.py").write_text("from torch import nn\nactivation = nn.ELU\n")
         outcome = cifar("reproduce", trained.info.run_id, "--tolerance", "1e6")
         tags, again = trained.data.tags, runs()[0].data.tags
-        told = f"differs: source of the network mine_network:build {tags['network_digest']} there, {again['network_digest']} here"
+        there, here = tags["network_digest"], again["network_digest"]
+        told = f"differs: source of the network mine_network:build {there} there, {here} here"
         assert told in outcome.stderr
         assert tags["config_fingerprint"] == again["config_fingerprint"]
         assert tags["run_fingerprint"] != again["run_fingerprint"]

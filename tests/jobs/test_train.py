@@ -232,6 +232,11 @@ class TestTheExperiment:
     def test_and_run_are_named_after_the_data_and_the_configuration(self, name_after):
         assert name_after("--seed", 7) == ("tiny", "tiny-relu-sgd-seed7")
 
+    def test_and_data_are_told_of_a_batch_that_is_larger_than_all_images(self, cifar, tiny):
+        outcome = cifar("train", "--dataset", tiny, *DIVERGING, "--batch-size", 109)
+        told = "warning: --batch-size 109 has no effect beyond 108: each epoch is one step of all 108 training images"
+        assert told in outcome.stderr
+
     def test_and_run_can_be_named(self, name_after):
         assert name_after("--experiment", "mine", "--run-name", "first") == ("mine", "first")
 

@@ -85,7 +85,7 @@ class TestNpz:
     def test_of_two_images_can_hold_out_none(self, write_npz):
         x = tiny_arrays()["x_train"][:2]
         with pytest.raises(
-            ConfigurationError, match="auto, which is 1, leaves fewer than 2 of 2 images.*give at most 0"
+            ConfigurationError, match=r"auto, which is 1, leaves fewer than 2 of 2 images.*give at most 0"
         ):
             load(write_npz(x_train=x, y_train=np.arange(2), y_test=np.arange(30) % 2))
 
