@@ -33,9 +33,10 @@ ROOMS = {
         "yaml_files": set(),
         "faults": set(),
         "training": {"faults"},
-        "rules": {"faults", "training"},
+        "paths": {"training"},
+        "rules": {"faults", "paths", "training"},
         "search_space": {"faults", "rules", "training"},
-        "sweep": {"faults", "rules", "search_space", "training", "yaml_files"},
+        "sweep": {"faults", "paths", "rules", "search_space", "training", "yaml_files"},
     },
     "learning": {
         "hardware": set(),

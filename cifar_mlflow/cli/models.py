@@ -16,7 +16,7 @@ FORM = choice("--format", "form", values=("table", "json", "csv"))
 @click.argument("model")
 @WEIGHTS
 @click.option("--dataset", metavar="PATH", help="score on the test set of another dataset with the same classes")
-@click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
+@click.option("--data-dir", metavar="PATH", help="where the data are now: a directory, or the .npz file  [as recorded]")
 @choice(
     "--views",
     values=("1", "2", "6"),

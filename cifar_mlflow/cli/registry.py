@@ -27,7 +27,7 @@ ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_defaul
 @click.option("--significance", type=float, default=0.05, show_default=True, help="level of that test")
 @click.option("--force", metavar="REASON", help="promote against a gate (not integrity and smoke); shown ever after")
 @click.option("--dry-run", is_flag=True, help="judge, and leave the registry as it is")
-@click.option("--data-dir", metavar="PATH", help="directory that holds CIFAR-10  [as in train]")
+@click.option("--data-dir", metavar="PATH", help="where the data are now: a directory, or the .npz file  [as recorded]")
 @FORM
 def promote(form: str, **options: Any) -> None:
     """Register MODEL and move the alias to it, if every gate lets it through.

@@ -15,7 +15,9 @@ from cifar_mlflow.errors import ConfigurationError, NotReproduced
 @click.option("--of-version", metavar="MODEL", help="the run of a registered model: NAME@ALIAS or models:/NAME/VERSION")
 @click.option("--threads", metavar="VALUE", help="processor threads  [as in the original]")
 @click.option("--precision", metavar="auto|float32|bfloat16", help="arithmetic  [as in the original]")
-@click.option("--data-dir", metavar="VALUE", help="directory that holds CIFAR-10  [as in the original]")
+@click.option(
+    "--data-dir", metavar="VALUE", help="where the data are now: a directory, or the .npz file  [as recorded]"
+)
 @click.option(
     "--tolerance",
     type=float,

@@ -12,6 +12,7 @@ from cifar_mlflow.cli.options import configuration_options, name_faults, unknown
 from cifar_mlflow.config.rules import faults_of, resolve
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.jobs.listener import warn
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.train import TrainOutcome
@@ -38,12 +39,20 @@ def train(
     """Train one network and record everything about it in MLflow.
 
     Every option is also a key of the YAML file (with _ for -) and a parameter of `mlflow run . -P KEY=VALUE`.
-    A run that breaks off says how to go on from its last checkpoint; --resume needs no other option.
+    A run that breaks off says how to go on from its last checkpoint; --resume needs no other option, but for --data-dir
+    if its data were moved.
     """
     unknown, faults = unknown_options(context.args)
     given = {name: value for name, value in options.items() if value is not None}
-    values = ({} if config_file is None else read_yaml(config_file)) | given | unknown
+    of_file = {} if config_file is None else read_yaml(config_file)
+    values = of_file | given | unknown
     faults += name_faults({"--experiment": experiment, "--run-name": run_name})
+    if of_file and of_file.keys() <= given.keys() and resume is None:
+        told = f"--config: {config_file} has no effect: each of its keys is given as an option too"
+        if "MLFLOW_RUN_ID" in os.environ:  # the entry points main and train give all of them
+            faults.append(f"{told}; use -e preset")
+        else:
+            warn(told)
     if offline and resume is not None:
         faults.append("--offline: --resume needs the tracking store that has the run")
     elif offline and os.environ.get("MLFLOW_RUN_ID"):

@@ -10,23 +10,41 @@ from typing import Any
 from pydantic import ValidationError
 
 from cifar_mlflow.config.faults import describe
+from cifar_mlflow.config.paths import moved, relative_faults, with_absolute_paths
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import as_option, did_you_mean, option_name
 
 
 def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
-    """A checked configuration: the defaults, overridden by `values`.
+    """A checked configuration: the defaults, overridden by `values`, with absolute paths.
 
     Raises ConfigurationError with every unknown key, wrong value and contradiction, each named by its option.
     """
     if faults := faults_of(values):
         raise ConfigurationError(faults, source)
+    return with_absolute_paths(TrainingConfig.model_validate(dict(values)))
+
+
+def recorded(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
+    """As `resolve`, of what a run has recorded: nobody knows where a relative path began, so it stays what it was."""
+    if faults := _faults(values):
+        raise ConfigurationError(faults, source)
     return TrainingConfig.model_validate(dict(values))
+
+
+def resolve_moved(config: TrainingConfig, data_dir: str | None) -> TrainingConfig:
+    """A recorded configuration whose data are in `data_dir` now, if that is given; see `paths.moved`."""
+    given = {} if data_dir is None else moved(config, resolve({"data_dir": data_dir}, "options").data_dir)
+    return resolve({**config.model_dump(), **given})
 
 
 def faults_of(values: Mapping[str, Any]) -> list[str]:
     """All that `resolve` would report of the `values`."""
+    return [*_faults(values), *relative_faults(values)]
+
+
+def _faults(values: Mapping[str, Any]) -> list[str]:
     refused: dict[str, str] = {}
     try:
         config = TrainingConfig.model_validate(dict(values))
@@ -75,6 +93,14 @@ ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
     "milestones": ("scheduler", {"multistep"}),
     "data_dir": ("dataset", {"cifar10"}),
 }
+
+
+def batch_warning(config: TrainingConfig, images: int) -> str | None:
+    """That a batch would be larger than all `images` to train on."""
+    if config.batch_size <= images:
+        return None
+    all_in_one = f"each epoch is one step of all {images:,} training images"
+    return f"--batch-size {config.batch_size} has no effect beyond {images:,}: {all_in_one}"
 
 
 def without_effect(config: TrainingConfig) -> list[str]:

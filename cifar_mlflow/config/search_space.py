@@ -16,6 +16,7 @@ from cifar_mlflow.text import as_option, did_you_mean
 _REASONS = {
     "seed": "repeats runs each configuration with several seeds",
     "threads": "it is set for the whole sweep, beside workers",
+    "epoch_evaluation": "it does not change what is trained; set it in base",
     "split_seed": "runs that hold out different images cannot be compared",
     "validation_size": "runs that hold out different images cannot be compared; set it in base",
 }

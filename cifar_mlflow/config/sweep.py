@@ -5,7 +5,6 @@ A spec is a YAML file. `load_spec` reads and checks it, every combination includ
 
 import itertools
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cifar_mlflow.config import search_space as spaces
 from cifar_mlflow.config.faults import Sentence, describe, expected
+from cifar_mlflow.config.paths import absolute, is_path
 from cifar_mlflow.config.rules import faults_of, resolve
 from cifar_mlflow.config.search_space import Choice, Parameter
 from cifar_mlflow.config.training import AutoOrPositive, PositiveInt, TrainingConfig, parsed
@@ -29,8 +29,11 @@ OBJECTIVES = {
     "best_val_accuracy": ("val_accuracy", True),
     "val_loss": ("val_loss", False),
 }
-# What may change between two starts of one sweep: where and how fast it runs, and how much of it.
-_FREE = {("workers",), ("threads",), ("budget",), ("log_models",), ("base", "device"), ("base", "data_dir")}
+# What may change between two starts of one sweep: where and how fast it runs, and how much of it. That the data are the
+# same, wherever they are, is told by their digest.
+_FREE = {("workers",), ("threads",), ("budget",), ("log_models",)} | {
+    ("base", name) for name in ("device", "dataset", "data_dir")
+}
 _GROWING = {("trials",), ("repeats",)}
 
 
@@ -190,10 +193,7 @@ def _read_space(given: object, directory: Path, faults: list[str]) -> dict[str, 
 
 def _beside(name: str, value: object, directory: Path) -> object:
     """A relative path in a spec is one beside it: `mlflow run` starts the sweep in another directory."""
-    is_path = isinstance(value, str) and (value.endswith(".npz") if name == "dataset" else name == "data_dir")
-    if not is_path or value == "auto":
-        return value
-    return os.path.normpath(directory / Path(str(value)).expanduser())
+    return absolute(str(value), directory) if is_path(name, value) else value
 
 
 def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:

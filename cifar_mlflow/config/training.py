@@ -6,15 +6,24 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from cifar_mlflow.config.faults import expected
 from cifar_mlflow.text import PATH_LIMIT, as_option, fault
 
 BUILT_IN_NETWORKS = ("report_cnn", "fast")
 BUILT_IN_DATASETS = ("cifar10", "digits")
-# What may differ between two runs of one configuration.
-NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "accelerate", "device", "data_dir", "epoch_evaluation"})
+# What may differ between two runs of one configuration. Not epoch_evaluation: without it the best epoch is the last.
+NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "accelerate", "device", "data_dir"})
 
 
 def _split_commas(value: object) -> object:
@@ -30,8 +39,9 @@ Scheduler = Literal["none", "step", "multistep", "exponential", "cosine", "one_c
 Augmentation = Literal["none", "flip", "flip_crop"]
 Precision = Literal["auto", "float32", "bfloat16"]
 WeightInit = Literal["default", "kaiming", "xavier"]
+_UNSIGNED_ZERO = AfterValidator(abs)  # -0.0 is 0.0
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1), _UNSIGNED_ZERO]
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
 AutoOrPositive = Annotated[Literal["auto"] | PositiveInt, expected("auto or a whole number, 1 or more")]
@@ -83,7 +93,9 @@ class TrainingConfig(BaseModel):
         1.0, "rate of biases and normalization (PReLU's slope is neither), times --learning-rate"
     )
     momentum: Share = field(0.0, "momentum of sgd, rmsprop and muon's convolutions")
-    weight_decay: float = field(0.0, "L2 penalty; decoupled with adamw and muon", ge=0)
+    weight_decay: Annotated[float, Field(ge=0), _UNSIGNED_ZERO] = field(
+        0.0, "L2 penalty; decoupled with adamw and muon"
+    )
     scheduler: Scheduler = field("step", "learning rate schedule")
     warmup: Share = field(0.2, "share of the steps in which the rate rises (triangular)")
     step_size: PositiveInt = field(20, "epochs between two falls of the rate (step)")
@@ -136,13 +148,21 @@ class TrainingConfig(BaseModel):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that name the configuration: equal for runs that differ in seed or machine only."""
-        values = self.model_dump(mode="json", exclude=set(NOT_IN_FINGERPRINT))
+        """16 hex digits that name the configuration: equal for runs that differ in seed or machine only.
+
+        Of the user's own files it does not tell which they are: see `run_fingerprint`.
+        """
+        # Runs that were recorded before epoch_evaluation counted keep their names.
+        extra = {"epoch_evaluation"} if self.epoch_evaluation else set()
+        values = self.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT | extra)
+        if self.dataset not in BUILT_IN_DATASETS:
+            values["dataset"] = "file"  # one and the same wherever it is, which its digest says
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
-    def run_fingerprint(self, data_digest: str) -> str:
-        """16 hex digits that name this run: the configuration, its seed and the data's digest."""
-        return hashlib.sha256(f"{self.fingerprint}/{self.seed}/{data_digest}".encode()).hexdigest()[:16]
+    def run_fingerprint(self, data_digest: str, network_digest: str = "") -> str:
+        """16 hex digits that name this run: the configuration, its seed, and the digests of data and own network."""
+        parts = [self.fingerprint, self.seed, data_digest, *([network_digest] if network_digest else [])]
+        return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
 
     def as_options(self) -> dict[str, str]:
         """Every field as it is typed on a command line and logged as a parameter."""

@@ -12,7 +12,7 @@ import numpy as np
 from cifar_mlflow import process_state
 from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.analysis.statistics import wilson_interval
-from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.rules import resolve, resolve_moved
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.listener import bar, warn
 from cifar_mlflow.tables import csv_lines
@@ -63,8 +63,9 @@ def evaluate(
 ) -> EvaluateOutcome:
     """Scores `model` on the test set of its own dataset, or of another `dataset` with the same classes.
 
-    `views` is how often it sees each image (`learning.evaluation.predict`); with more than one the metrics have names
-    of their own, as in test_6_views_accuracy.
+    Of an .npz `dataset` only the test images are read. `data_dir` is where the model's own data are now
+    (`config.paths.moved`). `views` is how often it sees each image (`learning.evaluation.predict`); with more than one
+    the metrics have names of their own, as in test_6_views_accuracy.
 
     Raises:
         ModelError: there is no such model.
@@ -86,10 +87,16 @@ def evaluate_model(
     from cifar_mlflow.learning import evaluation
     from cifar_mlflow.learning.data import datasets
 
-    where = {"data_dir": data_dir} if data_dir else {}
-    config = resolve({**found.config.model_dump(), **where})
+    given = {"dataset": dataset, "data_dir": data_dir}
+    other = resolve({name: value for name, value in given.items() if value is not None}, "options")
+    config = resolve_moved(found.config, data_dir)
     trained_on = datasets.load_recorded(config, found.dataset_digest, found.run_id)
-    scored = trained_on if dataset is None else datasets.load(resolve({"dataset": dataset, **where}))
+    if dataset is None:
+        scored = trained_on
+    elif other.dataset.endswith(".npz"):
+        scored = datasets.load_test_set(other.dataset, trained_on.classes)
+    else:
+        scored = datasets.load(other)
     _check_test_set(scored, trained_on)
     if views > 1 and found.config.augmentation == "none":
         warn(f"--views {views} shows mirrored images, and the model was trained without any (augmentation none)")

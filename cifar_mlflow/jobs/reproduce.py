@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from cifar_mlflow import process_state
 from cifar_mlflow.analysis import reproduction
-from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.rules import resolve, resolve_moved
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
 from cifar_mlflow.jobs.listener import say, warn
-from cifar_mlflow.jobs.train import check_paths, train_watched
+from cifar_mlflow.jobs.train import train_watched
 from cifar_mlflow.jobs.training import record
 from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import store as tracking_store
@@ -85,7 +85,8 @@ def reproduce(
 ) -> ReproduceOutcome:
     """Trains the run that `what` names, by its id or by a registered model, again in its experiment, and compares.
 
-    `changes` are fields of the configuration to set by hand: threads, precision, data_dir. Accuracies are in per cent,
+    `changes` are fields of the configuration to set by hand: threads, precision, data_dir (where
+    the data are now). Accuracies are in per cent,
     and a and b are equal if |a - b| <= tolerance * max(1, |a|).
 
     Raises:
@@ -96,7 +97,6 @@ def reproduce(
     changes = changes or {}
     store = tracking_store.connect()
     original = recorded_training.find(store, what)
-    check_paths(data_dir=str(changes.get("data_dir", "auto")))
     before = metric_curves.read_run(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
     reached = len(before.get("lr", {}))
     if not reached:
@@ -127,11 +127,16 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
         ModelError: there is no such run, or it trained nothing.
     """
     original = recorded_training.find(tracking_store.connect(), what)
-    config = resolve({**original.config.model_dump(), **_used(original), **(changes or {})})
+    others = {name: value for name, value in (changes or {}).items() if name != "data_dir"}
+    there = _found(original, changes or {}).model_dump()
+    config = resolve({**there, **_used(original), **others})
     words = ["cifar-mlflow", "train"]
     for name, value in config:
         if name in ("seed", "device", "precision", "threads") or value != TrainingConfig.model_fields[name].default:
             words += [option_name(name), as_option(value)]
+    if "network_digest" in original.tags:
+        fetched = f"mlflow artifacts download --run-id {original.run_id} --artifact-path network"
+        warn(f"the run has a network of its own: its files must be where the command is run ({fetched})")
     commit, dirty = _commit(original)
     if commit is None:
         warn("the commit of the run is unknown, so other code may come to other numbers")
@@ -139,6 +144,11 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     if dirty:
         warn(f"the run had changes that are not in the commit {commit}, so it may come to other numbers")
     return f"git checkout {shlex.quote(commit)} && {shlex.join(words)}"
+
+
+def _found(original: RecordedTraining, changes: Mapping[str, object]) -> TrainingConfig:
+    """The original's configuration, with its data where `changes` say that they are now."""
+    return resolve_moved(original.config, str(changes["data_dir"]) if "data_dir" in changes else None)
 
 
 def _used(original: RecordedTraining) -> dict[str, str]:
@@ -155,8 +165,9 @@ def _as_used(original: RecordedTraining, changes: Mapping[str, object]) -> Train
     device = _device(original.config, used["device"])
     if device != original.config.device:
         say(f"--device {device} instead of {original.config.device}, to come closest to {used['device']}")
-    same = {**original.config.model_dump(), "threads": used["threads"], "device": device}
-    config = resolve({**same, **changes}, "options")
+    others = {name: value for name, value in changes.items() if name != "data_dir"}
+    same = _found(original, changes).model_dump()
+    config = resolve({**same, "threads": used["threads"], "device": device, **others}, "options")
     here = str(hardware.choose_precision(config, hardware.choose_device(config))).removeprefix("torch.")
     if "precision" in changes or here == used["precision"]:
         return config
@@ -178,6 +189,7 @@ def _device(config: TrainingConfig, used: str) -> str:
 def _differences(original: RecordedTraining, config: TrainingConfig) -> list[Difference]:
     """What differs between the original's training and one here, the code first."""
     from cifar_mlflow.learning import hardware
+    from cifar_mlflow.learning.networks import source
 
     device = hardware.choose_device(config)
     here = provenance.tags() | record.hardware_tags(config, device, hardware.choose_precision(config, device))
@@ -191,6 +203,9 @@ def _differences(original: RecordedTraining, config: TrainingConfig) -> list[Dif
     # Another version of this package may know other options, or read them in another way.
     if (ours_read := original.config.fingerprint) != (recorded := original.tags["config_fingerprint"]):
         found.append(Difference("configuration fingerprint", recorded, ours_read))
+    recorded = original.tags.get("network_digest", "unknown")
+    if (network := source.of(config.network)) and network.digest != recorded:
+        found.append(Difference(f"source of the network {config.network}", recorded, network.digest))
     found += [
         Difference(what, original.tags.get(tag, "unknown"), here.get(tag, "unknown"))
         for tag, what in CONDITIONS.items()

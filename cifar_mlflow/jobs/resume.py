@@ -6,11 +6,12 @@ from contextlib import closing
 from typing import Any
 
 from cifar_mlflow import process_state
-from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.paths import with_absolute_paths
+from cifar_mlflow.config.rules import recorded, resolve_moved
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.listener import say, warn
-from cifar_mlflow.jobs.train import TrainOutcome, check_paths, train_watched
+from cifar_mlflow.jobs.train import TrainOutcome, train_watched
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
 from cifar_mlflow.jobs.training.record import hardware_tags
 from cifar_mlflow.text import as_option, option_name
@@ -23,6 +24,11 @@ from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
 # What may change the last bits of the numbers, and is not checked otherwise.
+# Of the run whose network has changed.
+CHANGED = (
+    "is not what the run began with, so it would come to another network. Put back what it was: "
+    "mlflow artifacts download --run-id {} --artifact-path network"
+)
 COMPARED_TAGS = ("git_commit", "version_torch", "hardware", "kernels_used")
 
 
@@ -32,13 +38,14 @@ def resume(
 ) -> TrainOutcome | None:
     """Continues the run: the same MLflow run, and on the same machine the same weights and metrics to the last bit.
 
-    The configuration is the run's own. What is `given` of it, and the names, must be equal to it. None is returned if
-    there was no training left to do, only writes to deliver.
+    The configuration is the run's own. What is `given` of it, and the names, must be equal to it, but for `data_dir`,
+    where the data are now. None is returned if there was no training left to do, only writes to deliver.
 
     Raises:
         ModelError: there is no such run, it cannot be taken up, or its checkpoints are elsewhere or damaged.
         TrackingError: another process is at work on it, or the store cannot be used.
-        ConfigurationError: what was given differs, or the machine lacks the run's device.
+        ConfigurationError: what was given differs, the machine lacks the run's device, or the user's own network has
+            changed.
         DataError: the data are not those that the run trained on.
         CifarMlflowError: as in `train`; nothing is left RUNNING.
     """
@@ -59,12 +66,14 @@ def resume(
             if count and not refused:
                 return None
             raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
-        _check_given(run, given or {}, experiment, run_name)
+        given = dict(given or {})
+        data_dir = given.pop("data_dir", None)
+        _check_given(run, given, experiment, run_name)
         saved = _last_checkpoint(checkpoints, run)
         from cifar_mlflow.learning.data import datasets
 
-        check_paths(data_dir=run.config.data_dir, dataset=run.config.dataset)
-        dataset = datasets.load_recorded(run.config, run.tags["dataset_digest"], run.run_id)
+        config = resolve_moved(run.config, data_dir)
+        dataset = datasets.load_recorded(config, run.tags["dataset_digest"], run.run_id)
         differences = _differences(run, saved)
         for difference in differences:
             warn(f"{difference}; the numbers may come out otherwise than in one go")
@@ -75,7 +84,7 @@ def resume(
 
 
 def _check_given(run: ResumableRun, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:
-    wanted = resolve({**run.config.model_dump(), **given}, "options")
+    wanted = recorded({**run.config.model_dump(), **given}, "options")
     names = [("--experiment", run.experiment, experiment), ("--run-name", run.name, run_name)]
     differing = [*_differing(run, wanted), *(each for each in names if each[2] not in (None, each[1]))]
     if differing:
@@ -88,8 +97,8 @@ def _differing(run: ResumableRun, other: TrainingConfig) -> list[tuple[str, str,
     """Option, the run's value and the other's, of each field in which they differ."""
     return [
         (option_name(name), as_option(value), as_option(getattr(other, name)))
-        for name, value in run.config
-        if value != getattr(other, name)
+        for name, value in with_absolute_paths(run.config)
+        if value != getattr(with_absolute_paths(other), name)
     ]
 
 
@@ -111,9 +120,9 @@ def _last_checkpoint(checkpoints: RunCheckpoints, run: ResumableRun) -> Mapping[
         return None
     if saved["run_id"] != directory.name:
         raise ModelError(f"{directory} holds checkpoints of another run, {saved['run_id']}; put the run's own there")
-    recorded = resolve(saved["config"], f"checkpoint in {directory}")
+    config = recorded(saved["config"], f"checkpoint in {directory}")
     faults = [
-        f"{option}: the checkpoint has {theirs}, the run {ours}" for option, ours, theirs in _differing(run, recorded)
+        f"{option}: the checkpoint has {theirs}, the run {ours}" for option, ours, theirs in _differing(run, config)
     ]
     if saved["dataset_digest"] != run.tags["dataset_digest"]:
         faults.append(f"dataset digest: it has {saved['dataset_digest']}, the run {run.tags['dataset_digest']}")
@@ -126,16 +135,21 @@ def _differences(run: ResumableRun, saved: Mapping[str, Any] | None) -> list[str
     """What is another here than it was when the run was last at work.
 
     Raises:
-        ConfigurationError: it is the device, on which alone the run can go on.
+        ConfigurationError: it is the device, on which alone the run can go on, or the user's own network.
     """
     from cifar_mlflow.learning import hardware
+    from cifar_mlflow.learning.networks import source
 
     device = hardware.choose_device(run.config)
     if saved and saved["training"]["device"] != device.type:
         told = f"--device: the run trains on {saved['training']['device']} and cannot go on on {device.type}"
         raise ConfigurationError(told, "environment")
+    network, began_with = source.of(run.config.network), run.tags.get("network_digest")
+    if network and began_with not in (None, network.digest):
+        raise ConfigurationError(f"--network: {run.config.network} {CHANGED.format(run.run_id)}", "environment")
+    unknown = ["source of the network: the run recorded none"] if network and began_with is None else []
     here = provenance.tags() | hardware_tags(run.config, device, hardware.choose_precision(run.config, device))
-    return [
+    return unknown + [
         f"{CONDITIONS[tag]}: the run had {run.tags[tag]}, here is {here[tag]}"
         for tag in COMPARED_TAGS
         if run.tags.get(tag, here[tag]) != here[tag]

@@ -16,9 +16,9 @@ from cifar_mlflow.directories import state_directory, writable
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError, TrainingError
 from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.listener import SweepListener, current_listener, say, warn
+from cifar_mlflow.jobs.sweeping import earlier, trial
 from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
 from cifar_mlflow.jobs.sweeping import report as sweep_report
-from cifar_mlflow.jobs.sweeping import trial
 from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
 from cifar_mlflow.jobs.sweeping.report import Winner
 from cifar_mlflow.records import RunRecord, TrialOutcome
@@ -52,7 +52,8 @@ def sweep(spec: SweepConfig | str | Path) -> SweepOutcome:
     """Runs the sweep, or what is left of it, and publishes its results on the parent run.
 
     Raises:
-        ConfigurationError: the spec has faults, or contradicts what was run under its name.
+        ConfigurationError: the spec has faults, or contradicts what was run under its name, with other data or another
+            network than are here now.
         TrackingError: the store cannot be used, or the sweep is being run elsewhere.
         TrainingError: all its runs failed.
         KeyboardInterrupt: it was interrupted; all its runs are closed, and the same call goes on.
@@ -70,8 +71,9 @@ class _Sweep:
 
     def __init__(self, spec: SweepConfig, store: Store, experiment: str) -> None:
         self._spec, self._store, self._experiment = spec, store, experiment
-        self._digest = functools.cache(lambda settings: trial.load_dataset(settings).digest)
-        self._earlier = sweeps.find_sweep(store, store.experiment_id(experiment), spec.name)
+        self._digests = functools.cache(trial.digests)
+        experiment_id = store.experiment_id(experiment)
+        self._earlier = sweeps.find_sweep(store, experiment_id, spec.name)
         if self._earlier and self._earlier.spec is not None and (told := changes(self._earlier.spec, spec)):
             raise ConfigurationError(
                 [*told, "a sweep can only be added to; give the changed one another name"],
@@ -80,6 +82,10 @@ class _Sweep:
         # The data are read before anything is written: no run is made for a dataset that is not there.
         trial.forget_dataset()
         self._fingerprint(spec.base_config)
+        if before := self._earlier:
+            sync.deliver(store, lambda tags: tags.get("sweep_id") == before.sweep_id)
+            found = sweeps.children(store, experiment_id, before.sweep_id)
+            earlier.refuse_changed(spec, runs.to_records(store, found), self._digests)
 
     def run(self) -> SweepOutcome:
         """Takes the sweep to its end, or to that of its budget, and leaves nothing RUNNING."""
@@ -134,7 +140,7 @@ class _Sweep:
             time.sleep(1.0)
 
     def _fingerprint(self, config: TrainingConfig) -> str:
-        return config.run_fingerprint(self._digest(trial.data_settings(config)))
+        return config.run_fingerprint(*self._digests(trial.data_settings(config), config.network))
 
     def _records(self, *metrics: str) -> list[RunRecord]:
         """The sweep's runs, each of them once, with the values by epoch of `metrics`."""
@@ -145,9 +151,10 @@ class _Sweep:
         """Trains what is to be trained; False if the budget ended it."""
         spec = self._spec
         estimate = sweep_estimate.estimate(spec, plan)
+        warnings = sweep_estimate.warnings(spec)
         trial.forget_dataset()
         say(estimate.text)
-        for text in sweep_estimate.warnings(spec):
+        for text in warnings:
             warn(text)
         if not estimate.left:
             return not plan.has_next()

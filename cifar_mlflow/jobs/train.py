@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_mlflow import process_state
-from cifar_mlflow.config.rules import without_effect
+from cifar_mlflow.config.rules import batch_warning, resolve, without_effect
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.listener import TrainingListener, current_listener, say, warn
 from cifar_mlflow.jobs.training import signals
@@ -63,7 +62,7 @@ def train(
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
     """
-    check_paths(data_dir=config.data_dir, dataset=config.dataset)
+    config = resolve(config.model_dump())
     for text in without_effect(config):
         warn(text)
     checkpoints = RunCheckpoints()
@@ -82,6 +81,8 @@ def train(
     if on_cpu and config.accelerate == "auto" and (warning := bindings.warning()):
         warn(warning)
     dataset = datasets.load(config)
+    if warning := batch_warning(config, len(dataset.train)):
+        warn(warning)
     with hardware.settings_kept():  # a fault is told before a run is made
         build.build(config, len(dataset.classes), dataset.image_shape)
     experiment = experiment or environment_experiment(store) or dataset.name
@@ -177,19 +178,3 @@ def record_training(
         waiting,
         run.directory,
     )
-
-
-def check_paths(*, data_dir: str, dataset: str = "") -> None:
-    """Under `mlflow run` the command stands in the project's directory, so a relative path would mislead.
-
-    Raises:
-        ConfigurationError: a path is relative there.
-    """
-    if not os.environ.get("MLFLOW_RUN_ID"):
-        return
-    paths = {"--data-dir": data_dir} if data_dir != "auto" else {}
-    paths |= {"--dataset": dataset} if dataset.endswith(".npz") else {}
-    relative = {option: path for option, path in paths.items() if not Path(path).expanduser().is_absolute()}
-    if relative:
-        told = "is relative; give an absolute path under `mlflow run`"
-        raise ConfigurationError([f"{option}: {path!r} {told}" for option, path in relative.items()])

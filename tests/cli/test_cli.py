@@ -87,6 +87,18 @@ def test_an_option_wins_over_the_file_and_the_file_over_the_default(resolved):
     assert (config.seed, config.split_seed, config.batch_size) == (3, 5, 32)
 
 
+def test_a_file_all_of_which_is_given_as_options_too_is_told(resolved, cifar, work, monkeypatch):
+    (work / "file.yaml").write_text("epochs: 5\nseed: 1\n")
+    told = "--config: file.yaml has no effect: each of its keys is given as an option too"
+    assert told not in cifar("train", "--config", "file.yaml", "--epochs", 2, "--dataset", "absent.npz").stderr
+    words = ("--config", "file.yaml", "--epochs", 2, "--seed", 3)
+    assert f"warning: {told}" in cifar("train", *words, "--dataset", "absent.npz").stderr
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    outcome = cifar("train", *words)
+    assert outcome.code == 2
+    assert f"{told}; use -e preset" in outcome.stderr
+
+
 def test_dashes_and_underscores_are_alike(resolved):
     assert resolved("--batch_size", "16").batch_size == resolved("--batch-size", "16").batch_size == 16
 

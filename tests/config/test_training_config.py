@@ -242,7 +242,23 @@ class TestFingerprint:
         assert same == (name in NOT_IN_FINGERPRINT)
 
     def test_leaves_out_what_this_test_says(self):
-        assert {"seed", "threads", "accelerate", "device", "data_dir", "epoch_evaluation"} == NOT_IN_FINGERPRINT
+        assert {"seed", "threads", "accelerate", "device", "data_dir"} == NOT_IN_FINGERPRINT
+
+    def test_is_that_of_the_user_s_file_wherever_it_is(self):
+        paths = ("a.npz", "/elsewhere/b.npz")
+        assert len({resolve({"dataset": path}).fingerprint for path in paths}) == 1
+        assert resolve({"dataset": "a.npz"}).fingerprint != resolve({}).fingerprint
+
+    def test_stays_what_earlier_versions_have_recorded(self):
+        assert resolve({"optimizer": "sgd"}).fingerprint == "c3a695226d2c6d48"
+        assert resolve({"optimizer": "sgd"}).run_fingerprint("a") == "cff76a083b31fe96"
+
+    def test_has_one_zero(self):
+        for name in ("dropout", "weight_decay", "momentum"):
+            assert resolve({name: "-0.0"}).as_options()[name] == "0.0"
+
+    def test_of_a_run_has_the_source_of_an_own_network(self):
+        assert len({resolve({}).run_fingerprint("a", network) for network in ("", "n", "m")}) == 3
 
     def test_of_a_run_has_the_seed_and_the_data(self):
         first = resolve({}).run_fingerprint("a")

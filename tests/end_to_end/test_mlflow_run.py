@@ -107,6 +107,17 @@ def test_predict_prints_what_the_model_sees_and_marks_its_own_run_as_a_job(train
     assert (job.data.tags["kind"], job.info.status) == ("job", "FINISHED")
 
 
+def test_a_parameter_with_a_dash_is_never_trained_with_beside_the_default(tmp_path):
+    done = mlflow_run(
+        tmp_path, str(ROOT), "--env-manager", "local", "--experiment-name", "x",
+        *parameters(dataset="digits", epochs=1, **{"learning-rate": "0.01"}),
+    )  # fmt: skip
+    (run,) = runs(tmp_path, "x")
+    assert done.returncode == 1  # MLflow's, for a command that ended with 2
+    assert "learning_rate: the run has 0.002 already, and 0.01 would be trained" in done.stderr
+    assert (run.info.status, run.data.metrics) == ("FAILED", {})
+
+
 def test_a_preset_yields_to_what_is_typed(tmp_path):
     (tmp_path / "mine.yaml").write_text("dataset: digits\nepochs: 9\nbatch_size: 128\n")
     done = mlflow_run(

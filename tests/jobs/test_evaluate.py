@@ -189,6 +189,46 @@ def test_data_of_another_shape_are_refused(cifar, trained, write_npz):
     assert "has images of (9, 9, 3) and classes 0, 1, 2; the model takes (8, 8, 3) and 0, 1, 2" in outcome.stderr
 
 
+def test_a_file_of_test_images_alone_is_enough(cifar, client, trained, tiny, write_npz):
+    alone = write_npz("alone.npz", seed=1, x_train=None, y_train=None)
+    outcome = cifar("evaluate", trained.info.run_id, "--dataset", alone)
+    assert outcome.code == 0, outcome.output
+    assert "test_alone_accuracy" in client().get_run(trained.info.run_id).data.metrics
+    with np.load(tiny) as file:
+        np.savez(alone, x_test=file["x_train"], y_test=file["y_train"])
+    assert (
+        "were trained on; an accuracy on them would say nothing"
+        in cifar("evaluate", trained.info.run_id, "--dataset", alone).stderr
+    )
+    np.savez(alone, x_test=np.zeros((2, 8, 8, 3), np.uint8), y_test=[0, 3])
+    assert (
+        "y_test has labels from 0 to 3; needed are 0 to 2"
+        in cifar("evaluate", trained.info.run_id, "--dataset", alone).stderr
+    )
+
+
+@pytest.mark.parametrize("given", [".", "renamed.npz"])
+def test_data_that_were_moved_are_found_where_they_are_said_to_be(
+    cifar, runs, work, write_npz, tiny_training, monkeypatch, given
+):
+    write_npz("mine.npz")
+    assert cifar("train", *tiny_training, "--dataset", "mine.npz", "--epochs", 1).code == 0
+    (run,) = runs()
+    assert run.data.params["dataset"] == str(work / "mine.npz")
+    monkeypatch.chdir(work.parent)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work}/mlflow.db")
+    assert cifar("evaluate", run.info.run_id).code == 0  # from another directory
+    (work / "mine.npz").rename(work.parent / ("mine.npz" if given == "." else given))
+    outcome = cifar("evaluate", run.info.run_id)
+    assert outcome.code == 3
+    assert (
+        f"{work / 'mine.npz'}, on which the run {run.info.run_id} trained, is not there; say by --data-dir"
+        in outcome.stderr
+    )
+    assert cifar("evaluate", run.info.run_id, "--data-dir", given).code == 0
+    assert cifar("promote", run.info.run_id, "--data-dir", given, "--dry-run").code == 0
+
+
 def test_data_that_changed_since_are_refused(cifar, runs, work, write_npz, tiny_training):
     path = write_npz("mine.npz")
     assert cifar("train", *tiny_training, "--dataset", path, "--epochs", 1).code == 0

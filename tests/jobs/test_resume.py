@@ -109,7 +109,7 @@ class TestAnInterruptedRun:
         job = client().create_run("0")
         monkeypatch.setenv("MLFLOW_RUN_ID", job.info.run_id)
         outcome = cifar("train", "--resume", run_id)
-        assert "--dataset: 'mine.npz' is relative; give an absolute path under `mlflow run`" in outcome.stderr
+        assert outcome.code == 0, outcome.output  # the path was recorded as it holds in the project's directory, too
         assert client().get_run(job.info.run_id).data.tags["kind"] == "job"
 
     def test_that_is_interrupted_again_says_so_again(self, cifar, run_id, monkeypatch, runs):
@@ -136,7 +136,20 @@ class TestWhatIsRefused:
 
     def test_other_data(self, refused, work):
         np.savez(work / "mine.npz", **tiny_arrays(seed=1))
-        refused(3, "mine.npz is not the data that the run")
+        refused(3, "mine.npz is not the data that the run", "--data-dir", work)
+
+    def test_a_file_of_data_that_is_gone_and_goes_on_where_it_is_now(
+        self, refused, cifar, run_id, interrupted_once, work
+    ):
+        gone = interrupted_once[0] / "mine.npz"
+        gone.rename(work / "renamed.npz")
+        try:
+            told = f"{gone}, on which the run {run_id} trained, is not there; say by --data-dir where it is"
+            (work / "mine.npz").unlink()
+            refused(3, told)
+            assert cifar("train", "--resume", run_id, "--data-dir", "renamed.npz").code == 0
+        finally:
+            (work / "renamed.npz").rename(gone)
 
     def test_a_run_that_is_finished(self, refused, cifar, run_id):
         assert cifar("train", "--resume", run_id).code == 0

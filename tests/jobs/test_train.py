@@ -232,6 +232,11 @@ class TestTheExperiment:
     def test_and_run_are_named_after_the_data_and_the_configuration(self, name_after):
         assert name_after("--seed", 7) == ("tiny", "tiny-relu-sgd-seed7")
 
+    def test_and_data_are_told_of_a_batch_that_is_larger_than_all_images(self, cifar, tiny):
+        outcome = cifar("train", "--dataset", tiny, *DIVERGING, "--batch-size", 109)
+        told = "warning: --batch-size 109 has no effect beyond 108: each epoch is one step of all 108 training images"
+        assert told in outcome.stderr
+
     def test_and_run_can_be_named(self, name_after):
         assert name_after("--experiment", "mine", "--run-name", "first") == ("mine", "first")
 
@@ -268,6 +273,38 @@ class TestUnderMlflowRun:
         assert (run.info.run_id, run.info.run_name, run.info.status) == (made.info.run_id, "named", "FINISHED")
         assert run.data.params["learning_rate"] == "0.0020"
         assert set(run.data.params) == set(TrainingConfig.model_fields)
+
+    @pytest.mark.parametrize(
+        ("typed", "said"),
+        [
+            (
+                {"learning-rate": "0.01", "learning_rate": "0.002"},
+                "learning_rate: the run has 0.002 already, and 0.01 would",
+            ),
+            (
+                {"learning-rate": "0.02", "learning_rate": "0.010"},
+                "learning-rate: the run has 0.02 already, and 0.01 would",
+            ),
+            ({"seed": "'1'"}, "seed: the run has '1' already, and 0 would be trained"),
+        ],
+    )
+    def test_a_parameter_of_another_value_ends_the_run_before_training(
+        self, project_run, cifar, client, tiny_training, typed, said
+    ):
+        made = project_run(**typed)
+        outcome = cifar("train", *tiny_training, "--learning-rate", "0.01")
+        run = client().get_run(made.info.run_id)
+        assert outcome.code == 2
+        assert said in outcome.stderr
+        assert (run.info.status, run.data.metrics, run.data.params) == ("FAILED", {}, typed)
+
+    def test_other_spellings_of_one_value_are_one(self, project_run, cifar, client, tiny, tiny_training, monkeypatch):
+        monkeypatch.setenv("HOME", str(tiny.parent))
+        made = project_run(
+            **{"learning-rate": "1e-2", "dataset": "'~/tiny.npz'", "milestones": "'15, 25'", "gamma": "0.20"}
+        )
+        assert cifar("train", *tiny_training, "--learning-rate", "0.01", "--epochs", 1).code == 0
+        assert client().get_run(made.info.run_id).info.status == "FINISHED"
 
     def test_a_relative_path_is_refused(self, project_run, cifar):
         project_run()

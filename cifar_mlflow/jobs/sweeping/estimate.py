@@ -7,7 +7,7 @@ import statistics
 from dataclasses import dataclass
 
 from cifar_mlflow.config import search_space as spaces
-from cifar_mlflow.config.rules import without_effect
+from cifar_mlflow.config.rules import batch_warning, without_effect
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.jobs.listener import current_listener
 from cifar_mlflow.jobs.sweeping.plan import Plan
@@ -60,14 +60,17 @@ def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
 
 
 def warnings(spec: SweepConfig) -> list[str]:
-    """That the compiled functions cannot be used, and what has no effect in any of the combinations."""
+    """What has no effect in any of the combinations, batches beyond all images, compiled functions that are missing."""
     from cifar_mlflow.learning.compiled import bindings
 
     told = bindings.warning() if spec.base_config.accelerate == "auto" else None
     probes = spaces.combinations(spec.space, lambda entry: itertools.islice(entry.probes(), 100))
     combinations = itertools.islice(probes, COMBINATIONS_LOOKED_AT)
-    found = [without_effect(spec.configuration(values, 0)) for values in combinations]
-    return [*filter(None, [told]), *(text for text in found[0] if all(text in texts for texts in found))]
+    configs = [spec.configuration(values, 0) for values in combinations]
+    images = len(load_dataset(spec.base_config).train)
+    batches = dict.fromkeys(batch_warning(config, images) for config in configs)
+    found = [without_effect(config) for config in configs]
+    return [*filter(None, [told, *batches]), *(text for text in found[0] if all(text in texts for texts in found))]
 
 
 def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import TrainingListener, listen
 from cifar_mlflow.jobs.train import record_training
@@ -47,9 +48,13 @@ def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -
     After each epoch that is scored, `tell` is given the epoch and the objective; by its answer the run is PRUNED.
 
     Raises:
+        ConfigurationError: data or network are no longer what the sweep was started with.
         TrainingError: the training cannot go on; the run is FAILED, with the reason.
     """
     dataset = load_dataset(trial.config)
+    here = digests(data_settings(trial.config), trial.config.network)
+    if trial.config.run_fingerprint(*here) != trial.tags["run_fingerprint"]:
+        raise ConfigurationError("data or network have changed since the sweep was started; start it again", "sweep")
     tags = {**trial.tags, **process_tags()}
     start = functools.partial(SpooledRecorder.start, _store(), experiment, trial.name, tags, may_wait=True)
     reporter = _Reporter(spec.objective, tell)
@@ -81,6 +86,14 @@ class _Reporter(TrainingListener):
         self.value = result.held_out_loss if self._objective == "val_loss" else result.held_out_accuracy
         if not math.isnan(self.value) and not self._tell((result.epoch, self.value)):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
+
+
+def digests(data: TrainingConfig, network: str) -> tuple[str, str]:
+    """Those of the data that the settings say, and of a network of the user's own (else empty), as they are here."""
+    from cifar_mlflow.learning.networks import source
+
+    own = source.of(network)
+    return load_dataset(data).digest, own.digest if own else ""
 
 
 _store = functools.cache(tracking_store.connect)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow import directories
-from cifar_mlflow.errors import Diverged, TrackingError
+from cifar_mlflow.errors import Diverged, ModelError, TrackingError
 from cifar_mlflow.jobs.listener import say
 
 if TYPE_CHECKING:
@@ -91,10 +91,18 @@ class RunCheckpoints:
         return self._saved, faults
 
     def attach(self, session: Training, record: TrainingRecord) -> None:
-        """Takes both, which are new, to where the last checkpoint was read; from now on they are what is saved."""
+        """Takes both, which are new, to where the last checkpoint was read; from now on they are what is saved.
+
+        Raises:
+            ModelError: the checkpoint is of another network, which only one of the user's own can have become.
+        """
         saved, self._saved = self._saved, None  # a second copy of all weights
         if saved:
-            session.restore(saved["training"])
+            try:
+                session.restore(saved["training"])
+            except (RuntimeError, ValueError) as error:  # torch's, of weights and of an optimizer that do not fit
+                told = f"{self.directory} does not fit the network that {session.config.network} is here"
+                raise ModelError(f"the checkpoint in {told} ({' '.join(str(error).split())[:300]})") from None
         self._attached = session, record
         if saved:
             record.restore(saved["results"], saved["best"])

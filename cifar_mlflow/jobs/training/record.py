@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_mlflow.analysis import classification, plots
-from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.config.paths import absolute, is_path
+from cifar_mlflow.config.training import TrainingConfig, parsed
+from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.listener import warn
-from cifar_mlflow.text import count, redact
+from cifar_mlflow.text import as_option, count, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
+from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.writing import provenance, ui_views
 from cifar_mlflow.tracking.writing.model_files import ExportedModel
 
@@ -66,18 +69,32 @@ class TrainingRecord:
         self.best_weights: dict[str, torch.Tensor] = {}
 
     def log_start(self) -> None:
-        from cifar_mlflow.learning.networks import own
+        """What is to be trained, with what.
+
+        Raises:
+            ConfigurationError: the run has a parameter already, with another value.
+        """
+        from cifar_mlflow.learning.networks import own, source
 
         config, dataset = self._config, self.dataset
+        self._check_parameters()
         self._run.log_parameters(config.as_options())
-        self._run.log_files({"config.yaml": config.as_yaml().encode()})
+        network = source.of(config.network)
+        files = {f"network/{name}": content for name, content in network.files.items()} if network else {}
+        self._run.log_files({"config.yaml": config.as_yaml().encode(), **files})
+        if network and not files:
+            warn(f"--network {config.network} has no source file, so the run cannot record it")
+        if changed := source.edited(config.network):
+            was = "was imported by this process, and as it was then it is trained"
+            warn(f"{', '.join(changed)} of --network {config.network} has changed since it {was}: start a new process")
         self._run.set_tags(
             {
                 "config_fingerprint": config.fingerprint,
                 ui_views.COLOR_TAG: ui_views.run_color(config.fingerprint),
-                "run_fingerprint": config.run_fingerprint(dataset.digest),
+                "run_fingerprint": config.run_fingerprint(dataset.digest, network.digest if network else ""),
                 "dataset_digest": dataset.digest,
                 "test_digest": dataset.test_digest,
+                **({"network_digest": network.digest} if network else {}),
                 "mlflow.note.content": self._sentence(),
                 **({"trains_on_all": "true"} if config.trains_on_all else {}),
                 **provenance.tags(own.module_file(config)),
@@ -91,6 +108,18 @@ class TrainingRecord:
             scored = "the accuracy of each epoch is the test set's" if config.epoch_evaluation else "no epoch is scored"
             never = "no best epoch is kept, and the run can never be chosen as a winner"
             warn(f"--validation-size 0 trains on all images: {scored}, {never}")
+
+    def _check_parameters(self) -> None:
+        """`mlflow run` has logged what was typed, and defaults; of that the command may have made something else."""
+        used, faults = self._config.as_options(), []
+        for name, text in self._run.parameters.items():
+            field, value = name.replace("-", "_"), runs.unquoted(text)
+            value = absolute(value) if is_path(field, value) else value
+            if field in used and as_option(parsed(field, value)) != used[field]:
+                faults.append(f"{name}: the run has {text} already, and {used[field]} would be trained")
+        if faults:
+            faults.append("give each parameter once, by its name in MLproject, as in -P learning_rate=0.01")
+            raise ConfigurationError(faults, f"parameters of the run {self._run.run_id}")
 
     def log_session(self, session: Training) -> None:
         self._run.set_tags(hardware_tags(self._config, session.device, session.precision))

@@ -3,8 +3,7 @@
 import hashlib
 import importlib.util
 import os
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from cifar_mlflow.config.paths import is_path
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, DataError
-from cifar_mlflow.learning.data import cifar10
+from cifar_mlflow.learning.data import cifar10, npz_files
 
 DIGITS_TEST_SHARE = 5  # every fifth image of a class, about 360 of 1,797
 AUTO_VALIDATION_SHARE = 0.1
@@ -94,7 +94,7 @@ def load(config: TrainingConfig) -> Dataset:
     elif config.dataset == "digits":
         arrays = _read_digits()
     else:
-        arrays = _read_npz(Path(config.dataset).expanduser())
+        arrays = _read_npz(Path(os.path.expanduser(config.dataset)))
     held_out = _validation_count(config, len(arrays.y_train))
     validation = stratified_indices(arrays.y_train, held_out, config.split_seed)
     train = np.setdiff1d(np.arange(len(arrays.y_train)), validation)
@@ -113,14 +113,27 @@ def load(config: TrainingConfig) -> Dataset:
 
 def load_recorded(config: TrainingConfig, digest: str, run_id: str) -> Dataset:
     """As `load`; raises DataError too if these are not the data with the `digest` that the run recorded."""
+    if is_path("dataset", config.dataset) and not os.path.exists(config.dataset):
+        raise DataError(
+            f"{config.dataset}, on which the run {run_id} trained, is not there; say by --data-dir where it is"
+        )
     dataset = load(config)
     if dataset.digest != digest:
-        remedy = "give the original by --data-dir" if config.dataset == "cifar10" else "put the original back"
         raise DataError(
             f"{dataset.source} is not the data that the run {run_id} trained on (digest {dataset.digest}, recorded "
-            f"{digest}); {remedy}"
+            f"{digest}); put the original back, or say by --data-dir where it is"
         )
     return dataset
+
+
+def load_test_set(path: str, classes: tuple[str, ...]) -> Dataset:
+    """The test images of an .npz file, which needs no others; `train` and `validation` are empty.
+
+    A file without `classes` has those given, if they have no names but their numbers. Raises DataError as `load`.
+    """
+    x, y, names = npz_files.read_test(Path(path), classes)
+    none, digest = _images(x[:0], y[:0]), _digest(x, y)
+    return Dataset(Path(path).stem, path, names, none, none, np.array([]), _images(x, y), digest, digest)
 
 
 def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -139,15 +152,23 @@ def overlap(test: LabeledImages, train: LabeledImages) -> int:
     """How many of the `test` images are, byte for byte, among the `train` images."""
     if test.pixels.shape[1:] != train.pixels.shape[1:]:
         return 0
-    known = {row.tobytes() for row in train.pixels.numpy()}
-    return sum(row.tobytes() in known for row in test.pixels.numpy())
+    ours = [*_image_digests(test)]
+    shared = set(ours).intersection(_image_digests(train))
+    return sum(each in shared for each in ours)
+
+
+def _image_digests(images: LabeledImages) -> Iterator[bytes]:
+    """Of each image; 16 bytes in place of thousands, for sets that hold all of them."""
+    return (hashlib.blake2b(image, digest_size=16).digest() for image in images.pixels.contiguous().numpy())
 
 
 def _validation_count(config: TrainingConfig, images: int) -> int:
-    count = round(images * AUTO_VALIDATION_SHARE) if config.validation_size == "auto" else config.validation_size
+    is_auto = config.validation_size == "auto"
+    count = max(1, round(images * AUTO_VALIDATION_SHARE)) if is_auto else int(config.validation_size)
     if images - count < 2:
+        given = f"auto, which is {count}," if is_auto else count
         raise ConfigurationError(
-            f"--validation-size: {count} leaves fewer than 2 of {images} images to train on; give at most {images - 2}"
+            f"--validation-size: {given} leaves fewer than 2 of {images} images to train on; give at most {images - 2}"
         )
     return count
 
@@ -184,71 +205,10 @@ def _read_digits() -> _Arrays:
 
 
 def _read_npz(path: Path) -> _Arrays:
-    needed = ("x_train", "y_train", "x_test", "y_test")
-    if os.path.isfile(path) and not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: this is no .npz file, or a part of one; write it with numpy.savez")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            there = list(file.files)
-            arrays = {name: file[name] for name in (*needed, "classes") if name in there}
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; --dataset takes cifar10, digits or an .npz file") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: this is not a readable .npz file without pickled objects ({error})") from None
-    except Exception as error:  # zipfile and zlib raise classes of their own, with no common base
-        raise DataError(f"{path}: this .npz file is damaged ({type(error).__name__}: {error})") from None
-    if missing := [name for name in needed if name not in there]:
-        raise DataError(
-            f"{path}: the arrays {', '.join(missing)} are missing (found: {', '.join(there) or 'none'}); "
-            f"needed are {', '.join(needed)}"
-        )
-    if faults := [*_shape_faults(arrays)] or [*_content_faults(arrays)]:
-        raise DataError(f"{path}: this dataset cannot be used:" + "".join(f"\n  - {fault}" for fault in faults))
-    x_train, y_train, x_test, y_test = (arrays[name] for name in needed)
-    classes = tuple(map(str, arrays.get("classes", range(int(y_train.max()) + 1))))
+    x_train, y_train, x_test, y_test, classes = npz_files.read(path)
     if shared := overlap(_images(x_test, y_test), _images(x_train, y_train)):
         raise DataError(
             f"{path}: {shared} of the {len(y_test)} test images are also training images, so a test accuracy "
             "would flatter; take them out of x_test"
         )
-    return _Arrays(x_train, y_train.astype(np.int64), x_test, y_test.astype(np.int64), classes, str(path))
-
-
-def _shape_faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """Arrays that are not what is needed."""
-    for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if x.dtype != np.uint8 or x.ndim != 4 or x.shape[3] not in (1, 3):
-            needed = "uint8 (images, height, width, channels) with 1 or 3 channels"
-            yield f"x_{part} is {x.dtype} of shape {x.shape}; needed is {needed}"
-        elif min(x.shape[1:3]) < 4:
-            yield f"x_{part} has images of {x.shape[1]} x {x.shape[2]} pixels; needed are at least 4 x 4"
-        if y.dtype.kind not in "iu" or y.ndim != 1:
-            yield f"y_{part} is {y.dtype} of shape {y.shape}; needed are whole numbers of shape (images,)"
-        if x.ndim and y.ndim and len(x) != len(y):
-            yield f"x_{part} has {len(x)} images and y_{part} {len(y)} labels; needed is one label an image"
-        if y.ndim and len(y) < 2:
-            yield f"y_{part} has {len(y)} labels; needed are at least 2"
-
-
-def _content_faults(arrays: Mapping[str, np.ndarray]) -> Iterator[str]:
-    """Arrays, each as needed, that do not fit each other."""
-    train, test, labels = arrays["x_train"].shape[1:], arrays["x_test"].shape[1:], arrays["y_train"]
-    if train != test:
-        shapes = f"the training images are {train} and the test images {test}"
-        yield f"{shapes}; needed is one shape (height, width, channels)"
-    names = arrays.get("classes")
-    if names is not None and (names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names)):
-        yield f"classes is {names.dtype} of shape {names.shape}; needed are distinct names of shape (classes,)"
-        return
-    count = len(names) if names is not None else int(labels.max()) + 1
-    spans = {name: (int(arrays[name].min()), int(arrays[name].max())) for name in ("y_train", "y_test")}
-    outside = {name: span for name, span in spans.items() if span[0] < 0 or span[1] >= count}
-    for name, (lowest, highest) in outside.items():
-        yield f"{name} has labels from {lowest} to {highest}; needed are 0 to {count - 1}"
-    if outside or train != test:
-        return
-    if count < 2:
-        yield "there is one class; needed are at least 2"
-    if absent := set(range(min(count, 100_000))) - set(labels.tolist()):
-        yield f"no training image has label {min(absent)}; needed is every label from 0 to {count - 1}"
+    return _Arrays(x_train, y_train, x_test, y_test, classes, str(path))

@@ -44,7 +44,7 @@ class SpooledRecorder:
 
     Every method raises TrackingError if the outbox cannot be written, or the store has refused an earlier write for
     good. `run_id` is the outbox's name for a run that began offline. What is `recorded` already is left out, so that
-    no metric gets a second value at a step, and no model a double.
+    no metric gets a second value at a step, and no model a double. `parameters` are as in `Recorder`.
     """
 
     recorded = Recorded()
@@ -64,6 +64,7 @@ class SpooledRecorder:
         self._worker: DeliveryWorker | None = None
         self.run_id, self.experiment_id = (run.run_id, run.experiment_id) if run else (name, "")
         self.run_name, self.experiment, self.url = run_name, experiment, run.url if run else None
+        self.parameters: Mapping[str, str] = run.parameters if run else {}
         with self._errors():
             if run:
                 self._outbox.note("run_id", run.run_id)

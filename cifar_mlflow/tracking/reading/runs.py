@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.config.rules import recorded
 from cifar_mlflow.config.training import TrainingConfig, parse_logged
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.records import RunRecord
@@ -52,7 +52,7 @@ def configuration(run: Run) -> TrainingConfig:
     fields = TrainingConfig.model_fields
     known = {name: unquoted(value) for name, value in run.data.params.items() if name in fields}
     try:
-        return resolve(known)
+        return recorded(known)
     except ConfigurationError as error:
         raise ModelError(f"the parameters of the run {run.info.run_id} are no configuration: {error}") from error
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from cifar_mlflow.errors import TrackingError
@@ -17,10 +18,20 @@ KEY_TAG = "mlflow.cifar_mlflow.key"  # of a logged model, by which one that was 
 
 
 class Recorder:
-    """Writes one run. Every method raises TrackingError if the store refuses."""
+    """Writes one run. Every method raises TrackingError if the store refuses.
 
-    def __init__(self, store: Store, run_id: str, experiment_id: str, run_name: str) -> None:
-        self._store, self._client = store, store.client
+    `parameters` are those that the run had when it was taken over from `mlflow run`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        experiment_id: str,
+        run_name: str,
+        parameters: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._store, self._client, self.parameters = store, store.client, parameters
         self.run_id, self.experiment_id, self.run_name = run_id, experiment_id, run_name
 
     @classmethod
@@ -32,13 +43,14 @@ class Recorder:
         # These tags come with the run, so that one that breaks off at once tells whose it was.
         tags = {**processes.process_tags(), **parent_tags(store), **tags}
         if store.project_run_id:
-            info = store.client.get_run(store.project_run_id).info
+            run = store.client.get_run(store.project_run_id)
+            info = run.info
             if info.status != "RUNNING":
                 named = f"MLFLOW_RUN_ID names the run {info.run_id}, which is {info.status}"
                 raise TrackingError(f"{named}; unset the variable")
             if tags.get("kind") != "job":
                 store.check_artifact_location(info.experiment_id)
-            recorder = cls(store, info.run_id, info.experiment_id, info.run_name)
+            recorder = cls(store, info.run_id, info.experiment_id, info.run_name, run.data.params)
             recorder.set_tags(tags)
             return recorder
         experiment_id = store.experiment_id(experiment)
@@ -60,7 +72,10 @@ class Recorder:
         return self._store.run_url(self.experiment_id, self.run_id)
 
     def log_parameters(self, parameters: Mapping[str, str]) -> None:
-        """Logs what is missing: `mlflow run` has logged what was typed, and a parameter can be written only once."""
+        """Logs what is missing: a parameter can be written only once, and `mlflow run` has logged what was typed.
+
+        That it is the same is for the caller to see (`parameters`).
+        """
         from mlflow.entities import Param
 
         logged = self._client.get_run(self.run_id).data.params

@@ -4,6 +4,7 @@ import hashlib
 import io
 import pickle
 import tarfile
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from support import tiny_arrays
 from torchvision.datasets import CIFAR10
 
 from cifar_mlflow.config.rules import resolve
@@ -70,6 +72,32 @@ class TestNpz:
         write_npz("mine.npz")
         monkeypatch.setenv("HOME", str(work))
         assert load("~/mine.npz").name == "mine"
+
+    @pytest.mark.parametrize(("images", "held_out"), [(3, 1), (5, 1), (15, 2)])
+    def test_of_few_images_hold_out_one_at_least(self, write_npz, images, held_out):
+        few = load(
+            write_npz(
+                x_train=tiny_arrays()["x_train"][:images], y_train=np.arange(images) % 2, y_test=np.arange(30) % 2
+            )
+        )
+        assert (len(few.train), len(few.validation)) == (images - held_out, held_out)
+
+    def test_of_two_images_can_hold_out_none(self, write_npz):
+        x = tiny_arrays()["x_train"][:2]
+        with pytest.raises(
+            ConfigurationError, match=r"auto, which is 1, leaves fewer than 2 of 2 images.*give at most 0"
+        ):
+            load(write_npz(x_train=x, y_train=np.arange(2), y_test=np.arange(30) % 2))
+
+    def test_with_pickled_arrays_names_each_and_how_to_save_it(self, write_npz):
+        words = np.array(["cat", "dog", "axolotl"], dtype=object)
+        with pytest.raises(DataError) as raised:
+            load(write_npz(classes=words, y_test=np.array([0, 1] * 15, dtype=object)))
+        told = str(raised.value)
+        assert "y_test holds Python objects" in told
+        assert "save it as y_test.astype(int)" in told
+        assert "save it as classes.astype(str)" in told
+        assert load(write_npz(classes=words.astype(str))).classes == tuple(words)
 
     def test_with_all_that_is_wrong_told_together(self, write_npz):
         with pytest.raises(DataError) as raised:
@@ -264,3 +292,14 @@ def test_channel_statistics_are_the_mean_and_deviation(tiny):
     means, deviations = own.channel_statistics()
     assert means == pytest.approx(shares.mean((0, 1, 2)))
     assert deviations == pytest.approx(shares.std((0, 1, 2)))
+
+
+def test_the_overlap_is_counted_without_a_copy_of_the_images():
+    pixels = torch.randint(0, 256, (3000, 32, 32, 3), dtype=torch.uint8)
+    train, test = (LabeledImages(each, torch.zeros(len(each))) for each in (pixels, pixels[2000:].clone()))
+    tracemalloc.start()
+    try:
+        assert overlap(test, train) == 1000
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000  # the images are 12 MB
+    finally:
+        tracemalloc.stop()
