@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -89,7 +88,7 @@ def evaluate_model(
     where = {"data_dir": data_dir} if data_dir else {}
     config = resolve({**found.config.model_dump(), **where})
     trained_on = datasets.load_recorded(config, found.dataset_digest, found.run_id)
-    scored = trained_on if dataset is None else datasets.load(resolve({"dataset": dataset, **where}))
+    scored = trained_on if dataset is None else read_test_set(dataset, data_dir)
     _check_test_set(scored, trained_on)
     if views > 1 and found.config.augmentation == "none":
         warn(f"--views {views} shows mirrored images, and the model was trained without any (augmentation none)")
@@ -99,9 +98,7 @@ def evaluate_model(
     labels = scored.test.labels.numpy()
     score = classification.score(labels, probabilities)
     low, high = (100 * bound for bound in wilson_interval(score.correct, score.images))
-    prefix = found.test_prefix
-    if dataset is not None:
-        prefix += f"_{re.sub(r'[^0-9A-Za-z_.-]', '_', scored.name)}"
+    prefix = found.test_prefix(scored.name if dataset is not None else None)
     prefix += f"_{views}_views" if views > 1 else ""
     measured = {
         "accuracy": score.accuracy,
@@ -128,6 +125,13 @@ def evaluate_model(
     times = int(runs.find(store, found.run_id).data.tags.get("test_evaluations", 0)) + 1
     run.set_tags({"test_evaluations": str(times), f"{prefix}_digest": scored.test_digest})
     return outcome
+
+
+def read_test_set(dataset: str, data_dir: str | None = None) -> Dataset:
+    """The `dataset` by whose test images models are scored; DataError if it is missing or damaged."""
+    from cifar_mlflow.learning.data import datasets
+
+    return datasets.load(resolve({"dataset": dataset, **({"data_dir": data_dir} if data_dir else {})}))
 
 
 def _check_test_set(scored: Dataset, trained_on: Dataset) -> None:

@@ -28,6 +28,20 @@ def find(store: Store, run_id: str) -> Run:
     return run
 
 
+def find_kept(store: Store, run_id: str) -> Run:
+    """The run; ModelError if there is none, or it was deleted: then with how to restore it."""
+    run = find(store, run_id)
+    if run.info.lifecycle_stage == "deleted":
+        experiment = store.client.get_experiment(run.info.experiment_id)
+        of_experiment = experiment.lifecycle_stage == "deleted"
+        command = (
+            f"experiments restore -x {experiment.experiment_id}" if of_experiment else f"runs restore --run-id {run_id}"
+        )
+        whose = f" with its experiment {experiment.name!r}" if of_experiment else ""
+        raise ModelError(f"the run {run_id} was deleted{whose}; restore it by `mlflow {command}`")
+    return run
+
+
 def not_here(kind: str, name: str, store: Store) -> str:
     """Says that the store has no such run or model, and what to look at."""
     return f"there is no {kind} {name} in {redact(store.uri)}; is MLFLOW_TRACKING_URI the store that it was logged to?"
