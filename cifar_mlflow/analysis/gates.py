@@ -96,7 +96,8 @@ def champion(
     (points) not-worse means not inferior: the whole interval of the paired difference must lie above -`margin`.
     """
     tie = "keeps the champion" if require == "better" else "lets the new model in"
-    rule = f"{require.replace('-', ' ')} than the best champion so far by McNemar's test at {100 * significance:g}%: a tie {tie}"
+    level = f"McNemar's test at {100 * significance:g}%"
+    rule = f"{require.replace('-', ' ')} than the best champion so far by {level}: a tie {tie}"
     interval = f"{100 * (1 - significance):g}% interval"
     if margin is not None:
         rule = f"the {interval} of the difference from the best champion so far above -{margin:g} points"

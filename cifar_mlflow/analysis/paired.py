@@ -11,8 +11,8 @@ def difference_interval(
     """Tango's score interval for the difference of two accuracies on the same images, as fractions of 1.
 
     `only_first` and `only_second` of the `images` were answered correctly by one model alone; the difference is the
-    first accuracy less the second. It inverts the score test: the bounds are the differences that the test at
-    1 - `confidence` just does not reject. So it never leaves [-1, 1], and has a width even if the models never disagree.
+    first accuracy less the second. The bounds are the differences that the score test at 1 - `confidence` just does not
+    reject, so they never leave [-1, 1], and lie apart even if the models never disagree.
 
     Source: Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design", Statistics in Medicine 17:891-908 (1998).

@@ -16,9 +16,10 @@ from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.listener import bar, warn
 from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import models, runs
+from cifar_mlflow.tracking.reading import models
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.writing import looks
 from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 
 if TYPE_CHECKING:
@@ -121,9 +122,9 @@ def evaluate_model(
         metrics={f"{prefix}_{name}": value for name, value in measured.items()},
     )
     run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
+    looks.add(store, found.run_id)
     _record(run, outcome, scored, prefix)
-    times = int(runs.find(store, found.run_id).data.tags.get("test_evaluations", 0)) + 1
-    run.set_tags({"test_evaluations": str(times), f"{prefix}_digest": scored.test_digest})
+    run.set_tags({f"{prefix}_digest": scored.test_digest})
     return outcome
 
 

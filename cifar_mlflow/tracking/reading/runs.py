@@ -16,6 +16,7 @@ from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import metric_curves
 from cifar_mlflow.tracking.store import Run, Store, redact, translated_errors
+from cifar_mlflow.tracking.writing import looks
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -106,7 +107,7 @@ def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]
         start_time=datetime.fromtimestamp(started / 1000, UTC),
         curves=curves,
         url=store.run_url(run.info.experiment_id, run.info.run_id),
-        tags=dict(run.data.tags),
+        tags={**run.data.tags, looks.TAG: str(looks.count(run.data.tags))},
     )
 
 

@@ -1,9 +1,9 @@
 """The aliases of registered models, and the record of every move of one.
 
-Each move is a hidden tag of the registered model; those before the latest `KEPT` are tags of the versions that they
-moved to, since whoever waits for a turn reads the registered model over and over. A move is written as intended, then the alias moves, then it is marked
+Each move is a hidden tag of the registered model. It is written as intended, then the alias moves, then it is marked
 done; so whoever comes next can tell what a process that was killed in between has left, and `repair` does. An alias
-that somebody moved by other means becomes a move of its own, by `outside`.
+that somebody moved by other means becomes a move of its own, by `outside`. Moves before the latest `KEPT` are tags of
+the versions that they moved to: whoever waits for a turn reads the registered model's tags over and over.
 """
 
 import json
