@@ -207,11 +207,11 @@ def tiny_training(tiny) -> tuple[str, ...]:
 def smoke_here(monkeypatch) -> None:
     """The smoke gate's script in this process: the same, less five seconds of imports."""
 
-    def run(uri, tracking_uri):
+    def run(model, tracking_uri):
         with tempfile.TemporaryDirectory() as directory:
             result = Path(directory) / "result.json"
             try:
-                smoke_process.main(uri, str(result))
+                smoke_process.main(str(model), str(result))
             except Exception as error:
                 return smoke.SmokeResult(fault=str(error))
             return smoke.read_result(result)

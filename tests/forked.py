@@ -137,9 +137,9 @@ def _smoke_here() -> None:
     """The smoke gate's script within this process: it is tested as a process elsewhere."""
     from cifar_mlflow.tracking.registry import smoke, smoke_process
 
-    def here(uri: str, tracking_uri: str) -> smoke.SmokeResult:
+    def here(model: Path, tracking_uri: str) -> smoke.SmokeResult:
         result = Path(f"smoke-{os.getpid()}.json")
-        smoke_process.main(uri, str(result))
+        smoke_process.main(str(model), str(result))
         return smoke.read_result(result)
 
     smoke.run = here

@@ -26,14 +26,23 @@ class Score:
     calibration_error: float
 
 
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """Counts of images, a row for each true class and a column for each predicted one."""
+    return np.bincount(classes * labels + predicted, minlength=classes**2).reshape(classes, classes)
+
+
+def recall(confusion: np.ndarray) -> np.ndarray:
+    """Per cent of each class's images that were told, nan of a class without images."""
+    with np.errstate(invalid="ignore"):
+        return np.asarray(100 * confusion.diagonal() / confusion.sum(1))
+
+
 def score(labels: np.ndarray, probabilities: np.ndarray) -> Score:
     """Scores `probabilities` (n, classes), each row summing to 1, against `labels` (n)."""
     images, classes = probabilities.shape
     predicted = probabilities.argmax(1)
-    confusion = np.bincount(classes * labels + predicted, minlength=classes**2).reshape(classes, classes)
+    confusion = confusion_matrix(labels, predicted, classes)
     correct = int(confusion.trace())
-    with np.errstate(invalid="ignore"):
-        precision, recall = (100 * confusion.diagonal() / confusion.sum(axis) for axis in (0, 1))
     likelihood = probabilities[np.arange(images), labels].astype(np.float64)
     confidence = probabilities.max(1).astype(np.float64)
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
@@ -44,8 +53,8 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> Score:
         accuracy=100 * correct / images,
         loss=float(-np.log(np.maximum(likelihood, np.finfo(np.float32).tiny)).mean()),
         confusion=confusion,
-        precision=precision,
-        recall=recall,
+        precision=recall(confusion.T),
+        recall=recall(confusion),
         calibration_error=float(100 * np.abs(gaps).sum() / images),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar_mlflow import tables
+from cifar_mlflow.analysis.paired import difference_interval, images_needed
 from cifar_mlflow.analysis.statistics import mcnemar
 
 TOLERANCE = 1e-4  # by which probabilities computed elsewhere may differ: other processors add in another order
@@ -50,6 +51,11 @@ class Rivals:
             return "not distinguishable"
         return "better" if self.only_new > self.only_champion else "worse"
 
+    def difference(self, significance: float) -> tuple[float, float, float]:
+        """How many points the new model is above the champion, and the interval of it at 1 - `significance`."""
+        low, high = difference_interval(self.only_new, self.only_champion, self.images, 1 - significance)
+        return 100 * (self.only_new - self.only_champion) / self.images, 100 * low, 100 * high
+
 
 def smoke(expected: NDArray[np.float32], answered: NDArray[np.float32], seconds: float, megabytes: float) -> Gate:
     """Whether the file, loaded elsewhere, computes what the training's network computed."""
@@ -69,34 +75,56 @@ def accuracy(test_accuracy: float, minimum: float | None) -> Gate:
 
 
 def class_recall(recall: NDArray[np.float64], classes: Sequence[str], minimum: float | None) -> Gate:
-    """The threshold of each class, in per cent; classes without a test image (nan) are left out."""
+    """The threshold of each class, in per cent; of a class without an image (nan) nothing is known, so it fails."""
     worst = int(np.nanargmin(recall))
-    observed = f"the lowest is {classes[worst]}: {recall[worst]:.1f}%"
+    unknown = [name for name, value in zip(classes, recall, strict=True) if np.isnan(value)]
+    without = [f"no image of: {', '.join(unknown)}"] if unknown else []
+    lowest = f"the lowest is {classes[worst]}: {recall[worst]:.1f}%"
     if minimum is None:
-        return Gate("class recall", "no threshold (--min-class-recall)", observed, None)
+        return Gate("class recall", "no threshold (--min-class-recall)", "; ".join([lowest, *without]), None)
     below = [f"{name} {value:.1f}%" for name, value in zip(classes, recall, strict=True) if value < minimum]
-    observed = f"below: {', '.join(below)}" if below else observed
-    return Gate("class recall", f"each at least {minimum:g}%", observed, not below)
+    observed = "; ".join([f"below: {', '.join(below)}" if below else lowest, *without])
+    return Gate("class recall", f"each at least {minimum:g}%", observed, not below and not unknown)
 
 
-def champion(rivals: Rivals | None, require: str, significance: float, against: str) -> Gate:
+def champion(
+    rivals: Rivals | None, require: str, significance: float, against: str, margin: float | None = None
+) -> Gate:
     """Whether the model may take the place of the champion, which `against` names.
 
-    `require` is better (than the champion, significantly) or not-worse (a tie lets the new model in).
+    `require` is better (than the champion, significantly) or not-worse (a tie lets the new model in). With a `margin`
+    (points) not-worse means not inferior: the whole interval of the paired difference must lie above -`margin`.
     """
     tie = "keeps the champion" if require == "better" else "lets the new model in"
     level = f"McNemar's test at {100 * significance:g}%"
-    rule = f"{require.replace('-', ' ')} than the champion by {level}: a tie {tie}"
+    rule = f"{require.replace('-', ' ')} than the best champion so far by {level}: a tie {tie}"
+    interval = f"{100 * (1 - significance):g}% interval"
+    if margin is not None:
+        rule = f"the {interval} of the difference from the best champion so far above -{margin:g} points"
     if rivals is None:
         return Gate("champion", rule, f"{against}: the first model is not compared", True)
-    verdict = rivals.verdict(significance)
     new, old = (100 * (rivals.both + alone) / rivals.images for alone in (rivals.only_new, rivals.only_champion))
     observed = (
         f"{new:.2f}% against {old:.2f}% of {against}; of {rivals.images:,} images right alone "
-        f"on {rivals.only_new:,} and {rivals.only_champion:,}, p = {rivals.p:.2g}: {verdict}"
+        f"on {rivals.only_new:,} and {rivals.only_champion:,}, "
     )
-    passed = verdict == "better" if require == "better" else verdict != "worse"
-    return Gate("champion", rule, observed, passed)
+    if margin is None:
+        verdict = rivals.verdict(significance)
+        passed = verdict == "better" if require == "better" else verdict != "worse"
+        return Gate("champion", rule, f"{observed}p = {rivals.p:.2g}: {verdict}", passed)
+    difference, low, high = rivals.difference(significance)
+    observed += f"difference {difference:+.2f}, {interval} {low:+.2f} to {high:+.2f}: "
+    if low > -margin:
+        observed += f"no more than {margin:g} points below"
+    elif high < -margin:
+        observed += f"more than {margin:g} points below"
+    else:
+        share = max(1, rivals.only_new + rivals.only_champion) / rivals.images
+        needed = images_needed(share, margin / 100, 1 - significance)
+        observed += (
+            f"cannot be told; for two equal models that disagree on as many it takes {needed:,} images (power 80%)"
+        )
+    return Gate("champion", rule, observed, low > -margin)
 
 
 def markdown(gates: Sequence[Gate]) -> str:

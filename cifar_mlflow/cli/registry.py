@@ -23,8 +23,11 @@ ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_defaul
 @ALIAS
 @click.option("--min-accuracy", type=float, metavar="PERCENT", help="least test accuracy")
 @click.option("--min-class-recall", type=float, metavar="PERCENT", help="least recall of every class")
-@choice("--require", values=("not-worse", "better"), help="than the champion, by McNemar's test on the same images")
-@click.option("--significance", type=float, default=0.05, show_default=True, help="level of that test")
+@choice("--require", values=("not-worse", "better"), help="than the best champion so far, by McNemar's test")
+@click.option("--significance", type=float, default=0.05, show_default=True, help="level of that test, or interval")
+@click.option("--margin", type=float, metavar="POINTS", help="prove that it is not worse by more than that")
+@choice("--on", values=("test", "validation"), help="the images on which models are judged")
+@click.option("--dataset", metavar="PATH", help="judge on the test images of another dataset with the same classes")
 @click.option("--force", metavar="REASON", help="promote against a gate (not integrity and smoke); shown ever after")
 @click.option("--dry-run", is_flag=True, help="judge, and leave the registry as it is")
 @click.option("--data-dir", metavar="PATH", help="where the data are now: a directory, or the .npz file  [as recorded]")
@@ -32,8 +35,9 @@ ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_defaul
 def promote(form: str, **options: Any) -> None:
     """Register MODEL and move the alias to it, if every gate lets it through.
 
-    MODEL is a run id, models:/m-... or models:/NAME/VERSION. Without a champion the first model needs no comparison; a
-    tie lets a new model in, unless --require better is given. Exit code 7: refused.
+    MODEL is a run id, models:/m-... or models:/NAME/VERSION. Without a champion the first model needs no comparison.
+    Later ones are compared with the best champion so far, on the same images; a tie lets a new model in, unless
+    --require better or --margin is given. Exit code 7: refused.
     """
     from cifar_mlflow.jobs.promote import promote as job
     from cifar_mlflow.jobs.promotion.gates import Thresholds
@@ -72,7 +76,7 @@ def rollback(name: str, alias: str, reason: str) -> None:
 @click.argument("name")
 @FORM
 def history(name: str, form: str) -> None:
-    """Print the story of the registered model NAME: versions, verdicts, and the moves of its aliases."""
+    """Print the story of the registered model NAME: versions, verdicts, drift, and the moves of its aliases."""
     from cifar_mlflow.jobs.history import history as job
 
     story = job(name)
@@ -81,7 +85,7 @@ def history(name: str, form: str) -> None:
         return
     rows = []
     for each in story.versions:
-        accuracy = "-" if each.test_accuracy is None else f"{each.test_accuracy:.2f}%"
+        accuracy = "-" if each.accuracy is None else f"{each.accuracy:.2f}%"
         rows.append((each.version, ",".join(each.aliases) or "-", accuracy, each.verdict or "-", each.run_id))
     heading, *lines = table(rows, "rlrll", ("version", "alias", "accuracy", "verdict", "run")).split("\n")
     click.echo(heading)
@@ -89,6 +93,19 @@ def history(name: str, form: str) -> None:
         click.echo(line)
         if each.reason:
             click.echo(textwrap.fill(each.reason, WIDTH, initial_indent=" " * 9, subsequent_indent=" " * 9))
+    if len(story.drift) > 1:
+        columns = ("alias", "version", "on", "accuracy", "below the best before")
+        rows = [
+            (
+                each.alias,
+                each.version,
+                each.on,
+                f"{each.accuracy:.2f}%",
+                "-" if each.below is None else f"{each.below:.2f} (version {each.best})",
+            )
+            for each in story.drift
+        ]
+        click.echo("\ndrift\n" + table(rows, "lrlrl", columns))
     click.echo("\nmoves" if story.moves else "\nno alias was ever moved")
     for move in story.moves:
         click.echo(textwrap.fill(move.sentence, WIDTH, subsequent_indent="  "))

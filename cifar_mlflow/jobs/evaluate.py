@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,10 @@ from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.listener import bar, warn
 from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import models, runs
+from cifar_mlflow.tracking.reading import models
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.store import Store
+from cifar_mlflow.tracking.writing import looks
 from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 
 if TYPE_CHECKING:
@@ -87,16 +87,9 @@ def evaluate_model(
     from cifar_mlflow.learning import evaluation
     from cifar_mlflow.learning.data import datasets
 
-    given = {"dataset": dataset, "data_dir": data_dir}
-    other = resolve({name: value for name, value in given.items() if value is not None}, "options")
     config = resolve_moved(found.config, data_dir)
     trained_on = datasets.load_recorded(config, found.dataset_digest, found.run_id)
-    if dataset is None:
-        scored = trained_on
-    elif other.dataset.endswith(".npz"):
-        scored = datasets.load_test_set(other.dataset, trained_on.classes)
-    else:
-        scored = datasets.load(other)
+    scored = trained_on if dataset is None else read_test_set(dataset, trained_on.classes, data_dir)
     _check_test_set(scored, trained_on)
     if views > 1 and found.config.augmentation == "none":
         warn(f"--views {views} shows mirrored images, and the model was trained without any (augmentation none)")
@@ -106,9 +99,7 @@ def evaluate_model(
     labels = scored.test.labels.numpy()
     score = classification.score(labels, probabilities)
     low, high = (100 * bound for bound in wilson_interval(score.correct, score.images))
-    prefix = found.test_prefix
-    if dataset is not None:
-        prefix += f"_{re.sub(r'[^0-9A-Za-z_.-]', '_', scored.name)}"
+    prefix = found.test_prefix(scored.name if dataset is not None else None)
     prefix += f"_{views}_views" if views > 1 else ""
     measured = {
         "accuracy": score.accuracy,
@@ -131,10 +122,22 @@ def evaluate_model(
         metrics={f"{prefix}_{name}": value for name, value in measured.items()},
     )
     run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
+    looks.add(store, found.run_id)
     _record(run, outcome, scored, prefix)
-    times = int(runs.find(store, found.run_id).data.tags.get("test_evaluations", 0)) + 1
-    run.set_tags({"test_evaluations": str(times), f"{prefix}_digest": scored.test_digest})
+    run.set_tags({f"{prefix}_digest": scored.test_digest})
     return outcome
+
+
+def read_test_set(dataset: str, classes: tuple[str, ...], data_dir: str | None = None) -> Dataset:
+    """The `dataset` by whose test images models of these `classes` are scored; an .npz needs no other images.
+
+    DataError if it is missing or damaged.
+    """
+    from cifar_mlflow.learning.data import datasets
+
+    config = resolve({"dataset": dataset, **({"data_dir": data_dir} if data_dir else {})}, "options")
+    is_file = config.dataset.endswith(".npz")
+    return datasets.load_test_set(config.dataset, classes) if is_file else datasets.load(config)
 
 
 def _check_test_set(scored: Dataset, trained_on: Dataset) -> None:

@@ -1,6 +1,7 @@
-"""The history of a registered model: its versions with their verdicts, and every move of its aliases."""
+"""The history of a registered model: its versions with their verdicts, the moves of its aliases, and their drift."""
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -12,15 +13,36 @@ from cifar_mlflow.tracking.registry.aliases import Move
 
 @dataclass(frozen=True)
 class VersionSummary:
-    """One version. `verdict` is promoted, refused or empty (never judged); `time` ISO 8601 in UTC, of registration."""
+    """One version. `verdict` is promoted, refused or empty (never judged); `time` ISO 8601 in UTC, of registration.
+
+    `accuracy` in per cent is that on the images called `on` (test, validation, or another dataset's test), by which it
+    was judged.
+    """
 
     version: str
     aliases: tuple[str, ...]
-    test_accuracy: float | None
+    accuracy: float | None
+    on: str
     verdict: str
     reason: str
     run_id: str
     time: str
+
+
+@dataclass(frozen=True)
+class Champion:
+    """A version that held `alias` and was not rolled back, with its accuracy (per cent) when it was promoted.
+
+    `best` is the most accurate version before it on the same images, and `below` by how many points it is below that
+    one; None for the first on its images.
+    """
+
+    alias: str
+    version: str
+    on: str
+    accuracy: float
+    best: str | None
+    below: float | None
 
 
 @dataclass(frozen=True)
@@ -30,6 +52,7 @@ class ModelHistory:
     name: str
     versions: tuple[VersionSummary, ...]
     moves: tuple[Move, ...]
+    drift: tuple[Champion, ...]
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=2)
@@ -48,15 +71,33 @@ def history(name: str) -> ModelHistory:
     summaries = []
     for version in versions.read_all(store, name):
         number, tags = str(version.version), version.tags
+        on = tags.get("judged_on", "test").rpartition(" ")[0] or "test"
+        accuracy = f"{on} accuracy".replace(" ", "_")
         forced = f"forced: {tags['forced']}" if "forced" in tags else ""
         summary = VersionSummary(
             version=number,
             aliases=tuple(sorted(alias for alias, holder in named.items() if str(holder) == number)),
-            test_accuracy=float(tags["test_accuracy"]) if "test_accuracy" in tags else None,
+            accuracy=float(tags[accuracy]) if accuracy in tags else None,
+            on=on,
             verdict=tags.get("verdict", ""),
             reason=tags.get("rejected", "") or forced,
             run_id=version.run_id or "",
             time=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC).isoformat(timespec="seconds"),
         )
         summaries.append(summary)
-    return ModelHistory(name, tuple(summaries), tuple(aliases.moves(store, name)))
+    moves = aliases.moves(store, name)
+    return ModelHistory(name, tuple(summaries), tuple(moves), tuple(drift(moves)))
+
+
+def drift(moves: Sequence[Move]) -> Iterator[Champion]:
+    """How far each champion was below the best before it, as they were judged, by alias."""
+    for alias in sorted({move.alias for move in moves}):
+        best: dict[str, Move] = {}  # by the digest of the images
+        for move in aliases.standing([each for each in moves if each.alias == alias and each.state == "done"]):
+            if move.version is None or move.accuracy is None:
+                continue
+            before = best.get(move.images)
+            below = before.accuracy - move.accuracy if before and before.accuracy is not None else None
+            yield Champion(alias, move.version, move.on, move.accuracy, before and before.version, below)
+            if below is None or below < 0:
+                best[move.images] = move

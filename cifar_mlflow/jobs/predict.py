@@ -62,7 +62,7 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
     files = image_files.find(images)
     store = tracking_store.connect()
     mark_job(store)
-    found = models.find_model(store, model, weights)
+    found = models.find_loadable(store, model, weights)
     interface = models.model_interface(store, found.uri)
     if not 1 <= top <= len(interface.classes):
         raise ConfigurationError(f"--top: {top} is refused: the model has {len(interface.classes)} classes", "options")

@@ -10,16 +10,17 @@ from cifar_mlflow import process_state
 from cifar_mlflow.analysis.gates import Gate, Rivals
 from cifar_mlflow.analysis.gates import champion as champion_gate
 from cifar_mlflow.errors import ConfigurationError, ModelError
-from cifar_mlflow.jobs.evaluate import evaluate_model
-from cifar_mlflow.jobs.listener import say
-from cifar_mlflow.jobs.promotion import gates
+from cifar_mlflow.jobs.evaluate import evaluate_model, read_test_set
+from cifar_mlflow.jobs.listener import say, warn
+from cifar_mlflow.jobs.promotion import gates, rivals
 from cifar_mlflow.jobs.promotion.gates import Thresholds
+from cifar_mlflow.jobs.promotion.rivals import Rival
 from cifar_mlflow.jobs.promotion.verdict import ALREADY, DRY_RUN, PROMOTED, REFUSED, PromotionVerdict
 from cifar_mlflow.jobs.training import signals
 from cifar_mlflow.text import NAME_LIMIT, REASON_LIMIT, fault, shown
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import evaluations, models, sweeps
-from cifar_mlflow.tracking.reading.evaluations import Evaluation
+from cifar_mlflow.tracking.reading.evaluations import Evaluation, ImageSet
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.registry import aliases, versions
 from cifar_mlflow.tracking.registry.lease import lease
@@ -39,12 +40,15 @@ def promote(
     thresholds: Thresholds | None = None,
     force: str | None = None,
     dry_run: bool = False,
+    on: str = "test",
+    dataset: str | None = None,
     data_dir: str | None = None,
 ) -> PromotionVerdict:
     """Registers `model`, or the winner of the sweep `best_of`, and moves the alias to it if every gate lets it through.
 
     `name` is the registered model (default: the dataset's name). `force` is the reason to promote against a gate; it
-    does not help against integrity and smoke. `dry_run` leaves the registry as it is.
+    does not help against integrity and smoke. `dry_run` leaves the registry as it is. The model is judged on the test
+    images of its own data or of another `dataset`, or, `on` validation, by its answers to the validation images.
 
     Raises:
         ConfigurationError: the options contradict each other.
@@ -54,11 +58,20 @@ def promote(
     """
     thresholds = thresholds or Thresholds()
     _check(model, best_of, name, alias, thresholds, force)
+    if on == "validation":
+        if dataset is not None:
+            raise ConfigurationError("--dataset: its test images cannot be combined with --on validation", "options")
+        if data_dir is not None:
+            warn("--data-dir has no effect with --on validation: the training has recorded the answers")
     store = tracking_store.connect()
     mark_job(store)
     found = models.find_model(store, model or sweeps.winner(store, str(best_of)), weights)
     name = name or Path(found.config.dataset).stem
-    return _Promotion(store, found, name, alias, thresholds, force, dry_run, data_dir).run()
+    images = ImageSet(on)
+    if dataset is not None:
+        scored = read_test_set(dataset, models.model_interface(store, found.uri).classes, data_dir)
+        images = ImageSet(on, scored.name, scored.test_digest)
+    return _Promotion(store, found, name, alias, thresholds, force, dry_run, images, dataset, data_dir).run()
 
 
 def _check(
@@ -68,6 +81,10 @@ def _check(
     for option, value in (("--min-accuracy", asked.min_accuracy), ("--min-class-recall", asked.min_class_recall)):
         if value is not None and not 0 <= value <= 100:
             faults.append(f"{option}: {value:g} is refused: must be per cent, from 0 to 100")
+    if asked.margin is not None and not 0 < asked.margin < 100:
+        faults.append(f"--margin: {asked.margin:g} is refused: must be points of accuracy, above 0 and below 100")
+    if asked.margin is not None and asked.require == "better":
+        faults.append("--margin says by how much a model may be worse; it cannot be combined with --require better")
     if not 0 < asked.significance < 1:
         faults.append(f"--significance: {asked.significance:g} is refused: must lie between 0 and 1, such as 0.05")
     if name is not None and (not name.strip() or re.search(r"[/:@]", name)):
@@ -96,14 +113,15 @@ class _Promotion:
     thresholds: Thresholds
     force: str | None
     dry_run: bool
+    images: ImageSet
+    dataset: str | None
     data_dir: str | None
 
     def run(self) -> PromotionVerdict:
         version, champion = self._register()
         with tempfile.TemporaryDirectory() as temporary:
             directory = models.download(self.found.uri, Path(temporary))
-            uri = f"models:/{self.name}/{version}" if version else self.found.uri
-            on_files = gates.of_the_files(self.found, uri, directory, self.store)
+            on_files = gates.of_the_files(self.found, directory, self.store)
             safe = all(gate.passed for gate in on_files if gate.name in gates.SAFETY)
             evaluation = self._evaluation(self.found) if safe else None
             while True:
@@ -132,26 +150,36 @@ class _Promotion:
     def _judge(
         self, version: str | None, champion: str | None, on_files: list[Gate], directory: Path, own: Evaluation | None
     ) -> PromotionVerdict:
-        """The verdict against the champion of this moment, which is not yet acted on; `own` is the evaluation."""
-        rival, rivals, lost = None, None, ""
+        """The verdict against the champions until this moment, which is not yet acted on; `own` is the evaluation."""
+        present: Rival | None = None
+        best: Rival | None = None
+        counts, lost, passed_over = None, "", list[str]()
         itself = champion is not None and champion == version
         if champion is not None and not itself:
             try:
-                rival = self._evaluation(models.find_model(self.store, f"models:/{self.name}/{champion}"))
+                present = best = Rival(champion, self._evaluation(self._version(champion)))
             except ModelError as error:  # a champion that was deleted or damaged can be replaced, with --force
                 lost = str(error)
-        if own and rival and own.test_digest == rival.test_digest:
-            rivals = Rivals.count(own.correct, rival.correct)
+        if own and present and own.digest == present.answers.digest:
+            best, passed_over = rivals.best_champion(self.store, self.name, self.alias, present, version, self.images)
+            counts = Rivals.count(own.correct, best.answers.correct)
         if itself:
             already = f"version {version} is the {self.alias} already"
             compared = Gate("champion", "no comparison with itself", already, None)
-        elif champion is not None and rivals is None:
+        elif champion is not None and counts is None:
             reason = f"not comparable with version {champion}{': ' + lost if lost else ''}"
             compared = Gate("champion", "a comparison on the same images", reason, False)
         else:
-            against = f"there is no {self.alias}" if champion is None else f"version {champion}"
-            compared = champion_gate(rivals, self.thresholds.require, self.thresholds.significance, against)
-        chain = (*on_files, *gates.of_the_test_set(directory, own, rival, self.thresholds), compared)
+            against = f"version {best.version}" if best else f"there is no {self.alias}"
+            asked = self.thresholds
+            compared = champion_gate(counts, asked.require, asked.significance, against, asked.margin)
+            if passed_over:
+                observed = f"{compared.observed}; champions that cannot be compared: {'; '.join(passed_over)}"
+                compared = replace(compared, observed=observed)
+        before = rivals.judged_before(self.store, self.name, version, own.digest) if own else 0
+        answers = present.answers if present else None
+        on_images = gates.of_the_images(directory, own, answers, self.thresholds, self.images, before)
+        chain = (*on_files, *on_images, compared)
         failed = {gate.name for gate in chain if gate.passed is False}
         # --force helps neither against files that were changed nor against a model that computes something else.
         forced = self.force if failed and failed.isdisjoint(gates.SAFETY) else None
@@ -160,13 +188,16 @@ class _Promotion:
             alias=self.alias,
             version=version,
             champion=champion,
+            rival=best.version if best and counts else None,
             model_uri=self.found.uri,
             run_id=self.found.run_id,
             run_name=self.found.run_name,
             status=ALREADY if itself else REFUSED if failed and not forced else PROMOTED,
             gates=chain,
-            rivals=rivals,
-            test_accuracy=float(100 * own.correct.mean()) if own else None,
+            rivals=counts,
+            on=self.images.name,
+            images=own.digest if own else "",
+            accuracy=own.accuracy if own else None,
             forced=forced,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             by=provenance.user(),
@@ -184,8 +215,9 @@ class _Promotion:
                 self._record(verdict)
             if verdict.status == PROMOTED:
                 turn.check()
-                reason, accuracy = f"forced: {verdict.forced}" if verdict.forced else "", verdict.test_accuracy
-                aliases.move(self.store, self.name, self.alias, "promote", version, reason=reason, accuracy=accuracy)
+                reason = f"forced: {verdict.forced}" if verdict.forced else ""
+                judged = {"accuracy": verdict.accuracy, "on": verdict.on, "images": verdict.images}
+                aliases.move(self.store, self.name, self.alias, "promote", version, reason=reason, **judged)
         return True
 
     def _record(self, verdict: PromotionVerdict) -> None:
@@ -202,16 +234,26 @@ class _Promotion:
             versions.set_tags(self.store, self.name, version, {"rejected": reasons})
             return
         tags = {"verdict": verdict.status}
-        tags |= {"test_accuracy": f"{verdict.test_accuracy:.2f}"} if verdict.test_accuracy is not None else {}
+        if verdict.accuracy is not None:
+            tags |= {f"{verdict.on} accuracy".replace(" ", "_"): f"{verdict.accuracy:.2f}"}
+            tags |= {"judged_on": f"{verdict.on} {verdict.images}"}
         tags |= {"rejected": reasons} if refused else {}
         tags |= {"forced": verdict.forced} if verdict.forced else {}
         described = verdict.description(self.found, path)
         versions.describe(self.store, self.name, version, described, tags, gone=() if refused else ("rejected",))
 
+    def _version(self, version: str) -> FoundModel:
+        return models.find_model(self.store, f"models:/{self.name}/{version}")
+
     def _evaluation(self, found: FoundModel) -> Evaluation:
         """The recorded evaluation of the model; without one it is evaluated now, which is recorded and counted."""
-        if recorded := evaluations.read(self.store, found):
+        if recorded := evaluations.read(self.store, found, self.images):
             return recorded
+        if self.images.split == "validation":
+            raise ModelError(
+                f"{found.run_name} has recorded no answers to validation images (--validation-size 0?), so it cannot "
+                "be judged on them"
+            )
         say(f"{found.run_name} ({found.weights} weights) has not been evaluated yet: evaluating")
-        outcome = evaluate_model(self.store, found, data_dir=self.data_dir)
-        return Evaluation(outcome.test_digest, outcome.labels, outcome.probabilities)
+        outcome = evaluate_model(self.store, found, dataset=self.dataset, data_dir=self.data_dir)
+        return Evaluation(outcome.test_digest, outcome.labels, outcome.probabilities.argmax(1))

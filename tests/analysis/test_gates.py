@@ -40,6 +40,23 @@ def test_the_two_rules(only_new, only_champion, verdict, not_worse, better):
         assert f"{only_new} and {only_champion}" in gate.observed
 
 
+@pytest.mark.parametrize(
+    ("only_new", "only_champion", "margin", "passed", "said"),
+    [
+        (300, 300, 0.5, True, "difference +0.00, 95% interval -0.48 to +0.48: no more than 0.5 points below"),
+        (300, 300, 0.4, False, "cannot be told; for two equal models that disagree on as many it takes 29,434 images"),
+        (290, 310, 0.5, False, "cannot be told"),
+        (200, 400, 0.5, False, "difference -2.00, 95% interval -2.48 to -1.53: more than 0.5 points below"),
+        (0, 0, 0.5, True, "no more than"),
+    ],
+)
+def test_a_margin_asks_for_proof_that_it_is_not_worse_by_more(only_new, only_champion, margin, passed, said):
+    gate = gates.champion(rivals(only_new, only_champion, 9000, 400), "not-worse", 0.05, "version 3", margin)
+    assert gate.passed is passed
+    assert said in gate.observed
+    assert f"above -{margin} points" in gate.required
+
+
 def test_significance_decides():
     counted = rivals(20, 35)
     assert 0.01 < counted.p < 0.05
@@ -68,9 +85,12 @@ def test_bars():
     assert gates.accuracy(89.99, 90).passed is False
     assert gates.accuracy(10.0, None).passed is None
     recall = np.array([95.0, 60.0, np.nan])
-    assert gates.class_recall(recall, ("cat", "dog", "owl"), 60).passed is True
-    failed = gates.class_recall(recall, ("cat", "dog", "owl"), 70)
+    assert gates.class_recall(recall[:2], ("cat", "dog"), 60).passed is True
+    failed = gates.class_recall(recall[:2], ("cat", "dog"), 70)
     assert (failed.passed, failed.observed) == (False, "below: dog 60.0%")
+    unknown = gates.class_recall(recall, ("cat", "dog", "owl"), 60)
+    assert (unknown.passed, unknown.observed) == (False, "the lowest is dog: 60.0%; no image of: owl")
+    assert gates.class_recall(recall, ("cat", "dog", "owl"), None).passed is None
     assert "dog" in gates.class_recall(recall, ("cat", "dog", "owl"), None).observed
 
 

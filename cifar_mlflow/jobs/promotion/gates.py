@@ -7,7 +7,8 @@ from typing import Any
 from cifar_mlflow.analysis import classification, gates
 from cifar_mlflow.analysis.gates import Gate
 from cifar_mlflow.errors import ModelError
-from cifar_mlflow.tracking.reading.evaluations import Evaluation
+from cifar_mlflow.text import count
+from cifar_mlflow.tracking.reading.evaluations import Evaluation, ImageSet
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.registry import smoke
 from cifar_mlflow.tracking.store import Store
@@ -20,17 +21,19 @@ SAFETY = ("integrity", "smoke")  # the gates before which a model is not loaded 
 class Thresholds:
     """What is asked of a model. Accuracy and recall are per cent, None where no threshold is set.
 
-    `require` is better or not-worse (than the champion), `significance` the level of McNemar's test.
+    `require` is better or not-worse (than the best champion so far), `significance` the level of McNemar's test, or of
+    the interval if a `margin` (points by which the model may be worse) is given.
     """
 
     min_accuracy: float | None = None
     min_class_recall: float | None = None
     require: str = "not-worse"
     significance: float = 0.05
+    margin: float | None = None
 
 
-def of_the_files(found: FoundModel, uri: str, directory: Path, store: Store) -> list[Gate]:
-    """The gates on the record and on the files, which lie in `directory`; `uri` is what a stranger would load.
+def of_the_files(found: FoundModel, directory: Path, store: Store) -> list[Gate]:
+    """The gates on the record and on the files, which lie in `directory`.
 
     Files that are not those that were logged are not loaded, here or in any process.
     """
@@ -49,30 +52,40 @@ def of_the_files(found: FoundModel, uri: str, directory: Path, store: Store) -> 
         expected = digests.read_example_answer(directory)
     except (OSError, ValueError) as error:
         return [*result, Gate("smoke", gates.SMOKE, f"no recorded answer to compare with ({error})", False)]
-    ran = smoke.run(uri, store.uri)
+    ran = smoke.run(directory, store.uri)
     if ran.probabilities is None:
         return [*result, Gate("smoke", gates.SMOKE, f"a fresh process could not use it: {ran.fault}", False)]
     size = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()) / 1e6
     return [*result, gates.smoke(expected, ran.probabilities, ran.seconds, size)]
 
 
-def of_the_test_set(
-    directory: Path, evaluation: Evaluation | None, champion: Evaluation | None, thresholds: Thresholds
+def of_the_images(
+    directory: Path,
+    evaluation: Evaluation | None,
+    champion: Evaluation | None,
+    thresholds: Thresholds,
+    images: ImageSet,
+    judged_before: int,
 ) -> list[Gate]:
-    """The gates on the answers to the test set; `champion` is its evaluation, if there is one to compare with."""
-    required = "the test set that the champion was evaluated on" if champion else "its own test set"
+    """The gates on the answers to the images; `champion` is its evaluation, if there is one to compare with.
+
+    `judged_before` is how many other models of the name were judged on them.
+    """
+    required = f"the {images.name} images that the champion was judged on" if champion else f"{images.name} images"
     if evaluation is None:
         return [Gate("evaluation", required, "not evaluated: the model is not safe to load", False)]
-    score = classification.score(evaluation.labels, evaluation.probabilities)
-    same = champion is None or champion.test_digest == evaluation.test_digest
-    other = "" if same or champion is None else f", but the champion on that with the digest {champion.test_digest[:8]}"
-    observed = f"{score.images:,} images with the digest {evaluation.test_digest[:8]}{other}"
+    same = champion is None or champion.digest == evaluation.digest
+    other = "" if same or champion is None else f", but the champion on that with the digest {champion.digest[:8]}"
+    looked = f"; {count(judged_before, 'other model')} of this name judged on them before" if judged_before else ""
+    observed = f"{len(evaluation.labels):,} images with the digest {evaluation.digest[:8]}{other}{looked}"
     metadata = model_files.describe(directory).get("metadata", {})
-    classes = metadata.get("classes") or list(map(str, range(len(score.recall))))
+    highest = int(max(evaluation.labels.max(), evaluation.predicted.max()))
+    classes = metadata.get("classes") or list(map(str, range(highest + 1)))
+    confusion = classification.confusion_matrix(evaluation.labels, evaluation.predicted, len(classes))
     return [
         Gate("evaluation", required, observed, same),
-        gates.accuracy(score.accuracy, thresholds.min_accuracy),
-        gates.class_recall(score.recall, classes, thresholds.min_class_recall),
+        gates.accuracy(evaluation.accuracy, thresholds.min_accuracy),
+        gates.class_recall(classification.recall(confusion), classes, thresholds.min_class_recall),
     ]
 
 

@@ -16,21 +16,26 @@ class PromotionVerdict:
     """How a promotion ended, with all that it was decided on.
 
     `status` is promoted, refused, already there (the alias names this version already) or dry run (the registry was
-    left as it is). `version` is None in a dry run of a model that is not registered. `rivals` are McNemar's counts
-    against the champion, None if there was none.
+    left as it is). `version` is None in a dry run of a model that is not registered. `rival` is the best champion
+    so far, with whom the model was compared, and `rivals` McNemar's counts against it; None if there was none.
+    `accuracy` (per cent) is that on the images called `on` (test, validation, or another dataset's test) with the
+    digest `images`; it is None if the model was not safe to load.
     """
 
     name: str
     alias: str
     version: str | None
     champion: str | None
+    rival: str | None
     model_uri: str
     run_id: str
     run_name: str
     status: str
     gates: tuple[Gate, ...]
     rivals: Rivals | None
-    test_accuracy: float | None
+    on: str
+    images: str
+    accuracy: float | None
     forced: str | None
     time: str
     by: str
@@ -59,7 +64,8 @@ class PromotionVerdict:
 
     def as_json(self) -> str:
         """Everything, with the outcome of each gate."""
-        return json.dumps({**asdict(self), "failed": self.failed, "sentence": self.sentence}, indent=2)
+        named = {f"{self.on.replace(' ', '_')}_accuracy": self.accuracy}
+        return json.dumps({**asdict(self), **named, "failed": self.failed, "sentence": self.sentence}, indent=2)
 
     def description(self, found: FoundModel, artifact: str) -> str:
         """The version's description in MLflow's UI; `artifact` is where the verdict is at the run."""

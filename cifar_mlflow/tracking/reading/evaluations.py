@@ -14,25 +14,61 @@ from cifar_mlflow.tracking.store import Store
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """Answers to the test set that `test_digest` names: `labels` int64 (n), `probabilities` float32 (n, classes)."""
+class ImageSet:
+    """The images on which models are judged: of the `split` (test or validation) of the data that each was trained on.
 
-    test_digest: str
+    With `dataset`, the name of another one, they are its test images, those with the `digest`.
+    """
+
+    split: str = "test"
+    dataset: str | None = None
+    digest: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset} {self.split}" if self.dataset else self.split
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Answers to the images that `digest` names, in their order: `labels` and `predicted` classes, int64 (n)."""
+
+    digest: str
     labels: np.ndarray
-    probabilities: np.ndarray
+    predicted: np.ndarray
 
     @property
     def correct(self) -> np.ndarray:
         """Of each image, whether the answer was right; bool (n)."""
-        return np.asarray(self.probabilities.argmax(1) == self.labels)
+        return np.asarray(self.predicted == self.labels)
+
+    @property
+    def accuracy(self) -> float:
+        """In per cent."""
+        return float(100 * self.correct.mean())
 
 
-def read(store: Store, found: FoundModel) -> Evaluation | None:
-    """The recorded evaluation of the model on its own test set, None if there is none; ModelError if it is damaged."""
-    path, remedy = f"{found.test_prefix}_predictions.npz", f"; `cifar-mlflow evaluate {found.run_id}` writes them anew"
-    arrays = _arrays(store, found.run_id, path, {"label": 1, "probabilities": 2}, remedy)
-    digest = runs.find(store, found.run_id).data.tags.get(f"{found.test_prefix}_digest")
-    return None if arrays is None or digest is None else Evaluation(digest, *arrays)
+def read(store: Store, found: FoundModel, images: ImageSet) -> Evaluation | None:
+    """The recorded answers of the model to the images, None if there are none; ModelError if they are damaged.
+
+    Answers to the validation images are recorded by the training, of the last epoch's weights alone.
+    """
+    if images.split == "validation":
+        if found.weights != "last":
+            raise ModelError(
+                f"{found.run_name}: its {found.weights} weights were chosen on the validation images, so they are not "
+                "judged on them; take the last ones, or judge on the test images"
+            )
+        predictions = read_validation(store, found.run_id)
+        # The digest covers the split, so the same one means the same images in the same order.
+        return predictions and Evaluation(found.dataset_digest, predictions.label, predictions.predicted)
+    prefix = found.test_prefix(images.dataset)
+    remedy = f"; `cifar-mlflow evaluate {found.run_id}` writes them anew"
+    arrays = _arrays(store, found.run_id, f"{prefix}_predictions.npz", {"label": 1, "predicted": 1}, remedy)
+    digest = found.run_tags.get(f"{prefix}_digest")
+    if arrays is None or digest is None or images.digest not in (None, digest):
+        return None
+    return Evaluation(digest, *arrays)
 
 
 def read_validation(store: Store, run_id: str) -> Predictions | None:

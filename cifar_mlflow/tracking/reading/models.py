@@ -34,32 +34,40 @@ class FoundModel:
     dataset_digest: str
     tags: dict[str, str]
     """The logged model's own tags."""
+    run_tags: dict[str, str]
 
-    @property
-    def test_prefix(self) -> str:
-        """What the names of its test results begin with at its run; `test_*` is the last epoch's."""
-        return "test" if self.weights == "last" else f"{self.weights}_test"
+    def test_prefix(self, dataset: str | None = None) -> str:
+        """What the names of its test results begin with at its run; `test_*` is the last epoch's.
+
+        `dataset` is the name of another dataset than its own, if it was tested on that one.
+        """
+        own = "test" if self.weights == "last" else f"{self.weights}_test"
+        return own if dataset is None else f"{own}_{re.sub(r'[^0-9A-Za-z_.-]', '_', dataset)}"
+
+
+@dataclass(frozen=True)
+class LoadableModel:
+    """A logged model as it can be loaded: where its files are, and the tags that hold their digests."""
+
+    uri: str
+    tags: dict[str, str]
 
 
 def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
     """The model that `what` names: a run id, models:/m-..., models:/NAME/VERSION, models:/NAME@ALIAS or NAME@ALIAS.
 
-    `weights` (last or best) chooses among the models of a run. ModelError if there is none, or it was not logged by
-    this package.
+    `weights` (last or best) chooses among the models of a run. ModelError if there is none, it was not logged by this
+    package, or its run was deleted.
     """
-    if runs.RUN_ID.fullmatch(what):
-        model = _model_of_run(store, what, weights)
-    elif what.startswith("models:/") or ("@" in what and "/" not in what):
-        model = _model_of_uri(store, what.removeprefix("models:/"))
-    else:
-        raise ModelError(
-            f"{what!r} names no model; give a run id (32 hex digits), NAME@ALIAS, models:/NAME/VERSION or models:/m-..."
-        )
-    if str(model.status) != "READY":
-        raise ModelError(f"the model {model.model_id} is {model.status}: it was never logged completely")
+    model = _find_logged(store, what, weights)
     if not model.source_run_id:
         raise ModelError(f"the model {model.model_id} belongs to no run, so nothing is known of its data")
-    run = runs.find(store, model.source_run_id)
+    try:
+        run = runs.find_kept(store, model.source_run_id)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}. The model {model.model_id} itself can still be used: cifar-mlflow predict"
+        ) from None
     tags = run.data.tags
     if "dataset_digest" not in tags:
         raise ModelError(f"the run {run.info.run_id} was not recorded by cifar-mlflow: it has no dataset digest")
@@ -73,7 +81,31 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         config=runs.configuration(run),
         dataset_digest=tags["dataset_digest"],
         tags=dict(model.tags),
+        run_tags=dict(tags),
     )
+
+
+def find_loadable(store: Store, what: str, weights: str = "last") -> LoadableModel:
+    """The model that `what` names, as in `find_model`; its run may be deleted, for the model tells its own classes.
+
+    ModelError if there is none.
+    """
+    model = _find_logged(store, what, weights)
+    return LoadableModel(f"models:/{model.model_id}", dict(model.tags))
+
+
+def _find_logged(store: Store, what: str, weights: str) -> LoggedModel:
+    if runs.RUN_ID.fullmatch(what):
+        model = _model_of_run(store, what, weights)
+    elif what.startswith("models:/") or ("@" in what and "/" not in what):
+        model = _model_of_uri(store, what.removeprefix("models:/"))
+    else:
+        raise ModelError(
+            f"{what!r} names no model; give a run id (32 hex digits), NAME@ALIAS, models:/NAME/VERSION or models:/m-..."
+        )
+    if str(model.status) != "READY":
+        raise ModelError(f"the model {model.model_id} is {model.status}: it was never logged completely")
+    return model
 
 
 def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:

@@ -40,7 +40,7 @@ def find(store: Store, what: str) -> RecordedTraining:
 
     ModelError if there is none, it trained nothing, or it was not recorded by this package.
     """
-    run = runs.find(store, what if runs.RUN_ID.fullmatch(what) else models.find_model(store, what).run_id)
+    run = runs.find_kept(store, what if runs.RUN_ID.fullmatch(what) else models.find_model(store, what).run_id)
     tags = run.data.tags
     if (kind := tags.get("kind")) in TRAINED_NOTHING:
         raise ModelError(f"the run {run.info.run_id} {TRAINED_NOTHING[kind]}")

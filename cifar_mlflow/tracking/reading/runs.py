@@ -16,6 +16,7 @@ from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import metric_curves
 from cifar_mlflow.tracking.store import Run, Store, redact, translated_errors
+from cifar_mlflow.tracking.writing import looks
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -25,6 +26,20 @@ def find(store: Store, run_id: str) -> Run:
     run = queries.find(store.client.get_run, run_id)
     if run is None:
         raise ModelError(not_here("run", run_id, store))
+    return run
+
+
+def find_kept(store: Store, run_id: str) -> Run:
+    """The run; ModelError if there is none, or it was deleted: then with how to restore it."""
+    run = find(store, run_id)
+    if run.info.lifecycle_stage == "deleted":
+        experiment = store.client.get_experiment(run.info.experiment_id)
+        of_experiment = experiment.lifecycle_stage == "deleted"
+        command = (
+            f"experiments restore -x {experiment.experiment_id}" if of_experiment else f"runs restore --run-id {run_id}"
+        )
+        whose = f" with its experiment {experiment.name!r}" if of_experiment else ""
+        raise ModelError(f"the run {run_id} was deleted{whose}; restore it by `mlflow {command}`")
     return run
 
 
@@ -92,7 +107,7 @@ def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]
         start_time=datetime.fromtimestamp(started / 1000, UTC),
         curves=curves,
         url=store.run_url(run.info.experiment_id, run.info.run_id),
-        tags=dict(run.data.tags),
+        tags={**run.data.tags, looks.TAG: str(looks.count(run.data.tags))},
     )
 
 

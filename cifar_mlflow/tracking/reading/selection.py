@@ -40,6 +40,7 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
 def _by_ids(store: Store, by_name: Mapping[str, str], ids: Sequence[str], extra: str) -> list[Run]:
     named = {run.info.run_id: run for run in _with_ids(store, by_name, ids)}
     if missing := next((run_id for run_id in ids if run_id not in named), None):
+        runs.find_kept(store, missing)  # says that it was deleted, or is nowhere
         raise ModelError(f"there is no run {missing} in {redact(store.uri)}")
     parents = {run_id: run for run_id, run in named.items() if run.data.tags.get("kind") == "sweep"}
     others = [run_id for run_id in named if run_id not in parents]

@@ -2,13 +2,15 @@
 
 Each move is a hidden tag of the registered model. It is written as intended, then the alias moves, then it is marked
 done; so whoever comes next can tell what a process that was killed in between has left, and `repair` does. An alias
-that somebody moved by other means becomes a move of its own, by `outside`.
+that somebody moved by other means becomes a move of its own, by `outside`. Moves before the latest `KEPT` are tags of
+the versions that they moved to: whoever waits for a turn reads the registered model's tags over and over.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from cifar_mlflow.tracking.registry import versions
 from cifar_mlflow.tracking.store import Store
@@ -16,6 +18,8 @@ from cifar_mlflow.tracking.writing import provenance
 
 CHAMPION = "champion"
 PREFIX = "mlflow.cifar_mlflow.move."  # MLflow's UI does not show tags that begin with mlflow.
+KEPT = 50  # moves at the registered model itself
+ARCHIVED_AT_ONCE = 100  # of a registered model with more than a few too many, so that a turn stays short
 OUR_DESCRIPTION = "Aliases are moved by `cifar-mlflow promote`, which proves a model before."
 
 
@@ -24,7 +28,8 @@ class Move:
     """One move of `alias` to `version`, from `before`; None is no version at all.
 
     `action` is promote, rollback or outside (someone moved it by other means); `state` intended or done; `time` is
-    ISO 8601 in UTC. `accuracy` is the test accuracy in per cent, where one is known.
+    ISO 8601 in UTC. `accuracy` in per cent is the one by which it was promoted, where one is known: on images called
+    `on` (test, validation, or another dataset's) with the digest `images` (empty in records of earlier versions).
     """
 
     number: int
@@ -38,6 +43,8 @@ class Move:
     state: str = "done"
     reason: str = ""
     accuracy: float | None = None
+    on: str = "test"
+    images: str = ""
 
     @property
     def sentence(self) -> str:
@@ -47,7 +54,7 @@ class Move:
         origin = f" from version {self.before}" if self.before is not None else ""
         how = {"promote": "promoted", "rollback": "rolled back", "outside": "moved outside cifar-mlflow"}[self.action]
         by = "" if self.action == "outside" else f" by {self.by}"
-        accuracy = "" if self.accuracy is None else f" (test accuracy {self.accuracy:.2f}%)"
+        accuracy = "" if self.accuracy is None else f" ({self.on} accuracy {self.accuracy:.2f}%)"
         reason = f", {self.reason}" if self.reason else ""
         return f"{at}: {self.alias}{origin} to {target}, {how}{by}{accuracy}{reason}"
 
@@ -65,21 +72,32 @@ def previous_alias(alias: str) -> str:
 
 def moves(store: Store, name: str, alias: str | None = None) -> list[Move]:
     """The moves of the alias, or of all aliases, in order."""
-    tags = versions.find(store, name).tags
-    found = [Move(**json.loads(value)) for key, value in tags.items() if key.startswith(PREFIX)]
-    return sorted((move for move in found if alias in (None, move.alias)), key=lambda move: move.number)
+    tagged = [*(version.tags for version in versions.read_all(store, name)), versions.find(store, name).tags]
+    # One that is being archived is in both places.
+    found = {key: Move(**json.loads(tags[key])) for tags in tagged for key in tags if key.startswith(PREFIX)}
+    return sorted((move for move in found.values() if alias in (None, move.alias)), key=lambda move: move.number)
+
+
+def standing(record: Sequence[Move]) -> list[Move]:
+    """The moves by which the alias came to where it is, each before the next, without those that were rolled back."""
+    stack: list[Move] = []
+    for move in record:
+        if move.action == "rollback":
+            while stack and stack[-1].version != move.version:
+                stack.pop()
+        if move.version != (stack[-1].version if stack else None):
+            stack.append(move)
+    return stack
+
+
+def champions(store: Store, name: str, alias: str) -> list[Move]:
+    """The moves to the versions that have held the alias and were not rolled back; the last is to the present one."""
+    return standing(_settled(moves(store, name, alias), holder(store, name, alias)))
 
 
 def _holders(record: Sequence[Move]) -> list[str | None]:
     """The versions that have held the alias, each before the next, without those that were rolled back."""
-    stack: list[str | None] = [None]
-    for move in record:
-        if move.action == "rollback":
-            while len(stack) > 1 and stack[-1] != move.version:
-                stack.pop()
-        if stack[-1] != move.version:
-            stack.append(move.version)
-    return stack
+    return [None, *(move.version for move in standing(record))]
 
 
 def _settled(record: Sequence[Move], actual: str | None) -> list[Move]:
@@ -126,12 +144,13 @@ def repair(store: Store, name: str, alias: str) -> list[Move]:
     return record
 
 
-def move(
-    store: Store, name: str, alias: str, action: str, version: str, *, reason: str = "", accuracy: float | None = None
-) -> None:
-    """Moves the alias to the version and records it; under the name's lease, after `repair`."""
+def move(store: Store, name: str, alias: str, action: str, version: str, *, reason: str = "", **judged: Any) -> None:
+    """Moves the alias to the version and records it; under the name's lease, after `repair`.
+
+    `judged` are the `accuracy` by which it was chosen, `on` and `images` of the Move.
+    """
     before = holder(store, name, alias)
-    done = replace(_new_move(store, name, alias, action, version, before), reason=reason[:2000], accuracy=accuracy)
+    done = replace(_new_move(store, name, alias, action, version, before), reason=reason[:2000], **judged)
     _write(store, name, replace(done, state="intended"))
     if action == "promote" and before is not None:
         store.client.set_registered_model_alias(name, previous_alias(alias), before)
@@ -139,6 +158,7 @@ def move(
     _write(store, name, done)
     _set_previous(store, name, alias, moves(store, name, alias))
     _describe(store, name)
+    _archive(store, name)
 
 
 def rollback_target(store: Store, name: str, record: Sequence[Move]) -> str | None:
@@ -161,6 +181,17 @@ def _key(move: Move) -> str:
 
 def _write(store: Store, name: str, move: Move) -> None:
     store.client.set_registered_model_tag(name, _key(move), json.dumps(asdict(move), ensure_ascii=False))
+
+
+def _archive(store: Store, name: str) -> None:
+    """Takes all but the latest moves from the registered model to the versions that they moved to."""
+    tags = versions.find(store, name).tags
+    there = {str(version.version) for version in versions.read_all(store, name)}
+    for key in sorted(key for key in tags if key.startswith(PREFIX))[:-KEPT][:ARCHIVED_AT_ONCE]:
+        version = json.loads(tags[key])["version"]
+        if version in there:
+            store.client.set_model_version_tag(name, version, key, tags[key])
+        store.client.delete_registered_model_tag(name, key)
 
 
 def _set_previous(store: Store, name: str, alias: str, record: Sequence[Move]) -> None:

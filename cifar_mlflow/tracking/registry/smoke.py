@@ -1,4 +1,4 @@
-"""Running `smoke_process.py`: does the registered file work for those who do not have this package?"""
+"""Running `smoke_process.py`: do a model's files work for those who do not have this package?"""
 
 import json
 import os
@@ -41,13 +41,15 @@ def code_asked_for(described: dict[str, Any]) -> str | None:
     return f"its MLmodel file asks for code of its own: {code or ', '.join(more)}" if code or more else None
 
 
-def run(uri: str, tracking_uri: str) -> SmokeResult:
-    """Loads `uri` and answers its example, in a fresh process."""
-    env = {name: value for name, value in os.environ.items() if name not in ("MLFLOW_RUN_ID", "PYTHONPATH")}
+def run(model: Path, tracking_uri: str) -> SmokeResult:
+    """Loads the files in the directory `model` and answers their example, in a fresh process."""
+    env = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
     env["MLFLOW_TRACKING_URI"] = tracking_uri
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory) / "result.json"
-        command = [sys.executable, "-I", str(PROCESS), uri, str(result)]
+        # Not -I: torch and MLflow may be where `pip install --user` puts them, or on PYTHONPATH. What is kept away is
+        # the directory of the script, and this package by the script itself.
+        command = [sys.executable, "-P", str(PROCESS), str(model.absolute()), str(result)]
         try:
             ended = subprocess.run(command, env=env, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:

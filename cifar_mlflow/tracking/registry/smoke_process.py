@@ -1,6 +1,6 @@
 """Loads a model as a stranger would, lets it answer its own example, and writes what came of it as JSON.
 
-    python -I smoke_process.py MODEL_URI RESULT_FILE
+    python -P smoke_process.py MODEL_DIRECTORY RESULT_FILE
 
 Run as a process of its own, in which this package cannot be imported and no pickle is loaded.
 """
@@ -11,12 +11,12 @@ import sys
 import time
 
 
-def main(uri: str, result_file: str) -> None:
+def main(model_directory: str, result_file: str) -> None:
     import mlflow.pyfunc
     import numpy as np
 
     begun = time.perf_counter()
-    model = mlflow.pyfunc.load_model(uri)
+    model = mlflow.pyfunc.load_model(model_directory)
     example = np.asarray(model.input_example, dtype=np.uint8)
     answer = model.predict(example)
     seconds = time.perf_counter() - begun
