@@ -70,9 +70,16 @@ def classifier(preprocessing: Preprocessing, network: nn.Module, weights: Mappin
 def program(model: Classifier, images: torch.Tensor) -> torch.export.ExportedProgram:
     """The graph of `model` for any number of images; `images` is an example of two or more.
 
-    Raises whatever torch.export does of a network that cannot be exported, or for this number of images alone.
+    Raises ValueError if it can be exported for this number of images alone, and whatever else torch.export raises.
     """
-    return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("images")},))
+    try:
+        return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("images")},))
+    except Exception as error:
+        if "Constraints violated" not in str(error):
+            raise
+        raise ValueError(
+            "it fixes the number of images; take that from x.shape[0], not from len(x) or int()"
+        ) from error
 
 
 @contextmanager
