@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 
 import torch
@@ -16,6 +17,11 @@ from cifar_mlflow.learning import compiled
 from cifar_mlflow.learning.networks import own
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
 
+# What torch.export says of the commonest faults, in words of its own, and what it means.
+REFUSALS = {
+    "Constraints violated": "it fixes the number of images; take that from x.shape[0], not from len(x) or int()",
+    "data-dependent": "what it does depends on what it computes, as by `if x.mean() > 0`; torch.where takes both sides",
+}
 RECIPE = '''"""Loads the network with its weights, where the files of the run and the network's own code are."""
 
 from pathlib import Path
@@ -70,25 +76,25 @@ def classifier(preprocessing: Preprocessing, network: nn.Module, weights: Mappin
 def program(model: Classifier, images: torch.Tensor) -> torch.export.ExportedProgram:
     """The graph of `model` for any number of images; `images` is an example of two or more.
 
-    Raises ValueError if it can be exported for this number of images alone, and whatever else torch.export raises.
+    Raises ValueError if it can be exported for this number of images alone, or acts by what it sees in them, and
+    whatever else torch.export raises.
     """
     try:
         return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("images")},))
     except Exception as error:
-        if "Constraints violated" not in str(error):
-            raise
-        raise ValueError(
-            "it fixes the number of images; take that from x.shape[0], not from len(x) or int()"
-        ) from error
+        for sign, reason in REFUSALS.items():
+            if sign in str(error):
+                raise ValueError(reason).with_traceback(error.__traceback__) from error
+        raise
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Around an export: what torch warns and logs on its way, up to 60 lines, is fine or ends in an error."""
+    """Around an export: what torch prints and logs on its way, up to 140 lines, is fine or ends in an error."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
             yield
     finally:
         logging.disable(before)
