@@ -238,7 +238,7 @@ def leaves(classes, config):
 REFUSED = {
     "branch": "no model to be served can be exported from it: ValueError: what it does depends on what it computes",
     "number": "no model to be served can be exported from it: RuntimeError: .numpy() is not supported",
-    "fixed_number_of_images": "no model to be served can be exported from it: ValueError: it fixes the number of images",
+    "fixed_number_of_images": "can be exported from it: ValueError: it fixes the number of images",
     "squeezed": "for 1 images it gives (3,) instead of logits of shape (1, 3)",
     "fails_in_training": "it fails in a training step: ValueError: not ready",
     "dictionary_in_training": "it fails in a training step: TypeError",

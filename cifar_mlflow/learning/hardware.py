@@ -97,10 +97,11 @@ def seed_all(seed: int) -> None:
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """How far the generators are that `seed_all` seeds: numbers, lists and tensors."""
-    name, keys, *rest = np.random.get_state(legacy=True)
+    numpy = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
     state = {
         "cpu": torch.get_rng_state(),
-        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "numpy": {**numpy, "state": {**numpy["state"], "key": keys}},
         "python": random.getstate(),
     }
     if device.type != "cpu":
@@ -112,8 +113,8 @@ def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None
     """Goes to where `random_state` was taken."""
     torch.set_rng_state(state["cpu"])
     if "numpy" in state:  # a checkpoint of an earlier version has torch's alone
-        name, keys, *rest = state["numpy"]
-        np.random.set_state((name, keys.numpy(), *rest))
+        inner = state["numpy"]["state"]
+        np.random.set_state({**state["numpy"], "state": {**inner, "key": inner["key"].numpy()}})
         random.setstate(state["python"])
     if device.type != "cpu":
         torch.get_device_module(device).set_rng_state(state[device.type])

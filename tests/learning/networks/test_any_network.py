@@ -14,7 +14,9 @@ from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.networks import own
 from cifar_mlflow.learning.training import Training
 
-QUICK = ("squeezenet1_1", "shufflenet_v2_x0_5")  # of torchvision's
+# Of torchvision's.
+QUICK = ("squeezenet1_1", "alexnet")
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in any_networks.TORCHVISION if name not in QUICK]
 
 
 @pytest.fixture
@@ -73,13 +75,14 @@ def is_good(config, data):
     return checked
 
 
-@pytest.mark.parametrize("name", [*any_networks.IDIOMS, *QUICK])
+@pytest.mark.parametrize("name", [*any_networks.IDIOMS, *QUICK, *LONG])
 def test_it_is_trained_resumed_trained_again_and_exported(prepare, name):
     checked = is_good(*prepare(name))
     told = {
         "view": "--network: images and weights lie in memory in torch's usual order instead",
         "view_of_all": "RuntimeError: view size is not compatible",
         "auxiliary_head": "--network: in training it gives 2 outputs; only the first, as logits, is trained",
+        "googlenet": "--network: in training it gives 3 outputs; only the first, as logits, is trained",
     }.get(name, "")
     assert told in "".join(checked.warnings)
     assert bool(told) == bool(checked.warnings)

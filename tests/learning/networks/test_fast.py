@@ -53,9 +53,9 @@ class TestTheImagesThatAreWhitened:
         assert network().whitened(labels, 32, 32).equal(torch.arange(5000))
 
     def test_of_larger_ones_have_no_more_patches_than_those(self):
-        count = len(network().whitened(torch.zeros(10_000), 224, 224))
+        count = len(network().whitened(torch.zeros(10_000, dtype=torch.int64), 224, 224))
         assert count == 5000 * 31**2 // 223**2
-        assert len(network().whitened(torch.zeros(10), 4000, 4000)) == 1
+        assert len(network().whitened(torch.zeros(10, dtype=torch.int64), 4000, 4000)) == 1
 
     def test_are_all_where_there_are_few(self):
         assert network().whitened(torch.arange(20) // 10, 32, 32).equal(torch.arange(20))
