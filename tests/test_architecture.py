@@ -43,11 +43,12 @@ ROOMS = {
         "data": set(),
         "compiled": set(),
         "checkpoint_files": set(),
-        "networks": {"data", "compiled"},
+        "networks": {"data", "compiled", "hardware"},
         "optimizers": {"hardware"},
         "evaluation": {"data", "hardware"},
         "export": {"compiled", "networks"},
         "training": {"compiled", "data", "evaluation", "hardware", "networks", "optimizers"},
+        "check": {"data", "export", "hardware", "networks", "training"},
     },
     "tracking": {
         "retry": set(),

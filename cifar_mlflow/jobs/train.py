@@ -75,7 +75,6 @@ def train(
     from cifar_mlflow.learning import hardware
     from cifar_mlflow.learning.compiled import bindings
     from cifar_mlflow.learning.data import datasets
-    from cifar_mlflow.learning.networks import build
 
     on_cpu = hardware.choose_device(config).type == "cpu"
     if on_cpu and config.accelerate == "auto" and (warning := bindings.warning()):
@@ -83,8 +82,6 @@ def train(
     dataset = datasets.load(config)
     if warning := batch_warning(config, len(dataset.train)):
         warn(warning)
-    with hardware.settings_kept():  # a fault is told before a run is made
-        build.build(config, len(dataset.classes), dataset.image_shape)
     experiment = experiment or environment_experiment(store) or dataset.name
     network = config.network.partition(":")[2][:50] or config.activation  # which the user's own may not have
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
@@ -124,14 +121,19 @@ def record_training(
     drain_timeout: float | None = None,
     checkpoints: RunCheckpoints | None = None,
 ) -> TrainOutcome:
-    """Trains into the run that `start` starts, and ends it, whatever happens.
+    """Trains into the run that `start` starts, and ends it, whatever happens; a fault of the network is told before.
 
     It goes on from the checkpoint that `checkpoints` has read, if any, and keeps more there. At the end it waits until
     all has reached the store, or nothing did for `drain_timeout` seconds (default: see `SpooledRecorder.close`).
     """
+    from cifar_mlflow.learning import hardware
+    from cifar_mlflow.learning.check import check
     from cifar_mlflow.learning.training import Training
 
     checkpoints = checkpoints or RunCheckpoints(kept=False)
+    checked = check(config, dataset, exported=log_models)
+    for text in checked.warnings:
+        warn(text)
     current_listener().computing()
     record = None
     try:
@@ -141,14 +143,15 @@ def record_training(
         listener.recording(run)
         checkpoints.open(run.run_id)
         record.log_start()
-        session = Training(config, dataset, on_step=listener.step, on_check=checkpoints.save_if_due)
-        checkpoints.attach(session, record)
-        record.log_session(session)
-        for result in session.epochs():
-            record.log_epoch(result, session)
-            checkpoints.save()
-            listener.epoch(result)
-        record.log_results(session, log_models)
+        with hardware.enough_memory("memory is short; try a smaller --batch-size or network, or fewer images"):
+            session = Training(config, dataset, listener.step, checkpoints.save_if_due, checked.memory_format)
+            checkpoints.attach(session, record)
+            record.log_session(session)
+            for result in session.epochs():
+                record.log_epoch(result, session)
+                checkpoints.save_after_epoch()
+                listener.epoch(result)
+            record.log_results(session, log_models)
         run.finish("FINISHED")
     except BaseException as error:
         if record is not None:

@@ -1,14 +1,51 @@
 """From a trained network to one that stands alone: uint8 images in, class probabilities out, on the CPU."""
 
+from __future__ import annotations
+
 import copy
-from collections.abc import Mapping
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 
 import torch
 from torch import nn
 
 from cifar_mlflow.learning import compiled
+from cifar_mlflow.learning.networks import own
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
+
+# What torch.export says of the commonest faults, in words of its own, and what it means.
+REFUSALS = {
+    "Constraints violated": "it fixes the number of images; take that from x.shape[0], not from len(x) or int()",
+    "data-dependent": "what it does depends on what it computes, as by `if x.mean() > 0`; torch.where takes both sides",
+}
+RECIPE = '''"""Loads the network with its weights, where the files of the run and the network's own code are."""
+
+from pathlib import Path
+
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.learning.networks.build import build
+
+HERE = Path(__file__).parent
+config = resolve(yaml.safe_load((HERE.parent / "config.yaml").read_text()))
+network = build(config, {classes}, {image_shape})
+network.load_state_dict(load_file(HERE / "last.safetensors"))
+network.eval()
+
+
+@torch.no_grad()
+def probabilities(pixels):
+    """uint8 images (n, height, width, channels) to class probabilities (n, {classes})."""
+    scale, shift = (torch.tensor(each).view(1, -1, 1, 1) for each in ({scale}, {shift}))
+    return network((pixels.permute(0, 3, 1, 2) * scale + shift).contiguous()).softmax(1)
+'''
 
 
 class Classifier(nn.Module):
@@ -20,13 +57,13 @@ class Classifier(nn.Module):
         self.network = network
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        probabilities: torch.Tensor = self.network(self.preprocessing(pixels)).float().softmax(1)
-        return probabilities
+        return own.logits_of(self.network(self.preprocessing(pixels))).float().softmax(1)
 
 
 def classifier(preprocessing: Preprocessing, network: nn.Module, weights: Mapping[str, torch.Tensor]) -> Classifier:
     """A copy of `network` with `weights`, in evaluation mode on the CPU, ready for torch.export."""
-    network = copy.deepcopy(network).cpu()
+    with own.Copyable():
+        network = copy.deepcopy(network).cpu()
     compiled.restore(network)
     network.load_state_dict(dict(weights))
     exportable = Classifier(copy.deepcopy(preprocessing).cpu(), network).eval()
@@ -34,6 +71,50 @@ def classifier(preprocessing: Preprocessing, network: nn.Module, weights: Mappin
         parameter.requires_grad_(False)
         parameter.data = parameter.data.contiguous()  # torch.export warns of weights in channels_last order
     return exportable
+
+
+def program(model: Classifier, images: torch.Tensor) -> torch.export.ExportedProgram:
+    """The graph of `model` for any number of images; `images` is an example of two or more.
+
+    Raises ValueError if it can be exported for this number of images alone, or acts by what it sees in them, and
+    whatever else torch.export raises.
+    """
+    try:
+        return torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("images")},))
+    except Exception as error:
+        for sign, reason in REFUSALS.items():
+            if sign in str(error):
+                raise ValueError(reason).with_traceback(error.__traceback__) from error
+        raise
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Around an export: what torch prints and logs on its way, up to 140 lines, is fine or ends in an error."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
+
+
+def weight_files(models: Mapping[str, Classifier], classes: int, image_shape: Sequence[int]) -> dict[str, bytes]:
+    """What is kept of models that cannot be exported: their networks' weights, and Python code that loads them.
+
+    The weights are in the format of safetensors, each tensor under its name in the network's state_dict.
+    """
+    from safetensors.torch import save
+
+    files = {}
+    for name, model in models.items():
+        weights = model.network.state_dict()
+        files[f"{name}.safetensors"] = save({key: tensor.clone() for key, tensor in weights.items()})
+    preprocessing = next(iter(models.values())).preprocessing
+    scale, shift = (each.flatten().tolist() for each in (preprocessing.scale, preprocessing.shift))
+    recipe = RECIPE.format(classes=classes, image_shape=tuple(image_shape), scale=scale, shift=shift)
+    return {**files, "load.py": recipe.encode()}
 
 
 def requirements() -> list[str]:

@@ -1,20 +1,26 @@
-"""What to train on: device, precision, threads and what they are called."""
+"""What to train on: device, precision, threads and what they are called; what is random, and when memory is short."""
 
 import ctypes
+import os
 import platform
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import ConfigurationError, TrainingError
+from cifar_mlflow.text import first_line
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _KEPT_BYTES = 2**30
+# For a processor and for Apple's GPUs, torch has no error of its own for it; so have the libraries for NVIDIA's.
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def choose_device(config: TrainingConfig) -> torch.device:
@@ -68,6 +74,68 @@ def settings_kept() -> Iterator[None]:
         finally:
             if torch.get_num_threads() != threads:
                 torch.set_num_threads(threads)
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Has torch take the functions that give the same bits each time, where there are any."""
+    if device.type == "cuda":
+        if "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
+            process_state.set_variable("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    # As use_deterministic_algorithms(True, warn_only=True), which also imports the compiler: 1.5 s for nothing.
+    torch.set_deterministic_debug_mode("warn")
+    # By default torch then also fills all new memory, a sixth of the time of a step; nothing here reads it unset.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def seed_all(seed: int) -> None:
+    """Seeds torch's generators, and NumPy's and Python's, from which a network of the user's own may draw."""
+    torch.manual_seed(seed)
+    np.random.seed(seed)
+    random.seed(seed)
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """How far the generators are that `seed_all` seeds: numbers, lists and tensors."""
+    numpy = np.random.get_state(legacy=False)
+    keys = torch.from_numpy(numpy["state"]["key"].astype(np.int64))
+    state = {
+        "cpu": torch.get_rng_state(),
+        "numpy": {**numpy, "state": {**numpy["state"], "key": keys}},
+        "python": random.getstate(),
+    }
+    if device.type != "cpu":
+        state[device.type] = torch.get_device_module(device).get_rng_state()
+    return state
+
+
+def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Goes to where `random_state` was taken."""
+    torch.set_rng_state(state["cpu"])
+    if "numpy" in state:  # a checkpoint of an earlier version has torch's alone
+        inner = state["numpy"]["state"]
+        np.random.set_state({**state["numpy"], "state": {**inner, "key": inner["key"].numpy()}})
+        random.setstate(state["python"])
+    if device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state[device.type])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory is short, of whatever device."""
+    if isinstance(error, RuntimeError):  # torch.OutOfMemoryError is one, too
+        return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+    return isinstance(error, MemoryError)
+
+
+@contextmanager
+def enough_memory(told: str) -> Iterator[None]:
+    """Raises TrainingError if the block finds memory short; `told` says what was being done, and what to do."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError(f"{told} ({first_line(error)})") from None
 
 
 def keep_freed_memory() -> None:

@@ -1,7 +1,6 @@
 """Training: one epoch after the other, each yielded as numbers; who listens is not known here."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,19 +10,17 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.errors import ConfigurationError, Diverged, TrainingError
+from cifar_mlflow.errors import ConfigurationError, Diverged
 from cifar_mlflow.learning import compiled, hardware
 from cifar_mlflow.learning.data.augmentation import Augmentation
 from cifar_mlflow.learning.data.datasets import Dataset
 from cifar_mlflow.learning.evaluation import loss_and_accuracy
-from cifar_mlflow.learning.networks import build
-from cifar_mlflow.learning.networks.fast import WHITENED_IMAGES, FastNetwork
+from cifar_mlflow.learning.networks import build, own
+from cifar_mlflow.learning.networks.fast import FastNetwork
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
 from cifar_mlflow.learning.optimizers.build import build_optimizer
 from cifar_mlflow.learning.optimizers.schedule import Schedule
-from cifar_mlflow.text import first_line
 
 STEPS_BETWEEN_CHECKS = 100  # of loss and clock: often enough to stop early, seldom enough not to wait for a GPU
 
@@ -73,12 +70,16 @@ class Training:
         data: Dataset,
         on_step: Callable[[int, int], object] = lambda images, steps: None,
         on_check: Callable[[], object] = lambda: None,
+        memory_format: torch.memory_format = torch.channels_last,
     ) -> None:
         """`on_step` is told the images of each step and the epoch's number of steps; it must not take long.
 
-        `on_check` is called now and then between two steps, when `state()` can be taken.
+        `on_check` is called now and then between two steps, when `state()` can be taken. `memory_format` is how images
+        and weights lie in memory: channels_last, or contiguous_format for a network that takes no other.
 
-        Raises ConfigurationError if the device asked for is not there, or the images are smaller than the shift.
+        Raises:
+            ConfigurationError: the device asked for is not there, the network cannot be built, or the images are
+                smaller than the shift.
         """
         side = min(data.image_shape[:2])
         if config.augmentation == "flip_crop" and config.shift >= side:
@@ -88,24 +89,27 @@ class Training:
         self.config = config
         self.device = hardware.choose_device(config)
         self.precision = hardware.choose_precision(config, self.device)
-        _make_deterministic(self.device)
-        torch.manual_seed(config.seed)
+        self.memory_format = memory_format
+        hardware.make_deterministic(self.device)
+        hardware.seed_all(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._on_step, self._on_check = on_step, on_check
         self._train = data.train.to(self.device)
         self._held_out = (data.test if config.trains_on_all else data.validation).to(self.device)
         statistics = data.channel_statistics() if config.normalize else ((0.0,), (1.0,))
-        self.preprocessing = Preprocessing(*statistics).to(self.device)
+        self.preprocessing = Preprocessing(*statistics, memory_format).to(self.device)
         network = build.build(config, len(data.classes), data.image_shape)
-        self.network: nn.Module = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: nn.Module = network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         if isinstance(network, FastNetwork):
-            network.whiten(self.preprocessing(self._train.pixels[:WHITENED_IMAGES]))
+            chosen = network.whitened(data.train.labels, *data.image_shape[:2]).to(self.device)
+            network.whiten(self.preprocessing(self._train.pixels[chosen]))
         if compiled.applies_to(config):
             compiled.accelerate(self.network)
         self._average: AveragedModel | None = None
         if config.averaging == "ema":
             average = get_ema_multi_avg_fn(config.averaging_decay)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+            with own.Copyable():
+                self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self._loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self._batches = _batch_bounds(len(data.train), config.batch_size)
         self._optimizer = build_optimizer(config, self.network)
@@ -119,17 +123,14 @@ class Training:
         Raises:
             Diverged: the loss is no longer finite.
             TrainingError: memory is short.
+            ConfigurationError: the user's own network fails.
         """
         while self._passed < self.config.epochs:
             epoch = self._passed + 1
-            try:
+            size = f"with --batch-size {self.config.batch_size}; try half of it"
+            with hardware.enough_memory(f"epoch {epoch}: the {self.device.type} device is out of memory {size}"):
                 loss, accuracy, rate, speed = self._train_epoch(epoch)
                 held_out = self._score(epoch)
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"epoch {epoch}: the {self.device.type} device is out of memory with --batch-size "
-                    f"{self.config.batch_size}; try half of it ({first_line(error)})"
-                ) from None
             self._passed, self._in_progress = epoch, None
             yield EpochResult(epoch, loss, accuracy, *held_out, rate, speed)
 
@@ -139,7 +140,8 @@ class Training:
         if not self.config.epoch_evaluation and (self.config.trains_on_all or not is_last):
             return math.nan, math.nan
         network = self._result().eval()
-        return loss_and_accuracy(lambda pixels: network(self.preprocessing(pixels)), self._held_out)
+        with own.faults_told(self.config, "it fails in evaluation"):
+            return loss_and_accuracy(lambda pixels: own.logits_of(network(self.preprocessing(pixels))), self._held_out)
 
     def _result(self) -> nn.Module:
         """The network that the training is for: the one that is trained, or the average of its weights."""
@@ -152,9 +154,6 @@ class Training:
         """
         now = self._in_progress
         images_in_progress = self._batches[now.steps - 1][1] if now and now.steps else 0
-        random = {"cpu": torch.get_rng_state(), "order": self._generator.get_state()}
-        if self.device.type != "cpu":
-            random[self.device.type] = torch.get_device_module(self.device).get_rng_state()
         state = {
             "device": self.device.type,
             "precision": str(self.precision).removeprefix("torch."),
@@ -164,7 +163,7 @@ class Training:
             "network": dict(self.network.state_dict()),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state(),
-            "random": random,
+            "random": {"order": self._generator.get_state(), **hardware.random_state(self.device)},
         }
         if self._average is not None:
             state["average"] = dict(self._average.state_dict())
@@ -184,7 +183,8 @@ class Training:
             )
         torch.set_num_threads(state["threads"])
         self.precision = getattr(torch, state["precision"])
-        self.network.load_state_dict(state["network"])
+        with own.faults_told(self.config, "the checkpoint is of another network"):
+            self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.restore(state["schedule"])
         if self._average is not None:
@@ -197,19 +197,15 @@ class Training:
             begun.correct.copy_(now["correct"])
             begun.steps = now["steps"]
             begun.started -= now["seconds"]
-        random = state["random"]
-        torch.set_rng_state(random["cpu"])
-        self._generator.set_state(random["order"])
-        if self.device.type != "cpu":
-            torch.get_device_module(self.device).set_rng_state(random[self.device.type])
+        self._generator.set_state(state["random"]["order"])
+        hardware.restore_random_state(state["random"], self.device)
 
     def weights(self) -> dict[str, torch.Tensor]:
         """A copy of the resulting network's weights, on the CPU."""
         return {name: tensor.detach().cpu().clone() for name, tensor in self._result().state_dict().items()}
 
     def _logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.network(self.preprocessing(pixels))
-        return logits
+        return own.logits_of(self.network(self.preprocessing(pixels)))
 
     def _begin_epoch(self, epoch: int) -> _EpochInProgress:
         drawn_from = self._generator.get_state()
@@ -233,10 +229,11 @@ class Training:
             labels = self._train.labels[chosen]
             pixels = now.augmentation.apply(self._train.pixels[chosen], slice(start, end))
             self._optimizer.zero_grad(set_to_none=True)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
-                logits = self._logits(pixels)
-                loss = self._loss(logits, labels)
-            loss.backward()
+            with own.faults_told(self.config, "it fails in a training step"):
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+                    logits = self._logits(pixels)
+                    loss = self._loss(logits, labels)
+                loss.backward()
             rate = self._schedule.rate
             self._optimizer.step()
             self._schedule.after_step()
@@ -275,14 +272,3 @@ def _batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
     if len(starts) > 1 and images - starts[-1] == 1:
         starts.pop()
     return list(zip(starts, [*starts[1:], images], strict=True))
-
-
-def _make_deterministic(device: torch.device) -> None:
-    if device.type == "cuda":
-        if "CUBLAS_WORKSPACE_CONFIG" not in os.environ:
-            process_state.set_variable("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.benchmark = False
-    # As use_deterministic_algorithms(True, warn_only=True), which also imports the compiler: 1.5 s for nothing.
-    torch.set_deterministic_debug_mode("warn")
-    # By default torch then also fills all new memory, a sixth of the time of a step; nothing here reads it unset.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -13,6 +13,7 @@ from mlflow.projects import utils as project_utils
 from support import DIVERGING, TINY_TRAINING, move_store, run_here, standing_in, tiny_arrays
 
 from cifar_mlflow.errors import Interrupted
+from cifar_mlflow.jobs.training import checkpoints
 from cifar_mlflow.jobs.training.progress import TrainingProgress
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,7 @@ def interrupted_once(tmp_path_factory, empty_store):
                 raise Interrupted(signal.SIGINT)
 
         patch.setattr(TrainingProgress, "epoch", interrupt)
+        patch.setattr(checkpoints, "SECONDS", 0.0)
         return work, run_here("train", "--dataset", "mine.npz", *TINY_TRAINING)
 
 
@@ -296,6 +298,7 @@ def test_a_full_disk_ends_the_training_and_it_goes_on_when_there_is_room(
     cifar, runs, small_disk, tiny_training, trained_once, monkeypatch, work
 ):
     monkeypatch.setenv("CIFAR_MLFLOW_STATE", str(small_disk))
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     outcome = cifar("train", *tiny_training)
     (run,) = runs()
     place = small_disk / "checkpoints" / run.info.run_id

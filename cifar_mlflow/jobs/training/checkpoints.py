@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from cifar_mlflow.learning.checkpoint_files import Checkpoints
     from cifar_mlflow.learning.training import Training
 
-MINUTES = 10.0  # at least, between two checkpoints within an epoch; each epoch ends with one
+# At least, between two checkpoints within an epoch, and from one to the next that follows an epoch.
+MINUTES, SECONDS = 10.0, 30.0
 PART = "checkpoints"
 
 
@@ -110,6 +111,15 @@ class RunCheckpoints:
     def save_if_due(self) -> None:
         """As `save`, if the last one is old."""
         if self._files and time.monotonic() - self._last_time >= 60 * MINUTES:
+            self.save()
+
+    def save_after_epoch(self) -> None:
+        """As `save` after the first epoch and the last; between, if the last one is old enough to be worth it."""
+        if self._files is None or self._attached is None:
+            return
+        session, record = self._attached
+        is_last = record.results[-1].epoch == session.config.epochs
+        if is_last or self._files.last is None or time.monotonic() - self._last_time >= SECONDS:
             self.save()
 
     def save(self) -> None:

@@ -45,7 +45,7 @@ class TrainingProgress(TrainingListener):
 
     def recording(self, run: SpooledRecorder) -> None:
         """The bar shows how much has not arrived."""
-        self._run = run
+        self._run, self._started = run, time.monotonic()
 
     def step(self, images: int, steps: int) -> None:
         self._bar.update(images)

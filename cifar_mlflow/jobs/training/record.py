@@ -11,9 +11,9 @@ import numpy as np
 from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.config.paths import absolute, is_path
 from cifar_mlflow.config.training import TrainingConfig, parsed
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
 from cifar_mlflow.jobs.listener import warn
-from cifar_mlflow.text import as_option, count, redact
+from cifar_mlflow.text import as_option, count, first_line, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.writing import provenance, ui_views
@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     import torch
 
     from cifar_mlflow.learning.data.datasets import Dataset
+    from cifar_mlflow.learning.export import Classifier
     from cifar_mlflow.learning.training import EpochResult, Training
 
     # A network, its weights (last or best), their epoch, and the metrics that tell its worth.
-    _Kept = tuple[torch.nn.Module, str, EpochResult, dict[str, float]]
+    _Kept = tuple[Classifier, str, EpochResult, dict[str, float]]
 
 EXAMPLE_IMAGES = 4  # two or more, or the exported model would take that number of images only
 
@@ -122,7 +123,9 @@ class TrainingRecord:
             raise ConfigurationError(faults, f"parameters of the run {self._run.run_id}")
 
     def log_session(self, session: Training) -> None:
-        self._run.set_tags(hardware_tags(self._config, session.device, session.precision))
+        memory_format = str(session.memory_format).removeprefix("torch.")
+        tags = hardware_tags(self._config, session.device, session.precision)
+        self._run.set_tags({**tags, "memory_format": memory_format})
 
     def restore(self, results: Sequence[Mapping[str, Any]], best_weights: dict[str, torch.Tensor]) -> None:
         """Takes over the epochs of a checkpoint, and writes them: the store may lack the last ones."""
@@ -170,15 +173,16 @@ class TrainingRecord:
             best_network = export.classifier(session.preprocessing, session.network, self.best_weights)
             kept.append((best_network, "best", best, {"best_val_accuracy": best.held_out_accuracy}))
         self._run.log_files(files)
-        if log_models:
-            self._log_models(kept)
-        else:
+        if not log_models or (fault := self._log_models(kept)):
             for *_, metrics in kept:
                 self._run.log_metrics(metrics)
+        if log_models and fault:
+            summary += f" {fault}"
         self._run.set_tags({"mlflow.note.content": self._sentence() + summary})
 
-    def _log_models(self, kept: Sequence[_Kept]) -> None:
-        from cifar_mlflow.learning import evaluation, export
+    def _log_models(self, kept: Sequence[_Kept]) -> str:
+        """Why there is no model to be served but the weights alone; empty if there is."""
+        from cifar_mlflow.learning import evaluation, export, hardware
 
         config, example = self._config, self.dataset.test.first(EXAMPLE_IMAGES)
         models = []
@@ -194,7 +198,25 @@ class TrainingRecord:
                 requirements=export.requirements(),
             )
             models.append((model, metrics))
-        self._run.log_models(models)
+        try:
+            with export.quiet():
+                self._run.log_models(models)
+        except CifarMlflowError:
+            raise
+        except Exception as error:
+            if hardware.is_out_of_memory(error):
+                raise
+            networks = {weights: network for network, weights, *_ in kept}
+            files = export.weight_files(networks, len(self.dataset.classes), self.dataset.image_shape)
+            self._run.log_files({f"weights/{name}": content for name, content in files.items()})
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            self._run.set_tags({"no_model": reason})
+            fault = (
+                f"No model to be served could be made ({reason}); weights/load.py in the run's files loads its weights"
+            )
+            warn(fault)
+            return fault
+        return ""
 
     def log_failure(self, error: BaseException) -> None:
         """Ends the run: KILLED if it was interrupted or pruned, else FAILED."""

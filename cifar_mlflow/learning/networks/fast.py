@@ -10,6 +10,7 @@ from cifar_mlflow.errors import ConfigurationError
 
 LEAST_SIZE = 9  # pixels that leave one after a 2 x 2 convolution and three poolings
 WHITENED_IMAGES = 5000
+WHITENED_PATCHES = WHITENED_IMAGES * 31**2  # what so many images of CIFAR-10 have; of larger ones, fewer are enough
 EIGENVALUE_FLOOR = 5e-4  # of the patches' covariance, so that noise is not blown up
 BATCH_NORM_MOMENTUM = 0.12
 # With these the linear layer learns well at the rate of the convolutions.
@@ -53,6 +54,16 @@ class FastNetwork(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.head(self.blocks(self.whitening(images))) * self.gain
         return logits
+
+    def whitened(self, labels: torch.Tensor, height: int, width: int) -> torch.Tensor:
+        """Which of the training images, of which `labels` has the classes (n), `whiten` is to be given: their indices.
+
+        The first ones, if every class is among them; else, as in a dataset that is sorted by class, some of all parts.
+        """
+        count = max(1, min(len(labels), WHITENED_IMAGES, WHITENED_PATCHES // ((height - 1) * (width - 1))))
+        first = torch.arange(count)
+        has_all = labels[:count].bincount().count_nonzero() == labels.bincount().count_nonzero()
+        return first if has_all else first * len(labels) // count
 
     @torch.no_grad()
     def whiten(self, images: torch.Tensor) -> None:

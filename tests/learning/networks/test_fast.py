@@ -1,13 +1,15 @@
 """The network for short trainings: its parts, and that it learns."""
 
+import numpy as np
 import pytest
 import torch
+from support import tiny_arrays
 from torch import nn
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.learning.data import datasets
-from cifar_mlflow.learning.networks import build
+from cifar_mlflow.learning.networks import build, fast
 from cifar_mlflow.learning.training import Training
 
 VALUES = {"network": "fast", "activation": "gelu", "widths": "8,16,16"}
@@ -43,6 +45,36 @@ def test_whitening_makes_the_outputs_uncorrelated_and_is_not_trained():
     assert made.whitening.weight[12:].equal(-made.whitening.weight[:12])
     assert not made.whitening.weight.requires_grad
     assert made.whitening.bias.requires_grad
+
+
+class TestTheImagesThatAreWhitened:
+    def test_of_cifar10s_size_are_the_first_5000(self):
+        labels = torch.arange(45_000) % 10
+        assert network().whitened(labels, 32, 32).equal(torch.arange(5000))
+
+    def test_of_larger_ones_have_no_more_patches_than_those(self):
+        count = len(network().whitened(torch.zeros(10_000, dtype=torch.int64), 224, 224))
+        assert count == 5000 * 31**2 // 223**2
+        assert len(network().whitened(torch.zeros(10, dtype=torch.int64), 4000, 4000)) == 1
+
+    def test_are_all_where_there_are_few(self):
+        assert network().whitened(torch.arange(20) // 10, 32, 32).equal(torch.arange(20))
+
+    def test_are_taken_from_everywhere_if_the_classes_are_sorted(self):
+        labels = torch.arange(20_000) // 2000
+        chosen = network().whitened(labels, 32, 32)
+        assert labels[chosen].bincount().tolist() == [500] * 10
+
+    def test_are_what_the_training_begins_with(self, tmp_path, monkeypatch):
+        arrays = tiny_arrays(size=12)
+        order = np.argsort(arrays["y_train"], kind="stable")
+        np.savez(tmp_path / "sorted.npz", **{**arrays, **{key: arrays[key][order] for key in ("x_train", "y_train")}})
+        monkeypatch.setattr(fast, "WHITENED_IMAGES", 36)  # a third of them, less than a class
+        config = resolve({**VALUES, "dataset": str(tmp_path / "sorted.npz")})
+        training = Training(config, datasets.load(config))
+        expected = build.build(config, 3, (12, 12, 3))
+        expected.whiten(training.preprocessing(training._train.pixels[::3]))
+        assert training.network.whitening.weight.equal(expected.whitening.weight)
 
 
 def test_convolutions_start_by_passing_on_what_they_get():
