@@ -45,6 +45,8 @@ class RunRecord:
     url: str | None = None
     """The run's page in MLflow's user interface."""
     tags: dict[str, str] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    """How many images its train, validation and test split have, as far as that was recorded."""
 
 
 @dataclass(frozen=True)

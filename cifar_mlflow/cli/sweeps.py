@@ -43,7 +43,7 @@ def sweep(spec: str) -> None:
 @click.argument("what", nargs=-1)
 @click.option("--filter", "condition", metavar="FILTER", help="MLflow filter, such as \"params.optimizer = 'adam'\"")
 @click.option("--objective", metavar="METRIC", default="final_val_accuracy", show_default=True)
-@click.option("--difference", type=float, default=0.5, show_default=True, help="difference worth finding")
+@click.option("--difference", type=float, help="difference worth finding  [0.5 points of an accuracy, else none]")
 @click.option("--with-test", is_flag=True, help="show test accuracy, and how often the test set was consulted")
 @click.option("--reported", metavar="FILE", help="YAML file of published results to put beside ours")
 @click.option("--format", "form", type=FORMATS, default="table", show_default=True)

@@ -24,15 +24,15 @@ def compare(
     *,
     condition: str | None = None,
     objective: str = "final_val_accuracy",
-    difference: float = 0.5,
+    difference: float | None = None,
     with_test: bool = False,
     reported: str | Path | None = None,
     with_curves: bool = False,
 ) -> verdicts.Comparison:
     """The comparison of the runs that `what` names (see `tracking.reading.selection.select`).
 
-    `difference` is the smallest one worth finding, in the unit of `objective`. `reported` is a YAML file of published
-    results. `with_curves` also reads the values by epoch, which `report.to_html` draws.
+    `difference` is the smallest one worth finding, in the unit of `objective` (default: see `verdicts.compare`).
+    `reported` is a YAML file of published results. `with_curves` also reads the values by epoch, which `report.to_html` draws.
 
     Raises:
         ModelError: there are no such runs.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cifar_mlflow import process_state
-from cifar_mlflow.analysis.comparison.verdicts import Comparison
+from cifar_mlflow.analysis.comparison.verdicts import CHOSEN_BY_SEED, Comparison
 from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig, changes, load_spec
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import state_directory, writable
@@ -218,6 +218,7 @@ class _Sweep:
             "sweep_id": self._id,
             "trial": str(planned.trial.number),
             "run_fingerprint": planned.fingerprint,
+            **({CHOSEN_BY_SEED: "true"} if planned.prunable else {}),
         }
         values = " ".join(map(as_option, planned.trial.values.values()))
         name = f"{planned.trial.number:03d} {values} seed {planned.config.seed}"
@@ -247,7 +248,7 @@ class _Sweep:
             len(outcomes),
             len(failed),
             sum(outcome.status == "PRUNED" for outcome in outcomes),
-            0 if complete else spec.configurations * spec.repeats - len(outcomes),
+            0 if complete else plan.runs - len(outcomes),
             compared,
             winner,
         )

@@ -1,14 +1,19 @@
-"""Which runs share a configuration: every parameter but the seed and those that say only where a run took place."""
+"""Which runs share a configuration: the same parameters (but the seed, and where they ran), data and own network."""
 
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
+from cifar_mlflow.config.training import NOT_IN_FINGERPRINT
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.records import RunRecord
 
-NOT_CONFIGURATION = frozenset({"seed", "threads", "accelerate", "device", "data_dir"})
+# What a run read besides its parameters: the data, and the source of a network of the user's own.
+DIGESTS = ("dataset_digest", "network_digest")
+DIGITS_SHOWN = 8
+# What may differ between two runs of one configuration, and may move its results.
+CIRCUMSTANCES = ("git_commit", "git_dirty", "version_torch", "device", "precision_used", "kernels_used")
 
 
 @dataclass(frozen=True)
@@ -19,15 +24,29 @@ class Reported:
     accuracy: tuple[float, ...]
 
 
-def group_by_configuration(runs: Iterable[RunRecord]) -> list[list[RunRecord]]:
-    groups: defaultdict[Hashable, list[RunRecord]] = defaultdict(list)
+def group_by_configuration(runs: Iterable[RunRecord]) -> list[tuple[dict[str, object], list[RunRecord]]]:
+    """Each configuration with its runs. The digest of data or network stands in it where only that sets it apart."""
+    alike: defaultdict[Hashable, defaultdict[Hashable, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        groups[hashable(configuration_of(run))].append(run)
-    return list(groups.values())
+        alike[hashable(configuration_of(run))][tuple(map(run.tags.get, DIGESTS))].append(run)
+    found = []
+    for by_digests in alike.values():
+        different = [len(set(values)) > 1 for values in zip(*by_digests, strict=True)]
+        for digests, group in by_digests.items():
+            told = zip(DIGESTS, digests, different, strict=True)
+            short = {name: str(digest or "unknown")[:DIGITS_SHOWN] for name, digest, differs in told if differs}
+            found.append((configuration_of(group[0]) | short, group))
+    return found
 
 
 def configuration_of(run: RunRecord) -> dict[str, object]:
-    return {name: value for name, value in run.parameters.items() if name not in NOT_CONFIGURATION}
+    return {name: value for name, value in run.parameters.items() if name not in NOT_IN_FINGERPRINT}
+
+
+def circumstances(runs: Iterable[RunRecord]) -> dict[str, list[str]]:
+    """What of the circumstances differs between the runs, as far as it was recorded: tag to its values, sorted."""
+    values = {name: sorted({run.tags[name] for run in runs if name in run.tags}) for name in CIRCUMSTANCES}
+    return {name: found for name, found in values.items() if len(found) > 1}
 
 
 def hashable(value: object) -> Hashable:

@@ -79,6 +79,7 @@ def to_json(comparison: Comparison) -> str:
                     {"run_id": run.run_id, "name": run.name, "seed": run.seed, "value": value, "url": run.url}
                     for run, value in zip(row.runs, row.values, strict=True)
                 ],
+                "chosen_by_seed": [run.run_id for run in row.chosen_by],
                 "repeated_seeds": {seed: [run.run_id for run in runs] for seed, runs in row.repeats.items()},
             }
             for row in comparison.rows

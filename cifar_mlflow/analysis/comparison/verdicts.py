@@ -13,12 +13,15 @@ from cifar_mlflow.analysis.comparison import configurations, single_models
 from cifar_mlflow.analysis.comparison.configurations import Reported
 from cifar_mlflow.analysis.comparison.single_models import ModelTest
 from cifar_mlflow.analysis.statistics import MeanInterval
+from cifar_mlflow.config.sweep import is_of_the_test_set
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.records import RunRecord
 
 REPLICATION_OBJECTIVE = "epoch_test_accuracy"
 PRUNED = "pruned"
+CHOSEN_BY_SEED = "chosen_by_seed"  # tag of a run with whose seed a pruner chose the configuration
 ALPHA = 0.05
+POINTS_WORTH_FINDING = 0.5  # between accuracies; there is no such number for a loss, whose unit says nothing
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,17 @@ class Row:
     runs: tuple[RunRecord, ...]
     values: tuple[float, ...]  # objective of each run, in the order of runs
     repeats: dict[int, tuple[RunRecord, ...]]  # by seed, its further runs: no new evidence, so not counted
+    chosen_by: tuple[RunRecord, ...]  # runs by which a pruner chose it: lucky ones, so not counted beside others
     summary: MeanInterval
     minutes: float | None
     verdict: Verdict
     test: MeanInterval | None  # test accuracy, if asked for and known
     reported: tuple[float, ...] = ()  # published accuracies of the same parameters
+
+    @property
+    def judged_by_luck(self) -> bool:
+        """Whether it has nothing but the run by which a pruner chose it."""
+        return bool(self.chosen_by) and self.runs == self.chosen_by
 
     def curve(self, metric: str) -> list[tuple[int, float, float, float]]:
         """(epoch, mean, lowest, highest) of the metric over the runs, in the order of the epochs."""
@@ -56,13 +65,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Spread:
-    """Variation between seeds, and how many seeds a configuration needs for the wanted difference to be found."""
+    """Variation between seeds, and how many seeds a configuration needs for the wanted difference to be found.
+
+    The numbers of seeds are None if no difference is wanted.
+    """
 
     sd: float
     degrees: int
-    seeds_for_one_pair: int
+    left_out: int  # configurations that spread far more than most, and are not in it
+    seeds_for_one_pair: int | None
     pairs: int  # pairs of repeated configurations in this comparison
-    seeds_for_all_pairs: int  # seeds with which the difference is found after correction for that many pairs
+    seeds_for_all_pairs: int | None  # seeds with which the difference is found after correction for that many pairs
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,7 @@ class Comparison:
     """The table, best configuration first (a replication: in the order of its parameters), and what goes with it."""
 
     objective: str
-    difference: float
+    difference: float | None
     replication: bool
     columns: tuple[str, ...]  # parameters that differ between the rows, or from what was pruned
     common: dict[str, object]  # parameters that all rows share
@@ -91,14 +104,15 @@ def compare(
     runs: Sequence[RunRecord],
     *,
     objective: str = "final_val_accuracy",
-    difference: float = 0.5,
+    difference: float | None = None,
     with_test: bool = False,
     reported: Iterable[Mapping[str, object]] = (),
 ) -> Comparison:
     """Group runs into configurations and judge each against the best.
 
     objective is a validation metric; larger is better unless its name says loss or error. difference, in its unit, is
-    the one worth finding. Each entry of reported maps parameters to values, and accuracy to the published values.
+    the one worth finding (default: 0.5 points of an accuracy, none of another metric). Each entry of reported maps
+    parameters to values, and accuracy to the published values.
     If no run has a validation split, the runs are a replication: epoch_test_accuracy is shown and nothing is judged.
 
     Raises ConfigurationError if there are no runs, the objective is measured on the test set or no finished run has it,
@@ -107,9 +121,9 @@ def compare(
     refused = partial(ConfigurationError, source="comparison")
     if not runs:
         raise refused("no runs to compare")
-    if not 0 < difference < math.inf:
+    if difference is not None and not 0 < difference < math.inf:
         raise refused(f"difference must be a positive number, got {difference}")
-    if objective.startswith(("test_", "epoch_test_")):
+    if is_of_the_test_set(objective):
         raise refused(f"{objective} is measured on the test set: choose by a validation metric")
     published = [configurations.parse_reported(entry) for entry in reported]
 
@@ -117,6 +131,8 @@ def compare(
     replication = bool(trained) and all(map(_is_replication, trained))
     if replication:
         objective = REPLICATION_OBJECTIVE
+    if difference is None and "accuracy" in objective:
+        difference = POINTS_WORTH_FINDING
     by_reason: defaultdict[str, list[RunRecord]] = defaultdict(list)
     for run in runs:
         by_reason[_why_excluded(run, objective, replication)].append(run)
@@ -128,11 +144,11 @@ def compare(
     groups = configurations.group_by_configuration(compared)
     sign = 1 if lower_is_better(objective) else -1
     rows = sorted(
-        (_row(group, objective, with_test, published) for group in groups),
+        (_row(parameters, group, objective, with_test, published) for parameters, group in groups),
         key=lambda row: (0 if replication else sign * row.summary.mean, configurations.sorting_key(row.parameters)),
     )
     if not replication:
-        rows = _judge(rows, sign)
+        rows = _judge(rows, objective, sign)
     pruned = map(configurations.configuration_of, by_reason.get(PRUNED, []))
     columns, common = _columns([row.parameters for row in rows], pruned)
     singles = [] if replication else [row.runs[0] for row in rows if len(row.runs) == 1]
@@ -147,7 +163,7 @@ def compare(
         rows=tuple(rows),
         excluded={reason: tuple(group) for reason, group in sorted(by_reason.items())},
         model_tests=single_models.compare_models(singles),
-        spread=_spread(rows, difference),
+        spread=_spread(rows, objective, difference),
         test_evaluations=consulted if with_test or replication else None,
         unmatched=tuple(unmatched),
     )
@@ -179,23 +195,29 @@ def _why_excluded(run: RunRecord, objective: str, replication: bool) -> str:
     return "" if math.isfinite(run.metrics.get(objective, math.nan)) else f"no {objective}"
 
 
-def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list[Reported]) -> Row:
+def _row(
+    parameters: dict[str, object], runs: list[RunRecord], objective: str, with_test: bool, published: list[Reported]
+) -> Row:
     by_seed: defaultdict[int, list[RunRecord]] = defaultdict(list)
     # The first run with a seed counts: a rule that cannot pick the better of two.
     for run in sorted(runs, key=lambda run: (run.start_time.timestamp() if run.start_time else math.inf, run.run_id)):
         by_seed[run.seed].append(run)
     counted = tuple(by_seed[seed][0] for seed in sorted(by_seed))
+    chosen_by = tuple(run for run in counted if any(CHOSEN_BY_SEED in same.tags for same in by_seed[run.seed]))
+    counted = tuple(run for run in counted if run not in chosen_by) or counted
     values = tuple(run.metrics[objective] for run in counted)
     minutes = [run.minutes for run in counted if run.minutes is not None]
     test = [value for run in counted if math.isfinite(value := run.metrics.get("test_accuracy", math.nan))]
-    parameters = configurations.configuration_of(counted[0])
     matching = [entry.accuracy for entry in published if configurations.matches(entry, parameters)]
     return Row(
         parameters=parameters,
         runs=counted,
         values=values,
-        repeats={seed: tuple(same[1:]) for seed, same in sorted(by_seed.items()) if len(same) > 1},
-        summary=statistics.mean_interval(values, bounds=statistics.bounds_of(objective)),
+        repeats={run.seed: tuple(by_seed[run.seed][1:]) for run in counted if len(by_seed[run.seed]) > 1},
+        chosen_by=chosen_by,
+        summary=statistics.mean_interval(
+            values, bounds=statistics.bounds_of(objective), floor=_floor(counted, objective)
+        ),
         minutes=sum(minutes) / len(minutes) if minutes else None,
         verdict=Verdict("none"),
         test=statistics.mean_interval(test, bounds=statistics.PER_CENT) if with_test and test else None,
@@ -203,9 +225,17 @@ def _row(runs: list[RunRecord], objective: str, with_test: bool, published: list
     )
 
 
-def _judge(rows: list[Row], sign: int) -> list[Row]:
+def _floor(runs: Sequence[RunRecord], objective: str) -> float:
+    """The least variance of the objective's values; 0 for one that is no share of images, or of an unknown number."""
+    split = "test" if is_of_the_test_set(objective) else "validation"
+    images = [run.images[split] for run in runs if run.images.get(split)]
+    return statistics.rounding_variance(min(images)) if images and "accuracy" in objective else 0.0
+
+
+def _judge(rows: list[Row], objective: str, sign: int) -> list[Row]:
     """Verdicts for rows sorted best first; only repeated configurations can be best, for one run may be luck."""
-    p_values = statistics.pairwise_welch([row.values for row in rows])
+    floors = [_floor(row.runs, objective) for row in rows]
+    p_values = statistics.pairwise_tests([row.values for row in rows], floors)
     repeated = [position for position, row in enumerate(rows) if row.summary.n > 1]
 
     def verdict(position: int, row: Row) -> Verdict:
@@ -236,11 +266,14 @@ def _columns(
     return tuple(name for name in names if varied[name]), {name: rows[0][name] for name in names if not varied[name]}
 
 
-def _spread(rows: list[Row], difference: float) -> Spread | None:
-    pooled = statistics.pooled_sd([row.values for row in rows])
-    if pooled is None:
+def _spread(rows: list[Row], objective: str, difference: float | None) -> Spread | None:
+    typical = statistics.typical_sd([row.values for row in rows], [_floor(row.runs, objective) for row in rows])
+    if typical is None:
         return None
-    sd, degrees = pooled
+    sd, degrees, left_out = typical
     pairs = math.comb(sum(row.summary.n > 1 for row in rows), 2)
-    one, every = (statistics.seeds_needed(sd, difference, alpha=ALPHA / count) for count in (1, max(1, pairs)))
-    return Spread(sd, degrees, one, pairs, every)
+    one, every = (
+        None if difference is None else statistics.seeds_needed(sd, difference, alpha=ALPHA / count)
+        for count in (1, max(1, pairs))
+    )
+    return Spread(sd, degrees, left_out, one, pairs, every)

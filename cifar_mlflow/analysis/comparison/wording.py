@@ -1,7 +1,9 @@
 """A comparison in words: the columns of its table, and the notes that every format carries."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
+from cifar_mlflow.analysis.comparison.configurations import circumstances
 from cifar_mlflow.analysis.comparison.single_models import ModelTest
 from cifar_mlflow.analysis.comparison.verdicts import ALPHA, Comparison, Row, Verdict
 from cifar_mlflow.text import count, plain
@@ -62,7 +64,9 @@ def verdict(verdict: Verdict, objective: str) -> str:
 
 def interval(row: Row, objective: str) -> str:
     low, high = row.summary.low, row.summary.high
-    return MISSING if low is None else f"{number(low, objective)}–{number(high, objective)}"
+    if low is None:
+        return MISSING if row.summary.n == 1 else "no spread"
+    return f"{number(low, objective)}–{number(high, objective)}"
 
 
 def _reported(row: Row) -> str:
@@ -93,11 +97,11 @@ def notes(comparison: Comparison) -> list[str]:
         written.append(f"One run: {missing} for {count(single, 'configuration')} of {len(rows)}.")
     if comparison.best is not None and rows[0] is not comparison.best:
         written.append("A single run stands above the best repeated configuration: repeat it before believing it.")
+    written += [*_chosen_by_seed(rows), *_circumstances(comparison)]
     written += [_repeated_seed(row, seed, comparison) for row in rows for seed in row.repeats]
     for reason, runs in comparison.excluded.items():
-        names, more = ", ".join(run.name for run in runs[:NAMES_SHOWN]), len(runs) - NAMES_SHOWN
-        others = f" and {more} more" if more > 0 else ""
-        written.append(f"Not compared, {reason}: {count(len(runs), 'run')} ({names}{others}).")
+        names = _named([run.name for run in runs], ", ")
+        written.append(f"Not compared, {reason}: {count(len(runs), 'run')} ({names}).")
     if tests:
         written.append(
             "Single models on the same images (McNemar's mid-p test; p for all pairs of models). "
@@ -107,7 +111,7 @@ def notes(comparison: Comparison) -> list[str]:
         if len(tests) > NAMES_SHOWN:
             written.append(f"{len(tests) - NAMES_SHOWN} further models were tested: see JSON.")
     if not comparison.replication:
-        written.append(_seeds(comparison))
+        written += _seeds(comparison)
     if comparison.test_evaluations is not None:
         written.append(
             f"The test set was consulted {count(comparison.test_evaluations, 'time')} by these runs; "
@@ -131,9 +135,48 @@ def _method(comparison: Comparison) -> str:
     pairs = comparison.spread.pairs if comparison.spread else 0
     which = f"all {pairs} pairs" if pairs > 1 else "the one pair"
     return (
-        f"Verdicts: Welch's t-test with Holm's correction over {which} of repeated configurations; "
-        f"worse means p < {ALPHA:g}. Intervals are 95% t-intervals of one mean."
+        "Verdicts: t-tests with moderated variances (each drawn towards that of all, as far as they agree; Welch's "
+        f"degrees of freedom) and Holm's correction over {which} of repeated configurations; "
+        f"worse means p < {ALPHA:g}. Intervals are 95% t-intervals of one mean, by its own spread."
     )
+
+
+def _chosen_by_seed(rows: Sequence[Row]) -> list[str]:
+    """What a pruner's choice does to the means: the seed that brought a configuration through is a lucky one."""
+    written = []
+    if fresh := sum(bool(row.chosen_by) and not row.judged_by_luck for row in rows):
+        seeds = ", ".join(map(str, sorted({run.seed for row in rows for run in row.chosen_by})))
+        written.append(
+            f"Successive halving chose {count(fresh, 'configuration')} by seed {seeds}, which was lucky therefore: "
+            "it is not counted, they are judged by their other seeds alone."
+        )
+    if lucky := sum(row.judged_by_luck for row in rows):
+        written.append(
+            f"Successive halving chose {count(lucky, 'configuration')} by the one seed there is, so that nothing can "
+            "be said of its value but that it was lucky: a sweep with more repeats judges by fresh seeds."
+        )
+    return written
+
+
+def _circumstances(comparison: Comparison) -> list[str]:
+    """Where the runs of a row differ in more than the seed; rows that differ in the same are told together."""
+    labels: dict[str, list[str]] = {}
+    for row in comparison.rows:
+        differ = [f"{name} ({', '.join(map(_short, values))})" for name, values in circumstances(row.runs).items()]
+        if differ:
+            labels.setdefault("; ".join(differ), []).append(label(row, comparison.columns))
+    return [f"Not by seed alone differ the runs of {_named(names)}: {differ}." for differ, names in labels.items()]
+
+
+def _short(value: str) -> str:
+    """A commit by its first digits."""
+    return value[:8] if re.fullmatch("[0-9a-f]{40}", value) else value
+
+
+def _named(names: Sequence[str], separator: str = "; ") -> str:
+    """The first of the names, and how many more there are."""
+    more = len(names) - NAMES_SHOWN
+    return separator.join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _repeated_seed(row: Row, seed: int, comparison: Comparison) -> str:
@@ -155,15 +198,21 @@ def _model_test(test: ModelTest) -> str:
     )
 
 
-def _seeds(comparison: Comparison) -> str:
+def _seeds(comparison: Comparison) -> list[str]:
+    """The spread between seeds, and how many seeds the wanted difference takes."""
     spread, objective = comparison.spread, comparison.objective
     if spread is None:
-        return "The spread between seeds is unknown: run a configuration with two seeds or more."
+        return ["The spread between seeds is unknown: run a configuration with two seeds or more."]
     if spread.sd == 0:
-        return "The seeds show no spread at all, so no number of them can be advised."
+        return ["The seeds show no spread at all, so no number of them can be advised."]
+    seen = f"standard deviation {number(spread.sd, objective)}, {count(spread.degrees, 'degree')} of freedom"
+    if spread.left_out:
+        seen += f", without {count(spread.left_out, 'configuration')} of far more"
+    if comparison.difference is None or spread.seeds_for_one_pair is None:
+        return [f"Spread between seeds: {seen}; --difference says how many seeds find it."]
     more = f", {spread.seeds_for_all_pairs:,} for all {spread.pairs} pairs here" if spread.pairs > 1 else ""
-    return (
+    return [
         f"To tell {comparison.difference:g}{' points' if 'accuracy' in objective else ''} apart at the spread seen "
-        f"(standard deviation {number(spread.sd, objective)}, {count(spread.degrees, 'degree')} of freedom) "
+        f"({seen}) "
         f"takes {spread.seeds_for_one_pair:,} seeds a configuration for a single pair{more} (power 80%)."
-    )
+    ]

@@ -36,9 +36,7 @@ def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
     configurations, done = spec.configurations, len(plan.outcomes)
     runs = configurations * spec.repeats
     allowed = spec.budget.runs or runs
-    # With a configuration's first seed, its others were pruned as well.
-    pruned = sum(outcome.status == "PRUNED" for outcome in plan.outcomes.values()) * (spec.repeats - 1)
-    left = max(1, min(runs - pruned, allowed) - done) if plan.has_next() and done < allowed else 0
+    left = max(1, min(plan.runs, allowed) - done) if plan.has_next() and done < allowed else 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     most = max(1, cores // spec.threads)
     wanted = most if spec.workers == "auto" else spec.workers

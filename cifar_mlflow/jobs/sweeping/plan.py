@@ -59,6 +59,12 @@ class Plan:
             self._open(suggestion, told=True)
 
     @property
+    def runs(self) -> int:
+        """The number of runs that the sweep comes to: with a configuration's first seed, its others are pruned too."""
+        pruned = sum(outcome.status == "PRUNED" for outcome in self.outcomes.values())
+        return self._spec.configurations * self._spec.repeats - pruned * (self._spec.repeats - 1)
+
+    @property
     def handed_out(self) -> int:
         """The number of runs that have an outcome or were handed out."""
         return self._before + len(self._attempts)
@@ -132,9 +138,11 @@ class Plan:
             self._advance(trial)
         elif not trial.told:
             values = [math.nan if each.value is None else each.value for each in trial.outcomes]
+            # The seed by which the pruner let it through is a lucky one.
+            counted = values[1:] if self._spec.pruner != "none" and len(values) > 1 else values
             # A configuration that fails with some seed is no candidate, however well the others went.
-            mean = sum(values) / len(values)
-            self._study.tell(trial.suggestion.number, mean if math.isfinite(mean) else None)
+            finished = all(map(math.isfinite, values))
+            self._study.tell(trial.suggestion.number, sum(counted) / len(counted) if finished else None)
 
     def _outcomes(self, records: Iterable[RunRecord]) -> dict[str, TrialOutcome]:
         """Of those runs that would come to the same again: they finished, were pruned, or their training failed."""

@@ -12,6 +12,8 @@ from cifar_mlflow.text import count
 from cifar_mlflow.tracking.reading import sweeps
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
+NOTHING_FINISHED = "No run has finished, so there is no winner."
+
 
 @dataclass(frozen=True)
 class Winner:
@@ -43,7 +45,8 @@ def publish(
         files["importances.png"] = plots.importances(importances, f"{title}: what {spec.objective} depends on")
     parent.log_files(files)
     winner = _winner(compared)
-    verdict = f"Winner: {winner.text}." if winner else "A replication on the test set: a table, and no winner."
+    none = "A replication on the test set: a table, and no winner." if compared.replication else NOTHING_FINISHED
+    verdict = f"Winner: {winner.text}." if winner else none
     chosen = {sweeps.WINNER_TAG: winner.run_id} if winner else {}
     parent.set_tags({"mlflow.note.content": f"Sweep of {', '.join(spec.space)}. {verdict}"[:5000], **chosen})
     return compared, winner
@@ -55,6 +58,8 @@ def _winner(compared: Comparison) -> Winner | None:
     row = compared.best or compared.rows[0]
     mean = wording.number(row.summary.mean, compared.objective)
     certainty = "(one run: no interval, so nothing is known of its luck)"
+    if row.judged_by_luck:
+        certainty = "(one run, by which successive halving chose it: a lucky one)"
     if row.summary.n > 1:
         certainty = f"(95% interval {wording.interval(row, compared.objective)}, n={row.summary.n})"
         equal = sum(other.verdict.kind == "not distinguishable" for other in compared.rows)

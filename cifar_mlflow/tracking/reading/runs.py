@@ -1,5 +1,6 @@
 """Runs: found by id or by a filter, and read back as plain records."""
 
+import json
 import re
 import shlex
 import tempfile
@@ -108,7 +109,18 @@ def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]
         curves=curves,
         url=store.run_url(run.info.experiment_id, run.info.run_id),
         tags={**run.data.tags, looks.TAG: str(looks.count(run.data.tags))},
+        images=_split_sizes(run),
     )
+
+
+def _split_sizes(run: Run) -> dict[str, int]:
+    """What `Recorder.log_dataset` wrote; empty for a run whose dataset another program logged, or none."""
+    for each in run.inputs.dataset_inputs if run.inputs else ():
+        with suppress(ValueError, TypeError, AttributeError):
+            found = {name: size for name, size in json.loads(each.dataset.profile).items() if type(size) is int}
+            if found:
+                return found
+    return {}
 
 
 def without_superseded(records: Iterable[RunRecord]) -> list[RunRecord]:

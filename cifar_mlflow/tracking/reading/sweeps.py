@@ -52,7 +52,8 @@ def _current(store: Store, experiment_ids: Collection[str], name: str) -> list[R
 def winner(store: Store, what: str) -> str:
     """The run that stands for the winner of the sweep `what`: its name, or the run id of its parent.
 
-    ModelError if there is no such sweep, several have the name, or it has no winner (yet).
+    ModelError if there is no such sweep, several have the name, it was started anew, or it has no winner (yet): what
+    an earlier start has found does not count while it runs again, nor after that was broken off.
     """
     everywhere, current = runs.experiments(store).values(), []
     if runs.RUN_ID.fullmatch(what):
@@ -64,9 +65,15 @@ def winner(store: Store, what: str) -> str:
     if len(current) > 1:
         several = ", ".join(run.info.run_id for run in current)
         raise ModelError(f"several sweeps are called {what!r}; give the run id of one: {several}")
-    chosen = current[0].data.tags.get(WINNER_TAG)
+    tags, status = current[0].data.tags, current[0].info.status
+    if successor := tags.get("superseded_by"):
+        raise ModelError(f"the sweep {what!r} was started anew; give the run id of that start: {successor}")
+    if status != "FINISHED":
+        when = "it ends" if status == "RUNNING" else "`cifar-mlflow sweep` has taken it to its end"
+        raise ModelError(f"the sweep {what!r} is {status}: it has a winner when {when}")
+    chosen = tags.get(WINNER_TAG)
     if not chosen:
-        raise ModelError(f"the sweep {what!r} ({current[0].info.status}) has no winner, or not yet")
+        raise ModelError(f"the sweep {what!r} has no winner")
     return str(chosen)
 
 
