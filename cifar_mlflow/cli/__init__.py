@@ -9,6 +9,7 @@ import click
 
 from cifar_mlflow import __version__
 from cifar_mlflow.cli import models, registry, reproduction, setup, sweeps, training
+from cifar_mlflow.cli.options import Commands
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import listening
@@ -69,7 +70,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-@click.group(context_settings=CONTEXT, commands=COMMANDS)
+@click.group(cls=Commands, context_settings=CONTEXT, commands=COMMANDS)
 @click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
 def cli() -> None:
     """Run, track, compare and promote image-classification experiments with MLflow.
