@@ -71,7 +71,7 @@ def train(
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
     """
-    neighbours = Neighbours(wait=wait, instead="give each --threads {}")
+    neighbours = Neighbours(wait=wait, instead="give each training --threads {}")
     check_paths(data_dir=config.data_dir, dataset=config.dataset)
     enable(system_metrics)
     for text in without_effect(config):

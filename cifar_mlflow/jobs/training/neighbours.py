@@ -126,7 +126,8 @@ class Neighbours:
         others = self._load.others()
         if others < BUSY * place.there or place.needs + others < place.there + BUSY:
             return
-        instead = self._instead.format(max(1, place.there - round(others)))
+        threads = max(1, place.there - round(others))
+        instead = self._instead.format(threads) if threads < place.needs else ""
         warn(
             f"other programs keep {others:.1f} of {place} busy. Threads that share a core wait for one another: "
             f"end those first{f', or {instead}' if instead else ''}"

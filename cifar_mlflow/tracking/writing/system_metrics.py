@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 PREFIX = "system/"
 VARIABLE = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 NO_GPU = "the system metrics leave out the GPU: MLflow needs nvidia-ml-py for NVIDIA's, pyrsmi for AMD's"
+THREAD = "system metrics"
 PATIENCE = 5.0  # seconds for a sample to be taken, which takes a millisecond unless a driver hangs
 
 Log = Callable[[Mapping[str, float], int, int], None]
@@ -76,7 +77,8 @@ class SystemMetrics:
             return
         if gpu and not with_gpu:
             self._warn(NO_GPU)
-        self._thread = threading.Thread(target=self._sample, args=(monitors, self._settings, first_step), daemon=True)
+        arguments = monitors, self._settings, first_step
+        self._thread = threading.Thread(target=self._sample, args=arguments, name=THREAD, daemon=True)
         self._thread.start()
 
     def write(self) -> None:
