@@ -14,7 +14,7 @@ STATE_VARIABLE = "CIFAR_MLFLOW_STATE"
 
 
 def state_directory() -> Path:
-    """$CIFAR_MLFLOW_STATE, else the user's state directory: outboxes, checkpoints and the journals of sweeps."""
+    """$CIFAR_MLFLOW_STATE, else the user's state directory: outboxes, checkpoints, journals of sweeps, neighbours."""
     if given := os.environ.get(STATE_VARIABLE):
         return Path(given).expanduser().absolute()
     import platformdirs

@@ -36,7 +36,7 @@ class RunRecord:
     kind: str = "single"
     """single, trial or sweep (the parent of a sweep's trials, which trains nothing itself)."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Latest value of each metric; accuracies in per cent."""
+    """Latest value of each metric but those of the machine, system/...; accuracies in per cent."""
     minutes: float | None = None
     start_time: datetime | None = None
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)

@@ -76,6 +76,7 @@ def test_mlflow_reads_conda_yaml_without_dropping_a_package():
 @pytest.mark.parametrize("entry_point", ["main", "train"])
 def test_train_declares_every_field_with_its_default(entry_point):
     declared = {name: str(p.default) for name, p in project().get_entry_point(entry_point).parameters.items()}
+    assert declared.pop("wait") == "false"
     assert declared == {name: as_option(field.default) for name, field in TrainingConfig.model_fields.items()}
 
 
@@ -90,4 +91,14 @@ def test_preset_passes_any_field_after_the_file(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("epochs: 3")
     command = project().get_entry_point("preset").compute_command({"config": str(config), "epochs": "5"}, None)
-    assert command == f"python -m cifar_mlflow train --config {config} --epochs 5"
+    assert command == f"python -m cifar_mlflow train --config {config} --wait false --epochs 5"
+
+
+@pytest.mark.parametrize("entry_point", ["main", "train", "preset", "resume", "sweep", "reproduce"])
+def test_whatever_trains_can_wait_for_its_turn(entry_point, tmp_path):
+    for name in ("config", "spec"):
+        (tmp_path / name).write_text("")
+    values = {"config": str(tmp_path / "config"), "spec": str(tmp_path / "spec"), "run": "0" * 32, "wait": "true"}
+    entry = project().get_entry_point(entry_point)
+    given = {name: value for name, value in values.items() if name in entry.parameters}
+    assert "--wait true" in entry.compute_command(given, None)

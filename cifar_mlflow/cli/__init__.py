@@ -7,6 +7,7 @@ import click
 
 from cifar_mlflow import __version__
 from cifar_mlflow.cli import browsing, models, registry, reproduction, setup, sweeps, training
+from cifar_mlflow.cli.options import Commands
 from cifar_mlflow.cli.output import output_fault, prepare_streams
 from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupted
@@ -68,7 +69,7 @@ def main() -> None:
         sys.exit(1)
 
 
-@click.group(context_settings=CONTEXT, commands=COMMANDS)
+@click.group(cls=Commands, context_settings=CONTEXT, commands=COMMANDS)
 @click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
 def cli() -> None:
     """Run, track, compare and promote image-classification experiments with MLflow.

@@ -1,13 +1,15 @@
 """The options of train: one for each field of the configuration, whose values are checked together."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.text import NAME_LIMIT, as_option, fault, option_name, shown
+
+SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 
 
 def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -54,3 +56,34 @@ def name_faults(names: Mapping[str, str | None]) -> list[str]:
     empty = [f"{option}: must not be empty" for option, name in given.items() if not name.strip()]
     unfit = {option: fault(name, NAME_LIMIT) for option, name in given.items()}
     return empty + [f"{option}: {shown(given[option])} is refused: {told}" for option, told in unfit.items() if told]
+
+
+def beside_others(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The command with the options of all that train, beside those of what is trained."""
+    wait = "begin when it is its turn among the trainings of this machine"
+    metrics = f"record how busy the machine is as MLflow's system metrics  [${SYSTEM_METRICS}]"
+    command = click.option("--system-metrics", is_flag=True, help=metrics)(command)
+    return click.option("--wait", is_flag=True, help=wait)(command)
+
+
+class Commands(click.Group):
+    """A group in whose commands a flag may be followed by true or false, as `mlflow run -P wait=true` makes it."""
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, left = super().resolve_command(context, words)
+        options = [each for each in command.params if isinstance(each, click.Option)] if command else []
+        flags = {option for each in options if each.is_flag for option in each.opts}
+        return name, command, _without_values(flags, left)
+
+
+def _without_values(flags: Collection[str], words: Iterable[str]) -> list[str]:
+    kept: list[str] = []
+    for word in words:
+        is_value = bool(kept) and kept[-1].replace("_", "-") in flags and word.lower() in ("true", "false")
+        if not is_value:
+            kept.append(word)
+        elif word.lower() == "false":
+            kept.pop()
+    return kept

@@ -5,7 +5,7 @@ import math
 
 import click
 
-from cifar_mlflow.cli.options import choice
+from cifar_mlflow.cli.options import beside_others, choice
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError, NotReproduced
 
@@ -28,8 +28,16 @@ from cifar_mlflow.errors import ConfigurationError, NotReproduced
 )
 @choice("--format", "form", values=("table", "json"))
 @click.option("--print-command", is_flag=True, help="train nothing; print a command that trains the run from a clone")
+@beside_others
 def reproduce(
-    run_id: str | None, of_version: str | None, tolerance: float, form: str, print_command: bool, **changes: str | None
+    run_id: str | None,
+    of_version: str | None,
+    tolerance: float,
+    form: str,
+    print_command: bool,
+    wait: bool,
+    system_metrics: bool,
+    **changes: str | None,
 ) -> None:
     """Train the run RUN_ID again and compare every metric of every epoch.
 
@@ -42,13 +50,17 @@ def reproduce(
         raise ConfigurationError("give a RUN_ID or --of-version, one of the two", "options")
     if not 0 <= tolerance < math.inf:
         raise ConfigurationError(f"--tolerance: {tolerance} is refused: must be a number, 0 or more", "options")
+    if print_command and (wait or system_metrics):
+        option = "--wait" if wait else "--system-metrics"
+        raise ConfigurationError(f"{option}: --print-command trains nothing", "options")
     resolve(given, "options")
     from cifar_mlflow.jobs import reproduce as job
 
     if print_command:
         click.echo(job.training_command(what, changes=given))
         return
-    outcome = job.reproduce(what, changes=given, tolerance=tolerance)
+    beside = {"wait": wait, "system_metrics": system_metrics}
+    outcome = job.reproduce(what, changes=given, tolerance=tolerance, **beside)
     if form == "json":
         click.echo(json.dumps(outcome.document(), indent=2, allow_nan=False))
     else:

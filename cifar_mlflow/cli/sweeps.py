@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from cifar_mlflow.cli.options import beside_others
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import count
 
@@ -12,7 +13,8 @@ FORMATS = click.Choice(["table", "csv", "json", "markdown", "html"])
 
 @click.command()
 @click.argument("spec")
-def sweep(spec: str) -> None:
+@beside_others
+def sweep(spec: str, **beside: bool) -> None:
     """Run the sweep that the YAML file SPEC describes; started again, it goes on where it was broken off.
 
     Each configuration is run with several seeds, under one parent run, which ends with the table and the report.
@@ -23,7 +25,7 @@ def sweep(spec: str) -> None:
     from cifar_mlflow.jobs.compare import render
     from cifar_mlflow.jobs.sweep import sweep as job
 
-    outcome = job(checked)
+    outcome = job(checked, **beside)
     click.echo(render(outcome.comparison, "table", checked.name))
     click.echo(f"run       {outcome.run_id} (sweep {checked.name} in the experiment {outcome.experiment})")
     click.echo(f"see it    {outcome.leaderboard}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cifar_mlflow.cli.options import configuration_options, name_faults, unknown_options
+from cifar_mlflow.cli.options import beside_others, configuration_options, name_faults, unknown_options
 from cifar_mlflow.config.rules import faults_of, resolve
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, TrackingError
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--run-name", metavar="NAME", help="name of the run  [from the configuration]")
 @click.option("--resume", metavar="RUN_ID", help="go on with a run that broke off, with its own configuration")
 @click.option("--offline", is_flag=True, help="ask for no tracking store; `cifar-mlflow sync` delivers the run later")
+@beside_others
 @configuration_options
 @click.pass_context
 def train(
@@ -34,6 +35,8 @@ def train(
     run_name: str | None,
     resume: str | None,
     offline: bool,
+    wait: bool,
+    system_metrics: bool,
     **options: str | None,
 ) -> None:
     """Train one network and record everything about it in MLflow.
@@ -61,10 +64,11 @@ def train(
     faults = faults if resume is not None else faults_of(values) + faults
     if faults:
         raise ConfigurationError(faults, f"options and {config_file}" if config_file else "options")
+    beside = {"wait": wait, "system_metrics": system_metrics}
     if resume is not None:
         from cifar_mlflow.jobs.resume import resume as resume_job
 
-        resumed = resume_job(resume, values, experiment=experiment, run_name=run_name)
+        resumed = resume_job(resume, values, experiment=experiment, run_name=run_name, **beside)
         if resumed is None:
             click.echo(f"done: the training of {resume} had ended, and now all of it is in the tracking store")
             return
@@ -72,7 +76,7 @@ def train(
     else:
         from cifar_mlflow.jobs.train import train as job
 
-        outcome = job(resolve(values), experiment=experiment, run_name=run_name, offline=offline)
+        outcome = job(resolve(values), experiment=experiment, run_name=run_name, offline=offline, **beside)
     _tell(outcome, offline)
 
 

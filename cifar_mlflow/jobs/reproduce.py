@@ -17,6 +17,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, T
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import train_watched
 from cifar_mlflow.jobs.training import record
+from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
@@ -24,6 +25,7 @@ from cifar_mlflow.tracking.reading import metric_curves, recorded_training
 from cifar_mlflow.tracking.reading.recorded_training import CONDITIONS, RecordedTraining
 from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import Recorder
+from cifar_mlflow.tracking.writing.system_metrics import enable
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
@@ -81,20 +83,26 @@ class ReproduceOutcome:
 
 @process_state.preserved()
 def reproduce(
-    what: str, *, changes: Mapping[str, object] | None = None, tolerance: float = TOLERANCE
+    what: str,
+    *,
+    changes: Mapping[str, object] | None = None,
+    tolerance: float = TOLERANCE,
+    wait: bool = False,
+    system_metrics: bool = False,
 ) -> ReproduceOutcome:
     """Trains the run that `what` names, by its id or by a registered model, again in its experiment, and compares.
 
-    `changes` are fields of the configuration to set by hand: threads, precision, data_dir (where
-    the data are now). Accuracies are in per cent,
-    and a and b are equal if |a - b| <= tolerance * max(1, |a|).
+    `changes` are fields of the configuration to set by hand: threads, precision, data_dir (where the data are now).
+    Accuracies are in per cent, and a and b are equal if |a - b| <= tolerance * max(1, |a|). `wait` and
+    `system_metrics` are as in `train`.
 
     Raises:
         ModelError: there is no such run, it trained nothing, or it has no epoch to compare with.
         DataError: the data are missing, or not those that the original trained on.
         CifarMlflowError: as in `train`; nothing is left RUNNING.
     """
-    changes = changes or {}
+    neighbours, changes = Neighbours(wait=wait), changes or {}
+    enable(system_metrics)
     store = tracking_store.connect()
     original = recorded_training.find(store, what)
     before = metric_curves.read_run(store, original.run_id, (*EPOCH_METRICS, *FINAL_METRICS))
@@ -110,7 +118,8 @@ def reproduce(
     differences = _differences(original, config)
     for difference in differences:
         say(str(difference))
-    run = _train_again(store, original, config, dataset)
+    with neighbours.turn(f"{original.name}-again", place_of(config)):
+        run = _train_again(store, original, config, dataset)
     again = metric_curves.read_run(store, run.run_id, before)
     comparison = reproduction.compare(before, again, tolerance)
     outcome = ReproduceOutcome(run.run_id, run.run_name, run.url, original.run_id, tuple(differences), comparison)

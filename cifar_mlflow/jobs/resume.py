@@ -13,6 +13,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, train_watched
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
+from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.jobs.training.record import hardware_tags
 from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import processes
@@ -22,24 +23,32 @@ from cifar_mlflow.tracking.reading.recorded_training import CONDITIONS
 from cifar_mlflow.tracking.reading.resumable import ResumableRun
 from cifar_mlflow.tracking.writing import provenance
 from cifar_mlflow.tracking.writing.recorder import mark_job
+from cifar_mlflow.tracking.writing.system_metrics import enable
 
-# What may change the last bits of the numbers, and is not checked otherwise.
 # Of the run whose network has changed.
 CHANGED = (
     "is not what the run began with, so it would come to another network. Put back what it was: "
     "mlflow artifacts download --run-id {} --artifact-path network"
 )
+# What may change the last bits of the numbers, and is not checked otherwise.
 COMPARED_TAGS = ("git_commit", "version_torch", "hardware", "kernels_used")
 
 
 @process_state.preserved()
 def resume(
-    run_id: str, given: Mapping[str, Any] | None = None, *, experiment: str | None = None, run_name: str | None = None
+    run_id: str,
+    given: Mapping[str, Any] | None = None,
+    *,
+    experiment: str | None = None,
+    run_name: str | None = None,
+    wait: bool = False,
+    system_metrics: bool = False,
 ) -> TrainOutcome | None:
     """Continues the run: the same MLflow run, and on the same machine the same weights and metrics to the last bit.
 
     The configuration is the run's own. What is `given` of it, and the names, must be equal to it, but for `data_dir`,
-    where the data are now. None is returned if there was no training left to do, only writes to deliver.
+    where the data are now; `wait` and `system_metrics` are as in `train`. None is returned if there was no training
+    left to do, only writes to deliver.
 
     Raises:
         ModelError: there is no such run, it cannot be taken up, or its checkpoints are elsewhere or damaged.
@@ -49,7 +58,8 @@ def resume(
         DataError: the data are not those that the run trained on.
         CifarMlflowError: as in `train`; nothing is left RUNNING.
     """
-    checkpoints = RunCheckpoints()
+    neighbours, checkpoints = Neighbours(wait=wait), RunCheckpoints()
+    enable(system_metrics)
     store = tracking_store.connect()
     mark_job(store)
     count, refused = resumable.deliver_waiting(store, run_id)
@@ -80,7 +90,8 @@ def resume(
         say(f"resuming the run {run_id} ({run.name}) " + (f"after {position(saved)}" if saved else "from epoch 1"))
         tags = {"kind": "single", **({"resume_differences": "; ".join(differences)} if differences else {})}
         start = functools.partial(resumable.take_up, store, run, tags)
-        return train_watched(store, run.config, dataset, start, checkpoints)
+        with neighbours.turn(run.name, place_of(run.config)):
+            return train_watched(store, run.config, dataset, start, checkpoints)
 
 
 def _check_given(run: ResumableRun, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:

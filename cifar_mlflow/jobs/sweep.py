@@ -21,11 +21,13 @@ from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
 from cifar_mlflow.jobs.sweeping import report as sweep_report
 from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
 from cifar_mlflow.jobs.sweeping.report import Winner
+from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.records import RunRecord, TrialOutcome
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tracking.reading import runs, sweeps
 from cifar_mlflow.tracking.store import Store, connect, environment_experiment
 from cifar_mlflow.tracking.writing import ui_views
+from cifar_mlflow.tracking.writing.system_metrics import enable
 from cifar_mlflow.tuning.executors import Event, ProcessExecutor
 from cifar_mlflow.tuning.study import TuningStudy
 
@@ -48,8 +50,10 @@ class SweepOutcome:
 
 
 @process_state.preserved()
-def sweep(spec: SweepConfig | str | Path) -> SweepOutcome:
+def sweep(spec: SweepConfig | str | Path, *, wait: bool = False, system_metrics: bool = False) -> SweepOutcome:
     """Runs the sweep, or what is left of it, and publishes its results on the parent run.
+
+    `wait` begins when it is its turn among the trainings of this machine; `system_metrics` is as in `train`.
 
     Raises:
         ConfigurationError: the spec has faults, or contradicts what was run under its name, with other data or another
@@ -60,10 +64,15 @@ def sweep(spec: SweepConfig | str | Path) -> SweepOutcome:
     """
     if not isinstance(spec, SweepConfig):
         spec = load_spec(spec)
+    neighbours = Neighbours(wait=wait, instead="let the spec have fewer workers")
+    enable(system_metrics)
     store = connect()
     experiment = _experiment(store, spec)
     with _only_one(store, experiment, spec.name):
-        return _Sweep(spec, store, experiment).run()
+        begun = _Sweep(spec, store, experiment)
+        place = place_of(spec.base_config, spec.threads * sweep_estimate.most_workers(spec))
+        with neighbours.turn(f"sweep {spec.name}", place):
+            return begun.run()
 
 
 class _Sweep:

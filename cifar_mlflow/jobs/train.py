@@ -17,11 +17,13 @@ from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.listener import TrainingListener, current_listener, say, warn
 from cifar_mlflow.jobs.training import signals
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints
+from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
 from cifar_mlflow.tracking.store import Store, connect, environment_experiment
 from cifar_mlflow.tracking.writing import ui_views
+from cifar_mlflow.tracking.writing.system_metrics import SystemMetrics, enable
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
@@ -51,18 +53,28 @@ class TrainOutcome:
 
 @process_state.preserved()
 def train(
-    config: TrainingConfig, *, experiment: str | None = None, run_name: str | None = None, offline: bool = False
+    config: TrainingConfig,
+    *,
+    experiment: str | None = None,
+    run_name: str | None = None,
+    offline: bool = False,
+    wait: bool = False,
+    system_metrics: bool = False,
 ) -> TrainOutcome:
     """Trains by `config` and records it in `experiment` (default: the dataset's name).
 
     The run ends FINISHED; FAILED if training cannot go on; KILLED if it is interrupted, with all that was reached. Once
     it has begun, no store is waited for: what does not arrive stays in the run's outbox. `offline` asks for no store.
+    `wait` makes no run before it is its turn among the trainings of this machine. `system_metrics` also records how
+    busy the machine is; without it, MLflow's own variable decides.
     Its checkpoints, from which `jobs.resume` goes on, are removed when nothing is left to go on with.
 
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
     """
     config = resolve(config.model_dump())
+    neighbours = Neighbours(wait=wait, instead="give each training --threads {}")
+    enable(system_metrics)
     for text in without_effect(config):
         warn(text)
     checkpoints = RunCheckpoints()
@@ -87,7 +99,7 @@ def train(
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
     tags = {"kind": "single", **process_tags()}
     start = functools.partial(SpooledRecorder.start, store, experiment, run_name, tags)
-    with closing(checkpoints):
+    with closing(checkpoints), neighbours.turn(run_name, place_of(config)):
         return train_watched(store, config, dataset, start, checkpoints)
 
 
@@ -130,7 +142,7 @@ def record_training(
     from cifar_mlflow.learning.check import check
     from cifar_mlflow.learning.training import Training
 
-    checkpoints = checkpoints or RunCheckpoints(kept=False)
+    checkpoints, machine = checkpoints or RunCheckpoints(kept=False), SystemMetrics(warn)
     checked = check(config, dataset, exported=log_models)
     for text in checked.warnings:
         warn(text)
@@ -143,18 +155,28 @@ def record_training(
         listener.recording(run)
         checkpoints.open(run.run_id)
         record.log_start()
+
+        def between_steps() -> None:
+            checkpoints.save_if_due()
+            machine.write()
+
         with hardware.enough_memory("memory is short; try a smaller --batch-size or network, or fewer images"):
-            session = Training(config, dataset, listener.step, checkpoints.save_if_due, checked.memory_format)
+            session = Training(config, dataset, listener.step, between_steps, checked.memory_format)
             checkpoints.attach(session, record)
             record.log_session(session)
+            machine.start(run.log_metrics, run.recorded.samples, gpu=session.device.type == "cuda")
             for result in session.epochs():
                 record.log_epoch(result, session)
                 checkpoints.save_after_epoch()
+                machine.write()
                 listener.epoch(result)
             record.log_results(session, log_models)
+            machine.close()
         run.finish("FINISHED")
     except BaseException as error:
         if record is not None:
+            with suppress(Exception):
+                machine.close()
             with suppress(Exception):  # the user must hear of `error`, even if the store cannot be told any more
                 record.log_failure(error)
             if waiting := run.close(min(drain_timeout or DRAIN_TIMEOUT_AFTER_FAILURE, DRAIN_TIMEOUT_AFTER_FAILURE)):

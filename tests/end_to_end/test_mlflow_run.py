@@ -60,7 +60,7 @@ def test_the_run_that_mlflow_made_is_the_training_run(trained):
 
 def test_every_parameter_is_logged_and_one_keeps_the_form_it_was_typed_in(trained):
     (run,) = runs(trained[0], "x")
-    assert set(run.data.params) == set(TrainingConfig.model_fields)
+    assert set(run.data.params) == {*TrainingConfig.model_fields, "wait"}
     assert run.data.params["learning_rate"] == "0.0020"
     assert run.data.params["activation"] == "prelu"
 

@@ -325,7 +325,7 @@ class TestUnderMlflowRun:
     def test_the_entry_point_passes_the_run_and_whatever_else_is_given(self):
         entry_point = load_project(str(Path(__file__).parents[2])).get_entry_point("reproduce")
         command = entry_point.compute_command({"run": "0" * 32, "tolerance": "0"}, None)
-        assert command == f"python -m cifar_mlflow reproduce {'0' * 32} --tolerance 0"
+        assert command == f"python -m cifar_mlflow reproduce {'0' * 32} --wait false --tolerance 0"
 
     def test_the_run_is_mlflows(self, cifar, run_id, again, project_run):
         assert cifar("reproduce", run_id).code == 0

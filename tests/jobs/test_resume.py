@@ -107,7 +107,7 @@ class TestAnInterruptedRun:
 
     def test_is_resumed_by_its_entry_point_too(self, run_id, cifar, client, monkeypatch):
         command = project_utils.load_project(str(ROOT)).get_entry_point("resume").compute_command({"run": run_id}, None)
-        assert command == f"python -m cifar_mlflow train --resume {run_id}"
+        assert command == f"python -m cifar_mlflow train --resume {run_id} --wait false"
         job = client().create_run("0")
         monkeypatch.setenv("MLFLOW_RUN_ID", job.info.run_id)
         outcome = cifar("train", "--resume", run_id)

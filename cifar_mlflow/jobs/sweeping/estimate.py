@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import os
 import statistics
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.jobs.listener import current_listener
 from cifar_mlflow.jobs.sweeping.plan import Plan
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
+from cifar_mlflow.jobs.training.neighbours import cores
 from cifar_mlflow.text import count, duration
 
 SAMPLE_IMAGES = 1024  # trained on twice to measure the speed: the first time warms up
@@ -37,10 +37,7 @@ def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
     runs = configurations * spec.repeats
     allowed = spec.budget.runs or runs
     left = max(1, min(plan.runs, allowed) - done) if plan.has_next() and done < allowed else 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    most = max(1, cores // spec.threads)
-    wanted = most if spec.workers == "auto" else spec.workers
-    workers = max(1, min(wanted, most, left))
+    workers = max(1, min(most_workers(spec), left))
     varied = spec.space.get("epochs")
     epochs = round(statistics.fmean(map(int, varied.probes() if varied else [spec.base_config.epochs])))
     text = f"sweep {spec.name}: {count(configurations, 'configuration')} x {count(spec.repeats, 'seed')}"
@@ -52,9 +49,15 @@ def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
     text += f"about {duration(seconds)}"
     if spec.budget.minutes is not None:
         text += f", at most {spec.budget.minutes:g} min and what is then running"
-    if spec.workers != "auto" and spec.workers > most:
-        text += f" ({spec.workers} workers were asked for; there are {count(cores, 'core')})"
+    if spec.workers != "auto" and spec.workers > most_workers(spec):
+        text += f" ({spec.workers} workers were asked for; there are {count(cores(), 'core')})"
     return Estimate(left, workers, epochs, text)
+
+
+def most_workers(spec: SweepConfig) -> int:
+    """The workers that were asked for, as far as there are cores for them."""
+    most = max(1, cores() // spec.threads)
+    return most if spec.workers == "auto" else min(spec.workers, most)
 
 
 def warnings(spec: SweepConfig) -> list[str]:

@@ -32,11 +32,15 @@ DRAIN_TIMEOUT = 15.0  # seconds for which a run that has ended waits for a store
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a run has in the store: the steps of each metric, its complete models by their weights, its dataset."""
+    """What a run has in the store: the steps of each metric, its complete models by their weights, its dataset.
+
+    Of MLflow's system metrics, whose steps are no epochs, it is only how many there are.
+    """
 
     steps: Mapping[str, frozenset[int]] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
     dataset: bool = False
+    samples: int = 0
 
 
 class SpooledRecorder:
@@ -121,9 +125,9 @@ class SpooledRecorder:
     def log_parameters(self, parameters: Mapping[str, str]) -> None:
         self._log("parameters", parameters=dict(parameters))
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int = 0, timestamp: int | None = None) -> None:
         if lacking := self._lacking(metrics, step):
-            self._log("metrics", metrics=lacking, step=step, timestamp=_now())
+            self._log("metrics", metrics=lacking, step=step, timestamp=_now() if timestamp is None else timestamp)
 
     def log_dataset(self, name: str, digest: str, source: str, profile: Mapping[str, int], context: str) -> None:
         if not self.recorded.dataset:

@@ -15,6 +15,7 @@ from cifar_mlflow.tracking.outbox.spooled_recorder import Recorded, SpooledRecor
 from cifar_mlflow.tracking.reading import metric_curves, recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
 from cifar_mlflow.tracking.store import Run, Store
+from cifar_mlflow.tracking.writing import system_metrics
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
 # Tags that a training writes before its first step, and without which nobody knows what it was to be.
@@ -98,12 +99,15 @@ def _why_not(run: Run) -> str | None:
 
 
 def _recorded(store: Store, run: Run) -> Recorded:
-    curves = metric_curves.read_run(store, run.info.run_id, run.data.metrics)
+    sampled = [name for name in run.data.metrics if name.startswith(system_metrics.PREFIX)]
+    curves = metric_curves.read_run(store, run.info.run_id, {*run.data.metrics} - {*sampled})
+    samples = metric_curves.read_run(store, run.info.run_id, sampled[:1])  # all have the same steps
     models = queries.models_of_run(store, run.info.experiment_id, run.info.run_id)
     return Recorded(
         {name: frozenset(values) for name, values in curves.items()},
         {model.tags.get("weights", ""): model.model_id for model in models if str(model.status) == "READY"},
         bool(run.inputs and run.inputs.dataset_inputs),
+        1 + max((max(points) for points in samples.values()), default=-1),
     )
 
 

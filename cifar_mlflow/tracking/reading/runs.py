@@ -17,7 +17,7 @@ from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import metric_curves
 from cifar_mlflow.tracking.store import Run, Store, redact, translated_errors
-from cifar_mlflow.tracking.writing import looks
+from cifar_mlflow.tracking.writing import looks, system_metrics
 
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -103,7 +103,7 @@ def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]
         seed=seed if isinstance(seed, int) else 0,
         parameters=typed,
         kind=run.data.tags.get("kind", "single"),
-        metrics=dict(run.data.metrics),
+        metrics={name: value for name, value in run.data.metrics.items() if not name.startswith(system_metrics.PREFIX)},
         minutes=(ended - started) / 60_000 if ended else None,
         start_time=datetime.fromtimestamp(started / 1000, UTC),
         curves=curves,
