@@ -70,6 +70,14 @@ def test_draws_are_within_the_space_and_the_same_in_another_study(journal, tmp_p
         assert ("step_size" in suggestion.values) == (suggestion.values["scheduler"] == "step")
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_draws_reach_both_ends_of_a_range_in_steps(journal, sampler):
+    space = {"dropout": {"low": 0.1, "high": 0.3, "step": 0.1}, "batch_size": {"low": 8, "high": 24, "step": 8}}
+    found = all_of(TuningStudy(spec(sampler=sampler, trials=25, space=space), journal))
+    assert {suggestion.values["dropout"] for suggestion in found} == {0.1, 0.2, 0.3}
+    assert {suggestion.values["batch_size"] for suggestion in found} == {8, 16, 24}
+
+
 def test_another_seed_draws_otherwise(journal, tmp_path):
     first = all_of(TuningStudy(spec(), journal))
     second = all_of(TuningStudy(spec(base={"dataset": "digits", "seed": 5}), tmp_path / "other"))
