@@ -42,22 +42,41 @@ ROOMS = {
     "analysis/comparison": (["analysis/comparison/*.py"], ["analysis/comparison"]),
     "tracking": (["tracking/*.py"], ["tracking/test_*.py"]),
     "tracking/outbox": (["tracking/outbox/*.py"], ["tracking/outbox"]),
-    "tracking/reading": (["tracking/reading/*.py"], ["tracking/reading", "jobs/test_compare*.py", "jobs/test_doctor*.py"]),
+    "tracking/reading": (
+        ["tracking/reading/*.py"],
+        ["tracking/reading", "jobs/test_compare*.py", "jobs/test_doctor*.py"],
+    ),
     "tracking/registry": (["tracking/registry/*.py"], ["tracking/registry", "jobs/test_promote*.py"]),
     "tracking/writing": (["tracking/writing/*.py"], ["tracking/writing"]),
     "tuning": (["tuning/*.py"], ["tuning"]),
     "jobs/sweeping": (["jobs/sweeping/*.py"], ["jobs/sweeping"]),
     "jobs/promotion": (["jobs/promotion/*.py"], ["jobs/promotion", "jobs/test_promote*.py"]),
     "learning/data": (["learning/data/*.py"], ["learning/data"]),
-    "checkpoint files": (["learning/checkpoint_files.py"], ["learning/test_checkpoint_files.py", "learning/test_resuming.py"]),
-}  # fmt: skip
+    "checkpoint files": (
+        ["learning/checkpoint_files.py"],
+        ["learning/test_checkpoint_files.py", "learning/test_resuming.py"],
+    ),
+}
 # What runs, in part, in processes of its own, where no line is seen: all tests of the room are run.
 OUT_OF_SIGHT = ("tuning/executors.py", "jobs/sweeping/trial.py", "tracking/registry/smoke_process.py")
 EQUIVALENTS = ROOT / "tests" / "equivalent_mutants.yaml"
-PRELOADED = (
-    "torch._inductor torch.export._trace matplotlib.backends.backend_agg mlflow.pytorch mlflow.pyfunc sklearn.datasets "
-    "mlflow.store.tracking.sqlalchemy_store optuna pydantic click scipy.stats torchvision hypothesis alembic tqdm pytest"
-).split()
+PRELOADED = [
+    "torch._inductor",
+    "torch.export._trace",
+    "matplotlib.backends.backend_agg",
+    "mlflow.pytorch",
+    "mlflow.pyfunc",
+    "sklearn.datasets",
+    "mlflow.store.tracking.sqlalchemy_store",
+    "optuna",
+    "pydantic",
+    "click",
+    "scipy.stats",
+    "torchvision",
+    "hypothesis",
+    "alembic",
+    "tqdm",
+]
 # Left out: mutants that no one would write by mistake.
 UNLIKELY = ("Variable", "RShift", "LShift", "BitXor", "BitAnd_", "_Is", "_Invert", "UAdd")
 
@@ -78,7 +97,7 @@ class Mutant:
 
 
 def mutants_of(room: str, count: int, seed: int) -> list[Mutant]:
-    """A sample of the room's mutants: a place drawn at random from all its files, then one of the faults possible there."""
+    """A sample of the room's mutants: a place drawn at random from its files, then one of the faults possible there."""
     places: dict[tuple[Path, tuple[int, int]], list[tuple[str, int]]] = defaultdict(list)
     for path in sorted(path for pattern in ROOMS[room][0] for path in (ROOT / "cifar_mlflow").glob(pattern)):
         for name in (each for each in OperatorProvider() if not any(word in each for word in UNLIKELY)):
@@ -220,7 +239,7 @@ def _pytest(words: list[str], coverage_to: str) -> int:
 
 
 class Reached:
-    """A plugin of pytest: the seconds of each test, and which tests reach a line, by themselves or by a shared fixture."""
+    """A plugin of pytest: the seconds of each test, and the tests that reach a line, themselves or by a fixture."""
 
     def __init__(self, switch: Callable[[str], None]) -> None:
         self._switch, self._at = switch, [""]

@@ -53,11 +53,11 @@ def test_calibration_compares_confidence_and_accuracy_bin_by_bin():
 
 
 def test_a_confidence_of_one_is_in_the_last_bin():
-    # Together they are right as often as they are confident; apart, one would be 2% off and the other the other way.
+    # Too sure of the one, not sure enough of the other: together it is less than apart.
     confident = 1 - 0.5 / BINS
     probabilities = np.array([[1.0, 0.0], [confident, 1 - confident]])
-    found = score(np.array([0, 1]), probabilities).calibration_error
-    assert found == pytest.approx(100 * abs(1 + confident - 1) / 2)
+    found = score(np.array([1, 0]), probabilities).calibration_error
+    assert found == pytest.approx(100 * (1 + confident - 1) / 2)
 
 
 def test_the_bins_end_where_fifteenths_do():

@@ -158,6 +158,11 @@ def test_the_repeats_count_towards_the_limit_of_runs(faults, parse):
     assert "these are 10,002 runs" in fault
 
 
+def test_only_without_validation_images_a_sweep_is_a_replication(parse):
+    assert not parse(sampler="tpe", trials=3).is_replication
+    assert parse(base={"dataset": "digits", "validation_size": "0"}).is_replication
+
+
 def test_conditions_make_a_grid_smaller_than_the_product(parse):
     space = {"scheduler": ["none", "cosine", "step"], "gamma": {"values": [0.1, 0.2], "when": {"scheduler": "step"}}}
     spec = parse(space=space)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from support import with_tables
 
 from cifar_mlflow.config.training import TrainingConfig
 
@@ -108,6 +109,7 @@ def test_predict_prints_what_the_model_sees_and_marks_its_own_run_as_a_job(train
 
 
 def test_a_preset_yields_to_what_is_typed(tmp_path):
+    with_tables(tmp_path / "mlflow.db")
     (tmp_path / "mine.yaml").write_text("dataset: digits\nepochs: 9\nbatch_size: 128\n")
     done = mlflow_run(
         tmp_path, str(ROOT), "-e", "preset", "--env-manager", "local", "--experiment-name", "x",
@@ -119,6 +121,7 @@ def test_a_preset_yields_to_what_is_typed(tmp_path):
 
 
 def test_a_relative_data_directory_is_refused(tmp_path):
+    with_tables(tmp_path / "mlflow.db")
     done = mlflow_run(
         tmp_path, str(ROOT), "--env-manager", "local", "--experiment-name", "x", "-P", "data_dir=somewhere"
     )
@@ -136,6 +139,7 @@ def test_without_conda_mlflow_says_what_readme_quotes(tmp_path):
     assert quoted in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("pyenv") is None, reason="pyenv is not installed: MLflow's virtualenv needs it")
 def test_virtualenv_builds_its_environment_from_conda_yaml(tmp_path):
     """Takes minutes the first time; MLflow keeps the environment for the next."""

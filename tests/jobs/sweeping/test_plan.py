@@ -132,13 +132,13 @@ def test_what_earlier_starts_came_to_is_not_trained_again(make):
 
 def test_repeats_that_are_added_are_trained_of_ended_trials_too(make):
     plan = make()
-    for planned in (before := rest(plan)):
+    before = rest(plan)
+    for planned in before:
         plan.finish(planned, TrialOutcome("FINISHED", 70.0))
     plan = make(map(record, before), repeats=2)
-    assert [(planned.config.activation, planned.config.seed) for planned in (added := rest(plan))] == [
-        (planned.config.activation, 1) for planned in before
-    ]
-    plan.finish(added[0], TrialOutcome("FINISHED", 50.0))
+    added = [(planned, planned.config.activation, planned.config.seed) for planned in rest(plan)]
+    assert [rest for _, *rest in added] == [[planned.config.activation, 1] for planned in before]
+    plan.finish(added[0][0], TrialOutcome("FINISHED", 50.0))
     assert told(plan) == [("COMPLETE", 70.0)] * 3, "what a trial came to is told once"
 
 
