@@ -7,7 +7,7 @@ BIN := $(abspath $(VENV))/bin
 # `mlflow run --env-manager local` takes the python that is first on PATH.
 export PATH := $(BIN):$(PATH)
 
-.PHONY: run test test-unit test-long lint docs
+.PHONY: run test test-unit test-long mutants lint docs
 
 # Trains the report's network on CIFAR-10: make run, or make run ARGS="-P epochs=1 -P activation=gelu".
 run: $(VENV)/.installed
@@ -21,16 +21,24 @@ run: $(VENV)/.installed
 	    echo "This was a run on DIGITS, not on CIFAR-10: see above for what to do."; \
 	fi
 
+# In the order of the files, in which the slow ones do not come last: by default those with few tests do.
+PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.installed
-	python -m pytest -m "not long" -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) -m "not long" $(ARGS)
 
 # The tests of the rooms, without jobs and whole commands: make test-unit VENV=.venv-3.13 PYTHON=python3.13.
 test-unit: $(VENV)/.installed
-	python -m pytest -m "not long" -n 2 --dist loadfile $(addprefix tests/,config learning tracking tuning analysis) $(ARGS)
+	$(PYTEST) -m "not long" $(addprefix tests/,config learning tracking tuning analysis) $(ARGS)
 
 # The same tests many times over, and those that take minutes.
 test-long: $(VENV)/.installed
-	python -m pytest -m long -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) -m long $(ARGS)
+
+# Faults put in one at a time: how many do the tests of each room notice? make mutants ARGS="--room tuning".
+mutants: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[mutants]'
+	python tests/mutants.py $(ARGS)
 
 # Each script in benchmarks/ by its name: make benchmark-training, or make benchmark-training ARGS=5.
 benchmark-%: $(VENV)/.installed

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support import TINY_TRAINING, Outcome, run_here, standing_in, tiny_arrays
+from support import TINY_TRAINING, Outcome, run_here, standing_in, tiny_arrays, with_tables
 
 from cifar_mlflow.tracking.registry import smoke, smoke_process
 
@@ -76,6 +76,7 @@ def empty_store(tmp_path_factory) -> Path:
     """An initialized store without runs: creating one takes seconds, copying it none."""
     directory = tmp_path_factory.mktemp("empty_store")
     with standing_in(directory) as work:
+        with_tables(work / "mlflow.db")
         assert run_here("check").code == 0
         return work / "mlflow.db"
 

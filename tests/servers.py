@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import with_tables
 
 BIN = Path(sys.executable).parent
 
@@ -64,6 +65,8 @@ def running(command: list, log: Path, health: str, **more: str) -> Iterator[subp
 def mlflow_server(directory: Path, store: str | None = None, port: int | None = None) -> Iterator[str]:
     """The address of an `mlflow server` over `store` (default: sqlite in the directory)."""
     port = port or free_port()
+    if store is None and not (directory / "server.db").exists():
+        with_tables(directory / "server.db")
     command = [
         *(BIN / "mlflow", "server", "-w", "1", "--host", "127.0.0.1", "--port", str(port)),
         *("--backend-store-uri", store or f"sqlite:///{directory}/server.db"),

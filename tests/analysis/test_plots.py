@@ -47,3 +47,76 @@ def test_curves_of_a_sweep_name_the_first_configurations_alone(configurations, m
 @pytest.mark.filterwarnings("error")
 def test_a_sweep_without_curves_has_an_empty_figure():
     assert plots.sweep_curves([("relu", [])], "val_accuracy", "Sweep").startswith(b"\x89PNG")
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The figures that are drawn meanwhile."""
+    figures = []
+    monkeypatch.setattr(plots, "_png", lambda figure: figures.append(figure) or b"")
+    return figures
+
+
+@pytest.mark.parametrize(("images", "rows"), [(0, 1), (1, 1), (6, 1), (7, 2), (13, 3)])
+def test_a_gallery_has_six_images_a_row_each_with_its_names(drawn, images, rows):
+    pixels = np.arange(images * 4 * 4 * 3, dtype=np.uint8).reshape(images, 4, 4, 3)
+    plots.gallery(pixels, ["cat"] * images, ["dog"] * images, [99.4] * images, "wrong")
+    (figure,) = drawn
+    assert len(figure.axes) == images
+    for place, axes in enumerate(figure.axes):
+        assert axes.get_title() == "cat\ntaken for dog (99%)"
+        grid = axes.get_subplotspec().get_gridspec()
+        assert (grid.nrows, grid.ncols, axes.get_subplotspec().num1) == (rows, 6, place)
+        assert (axes.images[0].get_array() == pixels[place]).all()
+
+
+def test_a_confusion_matrix_shows_shares_and_counts_and_shortens_long_names(drawn):
+    names = ["x" * 20, "y" * 21, "none of it"]
+    plots.confusion_matrix(np.array([[3, 1, 0], [0, 8, 0], [0, 0, 0]]), names, "title")
+    (axes,) = drawn[0].axes
+    assert axes.images[0].get_array().tolist() == [[0.75, 0.25, 0], [0, 1, 0], [0, 0, 0]]
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["x" * 20, "y" * 19 + "…", "none of it"]
+    counts = {text.get_position(): (text.get_text(), text.get_color()) for text in axes.texts}
+    assert counts == {(0, 0): ("3", "white"), (1, 0): ("1", "black"), (1, 1): ("8", "white")}
+    # Of many classes there is no room for numbers, and of very many none for names.
+    for classes, numbers, named in ((20, 20, True), (21, 0, True), (40, 0, True), (41, 0, False)):
+        names = [str(name) for name in range(classes)]
+        plots.confusion_matrix(np.eye(classes, dtype=int), names, "title")
+        (axes,) = drawn[-1].axes
+        assert len(axes.texts) == numbers
+        assert ([label.get_text() for label in axes.get_xticklabels()] == names) is named
+
+
+@pytest.mark.parametrize(("epochs", "marker"), [(1, "o"), (2, "o"), (3, "None")])
+def test_points_are_marked_where_they_are_too_few_for_a_line(drawn, epochs, marker):
+    history = {f"{part}_{what}": [50.0] * epochs for part in ("train", "held_out") for what in ("accuracy", "loss")}
+    plots.curves(history | {"lr": [0.1] * epochs}, "validation", "title")
+    lines = [line for axes in drawn[0].axes for line in axes.lines if line.get_label() in ("training", "validation")]
+    assert {line.get_marker() for line in lines} == {marker}
+    assert len(lines) == 4
+
+
+def test_only_epochs_that_were_scored_are_drawn_and_the_best_is_named(drawn):
+    history = {
+        "train_accuracy": [1.0, 2.0, 3.0],
+        "train_loss": [1.0, 2.0, 3.0],
+        "held_out_accuracy": [np.nan, 60.0, 55.5],
+        "held_out_loss": [np.nan] * 3,
+        "lr": [0.1, 0.2, 0.1],
+    }
+    plots.curves(history, "test", "title")
+    accuracy, rate, loss, _ = drawn[0].axes
+    (held,) = [line for line in accuracy.lines if line.get_label() == "test"]
+    assert held.get_xydata().tolist() == [[2, 60], [3, 55.5]]
+    assert [text.get_text() for text in accuracy.texts] == ["best 60.00 at epoch 2, last 55.50"]
+    assert [line.get_label() for line in loss.lines] == ["training"]
+    assert accuracy.get_xlim() == (0.5, 3.5)
+    assert rate.get_ylim() == pytest.approx((0, 0.23))
+
+
+def test_importances_are_bars_with_the_largest_on_top(drawn):
+    plots.importances({"rate": 0.75, "width": 0.25}, "title")
+    (axes,) = drawn[0].axes
+    assert [bar.get_width() for bar in axes.patches] == [0.75, 0.25]
+    assert axes.yaxis_inverted()
+    assert [text.get_text() for text in axes.texts] == ["0.75", "0.25"]

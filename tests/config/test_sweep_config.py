@@ -149,6 +149,20 @@ def test_a_grid_of_a_million_is_refused_with_its_size(faults):
     assert "at most 10,000" in fault
 
 
+def test_the_repeats_count_towards_the_limit_of_runs(faults, parse):
+    space = {"step_size": {"low": 1, "high": 5000}}
+    assert parse(space=space, repeats=2).configurations == 5000
+    (fault,) = faults(space=space, repeats=3)
+    assert "these are 15,000 runs (5,000 configurations x 3 seeds)" in fault
+    (fault,) = faults(space=GOOD["space"], sampler="random", trials=5001, repeats=2)
+    assert "these are 10,002 runs" in fault
+
+
+def test_only_without_validation_images_a_sweep_is_a_replication(parse):
+    assert not parse(sampler="tpe", trials=3).is_replication
+    assert parse(base={"dataset": "digits", "validation_size": "0"}).is_replication
+
+
 def test_conditions_make_a_grid_smaller_than_the_product(parse):
     space = {"scheduler": ["none", "cosine", "step"], "gamma": {"values": [0.1, 0.2], "when": {"scheduler": "step"}}}
     spec = parse(space=space)
@@ -237,6 +251,18 @@ def test_what_only_adds_is_no_change(parse, added):
 def test_a_change_is_told(parse, changed, expected):
     (told,) = changes(parse(repeats=2).as_data(), parse(**{"repeats": 2, **changed}))
     assert expected in told
+
+
+@pytest.mark.parametrize("when", [["step"], ["step", "cosine", "none"], ["step", "none"]])
+def test_a_condition_that_changed_is_told_even_where_values_were_added_to_it(parse, when):
+    def spec(wanted):
+        gamma = {"values": [0.1, 0.2], "when": {"scheduler": wanted}}
+        return parse(space={"scheduler": ["none", "step", "cosine"], "gamma": gamma})
+
+    before = spec(["step", "cosine"])
+    assert changes(before.as_data(), spec(["step", "cosine"])) == []
+    (told,) = changes(before.as_data(), spec(when))
+    assert told == f"space: gamma: when: scheduler: was ['step', 'cosine'], is {when}"
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from PIL import Image
+from support import with_tables
 
 from cifar_mlflow.config.training import TrainingConfig
 
@@ -119,6 +120,7 @@ def test_a_parameter_with_a_dash_is_never_trained_with_beside_the_default(tmp_pa
 
 
 def test_a_preset_yields_to_what_is_typed(tmp_path):
+    with_tables(tmp_path / "mlflow.db")
     (tmp_path / "mine.yaml").write_text("dataset: digits\nepochs: 9\nbatch_size: 128\n")
     done = mlflow_run(
         tmp_path, str(ROOT), "-e", "preset", "--env-manager", "local", "--experiment-name", "x",
@@ -130,6 +132,7 @@ def test_a_preset_yields_to_what_is_typed(tmp_path):
 
 
 def test_a_relative_data_directory_is_refused(tmp_path):
+    with_tables(tmp_path / "mlflow.db")
     done = mlflow_run(
         tmp_path, str(ROOT), "--env-manager", "local", "--experiment-name", "x", "-P", "data_dir=somewhere"
     )
@@ -147,6 +150,7 @@ def test_without_conda_mlflow_says_what_readme_quotes(tmp_path):
     assert quoted in (ROOT / "README.md").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("pyenv") is None, reason="pyenv is not installed: MLflow's virtualenv needs it")
 def test_virtualenv_builds_its_environment_from_conda_yaml(tmp_path):
     """Takes minutes the first time; MLflow keeps the environment for the next."""

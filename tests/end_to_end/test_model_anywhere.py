@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 from servers import BIN, free_port, running
+from support import with_tables
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.jobs.train import train
@@ -38,6 +39,7 @@ print(json.dumps(np.asarray(model.predict(images)).tolist()))
 def trained(tmp_path_factory):
     """The directory of a store, the URI of the last-epoch model in it, and what that model should answer."""
     directory = tmp_path_factory.mktemp("model")
+    with_tables(directory / "mlflow.db")
     before = os.getcwd(), os.environ.pop("MLFLOW_TRACKING_URI", None)
     os.chdir(directory)
     try:

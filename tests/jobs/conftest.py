@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +21,9 @@ class Candidates:
 
 
 @pytest.fixture(scope="session")
-def trained_candidates(tmp_path_factory, tiny) -> tuple[Path, Candidates]:
+def trained_candidates(tmp_path_factory, tiny, empty_store) -> tuple[Path, Candidates]:
     with standing_in(tmp_path_factory.mktemp("candidates")) as work:
+        shutil.copy(empty_store, work / "mlflow.db")
 
         def trained(*words: object) -> str:
             outcome = run_here("train", "--dataset", tiny, *TINY_TRAINING, "--epochs", 6, *words)

@@ -46,7 +46,7 @@ def with_champions(work, candidates, tmp_path):
     return copy
 
 
-@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.long), 4], ids=["every write", "every fourth write"])
+@pytest.fixture(params=[pytest.param(1, marks=pytest.mark.long), 7], ids=["every write", "every seventh write"])
 def step(request):
     """From one write before which the command is killed to the next."""
     return request.param
@@ -97,9 +97,9 @@ def test_rollback_killed_before_any_write(with_champions, step):
         assert moves(client) == [("promote", "1"), ("promote", "2"), ("rollback", "1")]
 
 
-def eight_at_once(directory, good, broken, tracking_uri=None):
-    """Promotes seven good models and a broken one at the same time, and checks what must hold whoever comes first."""
-    models = [*[(run, "--weights", weights) for run in good for weights in ("last", "best")][:7], (broken,)]
+def all_at_once(directory, good, broken, tracking_uri=None):
+    """Promotes good models and a broken one at the same time, and checks what must hold whoever comes first."""
+    models = [*good, (broken,)]
     started = [
         forked.start(directory, "promote", *words, "--format", "json", tracking_uri=tracking_uri) for words in models
     ]
@@ -109,7 +109,7 @@ def eight_at_once(directory, good, broken, tracking_uri=None):
         assert "Traceback" not in outcome.output
     verdicts = [json.loads(outcome.stdout) for outcome in outcomes]
     client = MlflowClient(tracking_uri) if tracking_uri else store_of(directory)
-    assert sorted(verdict["version"] for verdict in verdicts) == [str(number) for number in range(1, 9)]
+    assert sorted(verdict["version"] for verdict in verdicts) == [str(number) for number in range(1, len(models) + 1)]
     # Each was judged against the champion of its moment: one after the other, each in the place of the one before.
     promoted = {verdict["version"]: verdict["champion"] for verdict in verdicts if verdict["status"] == "promoted"}
     in_order = [version for _, version in moves(client)]
@@ -125,12 +125,18 @@ def eight_at_once(directory, good, broken, tracking_uri=None):
     }
 
 
-def test_eight_at_once_on_sqlite(work, candidates):
-    eight_at_once(work, candidates.good, candidates.broken)
+def both_weights(runs):
+    return [(run, "--weights", weights) for run in runs for weights in ("last", "best")]
 
 
+@pytest.mark.parametrize("good", [4, pytest.param(7, marks=pytest.mark.long)])
+def test_promoted_at_once_on_sqlite(work, candidates, good):
+    all_at_once(work, both_weights(candidates.good)[:good], candidates.broken)
+
+
+@pytest.mark.parametrize("good", [2, pytest.param(7, marks=pytest.mark.long)])
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_eight_at_once_on_a_server(work, tmp_path, tiny, database):
+def test_promoted_at_once_on_a_server(work, tmp_path, tiny, database, good):
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(postgresql()).uri if database == "postgresql" else None
         server = stack.enter_context(mlflow_server(tmp_path, store))
@@ -142,8 +148,8 @@ def test_eight_at_once_on_a_server(work, tmp_path, tiny, database):
             assert outcome.code == 0, outcome.output
             return outcome.stdout.split()[1]
 
-        good = [trained("--seed", seed) for seed in range(4)]
-        eight_at_once(work, good, trained("--epochs", 1, "--learning-rate", 1e-7), tracking_uri=server)
+        models = both_weights([trained("--seed", seed) for seed in range(-(-good // 2))])[:good]
+        all_at_once(work, models, trained("--epochs", 1, "--learning-rate", 1e-7), tracking_uri=server)
         before = alias(MlflowClient(server), "previous")
         assert forked.run(work, "rollback", "tiny", tracking_uri=server).code == 0
         assert alias(MlflowClient(server)) == before

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from cifar_mlflow.errors import CifarMlflowError, DataError
+from cifar_mlflow.tuning import executors
 from cifar_mlflow.tuning.executors import ProcessExecutor
 
 # ------------------------------------------------------------------- what the workers run: module-level functions
@@ -23,6 +24,15 @@ def nothing():
 
 def cannot_prepare():
     raise DataError("no data here")
+
+
+def dies_in_preparation():
+    os._exit(3)
+
+
+def prints_while_it_prepares():
+    print("to standard output", flush=True)
+    print("to standard error", file=sys.stderr, flush=True)
 
 
 def square(argument, tell):
@@ -55,6 +65,7 @@ def sleep_until_terminated(argument, tell):
         tell(os.getpid())
         time.sleep(60)
     except BaseException as error:
+        time.sleep(0.3)  # as if it had something to close
         path.write_text(type(error).__name__)
         raise
 
@@ -157,6 +168,36 @@ def test_workers_that_cannot_start_end_in_one_message(log):
         outcomes(executor, 1)
 
 
+def test_workers_that_die_while_they_prepare_are_replaced_as_often_as_there_are_and_no_more(log, monkeypatch):
+    started = []
+    start = ProcessExecutor._start
+    monkeypatch.setattr(ProcessExecutor, "_start", lambda executor: started.append(1) or start(executor))
+    with (
+        ProcessExecutor(2, 1, square, dies_in_preparation, log) as executor,
+        pytest.raises(
+            CifarMlflowError, match=rf"cannot start \(the worker process ended with exit code 3\); see {log}"
+        ),
+    ):
+        outcomes(executor, 1)
+    assert len(started) == 4
+
+
+def test_what_workers_print_goes_to_the_log(log, capfd):
+    with ProcessExecutor(1, 1, square, prints_while_it_prepares, log) as executor:
+        executor.submit("a", 3)
+        assert until(executor, "done").payload == 9
+    assert sorted(log.read_text().splitlines()) == ["to standard error", "to standard output"]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(0, "ended with exit code 0"), (1, "ended with exit code 1"), (-9, "was killed by SIGKILL"), (None, "code None")],
+)
+def test_how_a_worker_ended_is_told_in_words(code, told):
+    assert executors._ending(code).endswith(told)
+
+
 def test_stopping_gives_a_busy_worker_time_to_wrap_up(log, tmp_path):
     with ProcessExecutor(1, 1, sleep_until_terminated, nothing, log) as executor:
         executor.submit("a", tmp_path / "ending")
@@ -186,5 +227,5 @@ def test_a_worker_ends_when_its_driver_is_killed(log, tmp_path):
     worker = psutil.Process(int(driver.stdout.readline()))
     driver.kill()
     driver.communicate()
-    worker.wait(timeout=20)
+    worker.wait(timeout=15)  # less than it would be given to wrap up
     assert (tmp_path / "ending").read_text() == "Interrupted"

@@ -70,6 +70,14 @@ def test_draws_are_within_the_space_and_the_same_in_another_study(journal, tmp_p
         assert ("step_size" in suggestion.values) == (suggestion.values["scheduler"] == "step")
 
 
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_draws_reach_both_ends_of_a_range_in_steps(journal, sampler):
+    space = {"dropout": {"low": 0.1, "high": 0.3, "step": 0.1}, "batch_size": {"low": 8, "high": 24, "step": 8}}
+    found = all_of(TuningStudy(spec(sampler=sampler, trials=25, space=space), journal))
+    assert {suggestion.values["dropout"] for suggestion in found} == {0.1, 0.2, 0.3}
+    assert {suggestion.values["batch_size"] for suggestion in found} == {8, 16, 24}
+
+
 def test_another_seed_draws_otherwise(journal, tmp_path):
     first = all_of(TuningStudy(spec(), journal))
     second = all_of(TuningStudy(spec(base={"dataset": "digits", "seed": 5}), tmp_path / "other"))
@@ -159,3 +167,42 @@ def test_importances_say_what_the_objective_depends_on(journal):
     shares = study.importances()
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["dropout"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("values", "known"), [([1.0, 2.0, 3.0], False), ([1.0] * 4, False), ([1.0, 2.0, 3.0, 4.0], True)]
+)
+def test_importances_need_four_trials_that_differ(journal, values, known):
+    space = {"activation": ["relu", "elu"], "dropout": {"low": 0.0, "high": 0.5}}
+    study = TuningStudy(spec(trials=len(values), space=space), journal)
+    all_of(study, lambda suggestion: values[suggestion.number])
+    assert bool(study.importances()) is known
+
+
+def test_a_trial_is_told_of_once(journal):
+    study = TuningStudy(spec(trials=2), journal)
+    number = study.suggest().number
+    study.tell(number, 1.0)
+    study.tell(number, 2.0)
+    study.tell(number, None)
+    assert [trial.value for trial in study._trials("COMPLETE")] == [1.0]
+
+
+def test_by_halving_the_best_quarter_of_the_runs_so_far_goes_on(journal):
+    study = TuningStudy(spec(trials=9, pruner="successive_halving"), journal)
+    going_on = [study.report(study.suggest().number, 1, value) for value in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)]
+    assert all(going_on), "each was the best"
+    assert study.report(study.suggest().number, 1, 6.5), "the second best of eight"
+    assert not study.report(study.suggest().number, 1, 6.2), "the third best of nine"
+
+
+def test_a_range_of_whole_numbers_without_a_step_is_drawn_one_by_one(journal):
+    found = all_of(TuningStudy(spec(trials=30, space={"step_size": {"low": 1, "high": 4}}), journal))
+    assert {suggestion.values["step_size"] for suggestion in found} == {1, 2, 3, 4}
+
+
+def test_values_may_be_added_to_a_sweep_again_and_again(journal):
+    for activations in (["relu"], ["relu", "elu"], ["relu", "elu", "gelu"]):
+        study = TuningStudy(spec(sampler="grid", space={"activation": activations}), journal)
+        assert [suggestion.values["activation"] for suggestion in all_of(study)] == activations[-1:]
+    assert len(study.told()) == 3

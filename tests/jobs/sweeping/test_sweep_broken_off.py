@@ -37,11 +37,11 @@ def wait_for(condition, process=None, seconds=180):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.3)  # a look at the store costs as much as an epoch
+        time.sleep(0.2)  # a look at the store costs as much as an epoch
 
 
 def test_a_killed_sweep_goes_on_to_the_same_table(expected, cifar, write_spec, spawn, table, runs, children):
-    spec = write_spec(workers=2)
+    spec = write_spec(workers=1)
     kill_at_random_moments(spawn, spec, children, times=2)
     outcome = cifar("sweep", spec)
     assert outcome.code == 0, outcome.output
@@ -72,7 +72,7 @@ def kill_at_random_moments(spawn, spec, children, times, within=3) -> None:
 
 def test_the_run_of_a_killed_worker_is_tried_once_more(cifar, write_spec, spawn, children, parent):
     # So many epochs that the worker is still at the first run when it is killed.
-    process = spawn("sweep", write_spec(repeats=1, space={"activation": ["elu"]}, base={"epochs": 150}))
+    process = spawn("sweep", write_spec(repeats=1, space={"activation": ["elu"]}, base={"epochs": 80}))
     wait_for(lambda: any("val_accuracy" in run.data.metrics for run in children()), process)
     tree(process)[1].kill()
     stdout, stderr = process.communicate(timeout=180)
@@ -83,7 +83,7 @@ def test_the_run_of_a_killed_worker_is_tried_once_more(cifar, write_spec, spawn,
 
 
 def test_ctrl_c_closes_every_run_and_the_same_command_goes_on(cifar, write_spec, spawn, children, parent, statuses):
-    spec = write_spec(base={"epochs": 40}, space={"activation": ["relu", "elu"]})
+    spec = write_spec(repeats=1, base={"epochs": 40}, space={"activation": ["relu", "elu"]})
     process = spawn("sweep", spec)
     wait_for(lambda: any("val_accuracy" in run.data.metrics for run in children()), process)
     # A terminal sends it to the whole process group.

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.learning import training
+from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.data.augmentation import Augmentation, padded_by
 
 IMAGES, SIZE, SHIFT = 400, 12, 4
@@ -14,8 +16,8 @@ def pixels():
     return torch.randint(1, 256, (IMAGES, SIZE, SIZE, 3), dtype=torch.uint8)
 
 
-def applied(kind, images, seed=0, positions=slice(0, IMAGES), epoch=1, order=ORDER, **values):
-    config = resolve({"augmentation": kind, **values})
+def applied(kind, images, seed=0, positions=slice(0, IMAGES), epoch=1, order=ORDER, config_seed=0, **values):
+    config = resolve({"augmentation": kind, "seed": config_seed, **values})
     draws = Augmentation(config, epoch, order, torch.Generator().manual_seed(seed))
     return draws.apply(images, positions)
 
@@ -51,6 +53,28 @@ def test_alternate_flip_shows_each_side_of_an_image_in_every_other_epoch():
     assert 150 < sum(first) < 250
     assert [not side for side in first] == second
     assert first == third
+
+
+@pytest.mark.parametrize("values", [{}, {"alternate_flip": True}])
+def test_another_repeat_mirrors_other_images(tiny, monkeypatch, values):
+    def flips(seed):
+        drawn = []
+        monkeypatch.setattr(training, "Augmentation", lambda *words: drawn.append(Augmentation(*words)) or drawn[-1])
+        config = resolve({"dataset": str(tiny), "epochs": 1, "augmentation": "flip", "seed": seed, **values})
+        list(training.Training(config, datasets.load(config)).epochs())
+        return drawn[0]._flips
+
+    assert flips(0).equal(flips(0))
+    assert not flips(0).equal(flips(1))
+
+
+def test_the_first_sides_of_alternate_flip_are_another_repeats_own():
+    # In the same order, so that the order alone cannot make the difference.
+    images = pixels()
+    first, second = (
+        is_mirrored(applied("flip", images, alternate_flip=True, config_seed=seed), images) for seed in (0, 1)
+    )
+    assert first != second
 
 
 def test_alternate_flip_follows_an_image_through_the_order():

@@ -103,3 +103,93 @@ def test_a_colour_can_be_read_on_white_and_on_dark_grey():
         luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
         assert 1.05 / (luminance + 0.05) > 3
         assert (luminance + 0.05) / (0.0087 + 0.05) > 3
+
+
+# ------------------------------------------------------------------------- what is in a view, as MLflow's UI reads it
+
+
+def views(parameters=("activation", "optimizer"), settings=(), sweep="s", trains_on_all=False):
+    found = ui_views._views(list(parameters), settings, "a filter", sweep, trains_on_all)
+    return {key: (name, view) for key, name, view in found}
+
+
+def test_a_sweep_has_a_leaderboard_curves_and_curves_by_each_parameter():
+    assert {key: name for key, (name, _) in views().items()} == {
+        "cifar-mlflow.sweep.s.leaderboard": "Leaderboard: s",
+        "cifar-mlflow.sweep.s.curves": "Curves by activation, optimizer: s",
+        "cifar-mlflow.sweep.s.by.activation": "Curves by activation: s",
+        "cifar-mlflow.sweep.s.by.optimizer": "Curves by optimizer: s",
+    }
+    assert list(views(["activation"], sweep=None)) == ["cifar-mlflow.all.leaderboard", "cifar-mlflow.all.curves"]
+
+
+def test_the_leaderboard_is_sorted_by_validation_and_shows_what_varies():
+    leaderboard = views()["cifar-mlflow.sweep.s.leaderboard"][1]
+    assert (leaderboard["orderByKey"], leaderboard["orderByAsc"]) == ("metrics.`best_val_accuracy`", False)
+    assert leaderboard["searchFilter"] == "a filter"
+    assert leaderboard["selectedColumns"] == [
+        "params.`activation`", "params.`optimizer`", "params.`seed`",
+        "metrics.`best_val_accuracy`", "metrics.`final_val_accuracy`", "metrics.`test_accuracy`",
+    ]  # fmt: skip
+    parallel, line = leaderboard["compareRunCharts"]
+    assert (parallel["type"], parallel["selectedParams"]) == ("PARALLEL", ["activation", "optimizer"])
+    assert (line["type"], line["metricKey"], line["useGlobalLineSmoothing"]) == ("LINE", "val_accuracy", True)
+    opened = {section["name"]: section["display"] for section in leaderboard["compareRunSections"]}
+    assert opened == {"Learning curves": True, "Model metrics": False, "System metrics": False}
+
+
+def test_no_more_columns_than_can_be_seen():
+    names = [f"p{number}" for number in range(ui_views.MAX_COLUMNS + 1)]
+    found = views(names)
+    leaderboard = found["cifar-mlflow.sweep.s.leaderboard"][1]
+    assert sum("params." in column for column in leaderboard["selectedColumns"]) == ui_views.MAX_COLUMNS + 1  # and seed
+    assert f"cifar-mlflow.sweep.s.by.{names[-1]}" not in found
+
+
+def test_the_curves_are_grouped_and_collapsed():
+    settings = [{"activation": "relu"}, {"activation": "elu"}, {"activation": "relu", "optimizer": "sgd"}]
+    curves = views(settings=settings)["cifar-mlflow.sweep.s.curves"][1]
+    assert curves["groupsExpanded"] == {
+        "param.activation.elu,param.optimizer.null": False,
+        "param.activation.relu,param.optimizer.null": False,
+        "param.activation.relu,param.optimizer.sgd": False,
+    }
+    assert [group["groupByData"] for group in curves["groupBy"]["groupByKeys"]] == ["activation", "optimizer"]
+
+
+def test_the_newest_of_two_views_is_the_first(store, experiment):
+    saved = ui_views.publish_views(store, experiment, ["activation"], sweep="s")
+    times = [
+        json.loads(tags(store, experiment)[f"mlflow.sharedViewState.{key}"])["updatedAt"] for key in saved.values()
+    ]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) == len(times)
+
+
+def test_a_view_that_says_something_else_is_renewed_and_keeps_its_age():
+    first = ui_views._envelope("a", {"b": 1}, 100, None)
+    assert ui_views._envelope("a", {"b": 1}, 200, first) == first
+    for name, state in (("other", {"b": 1}), ("a", {"b": 2}), ("A", {"b": 1})):
+        value = json.loads(ui_views._envelope(name, state, 200, first))
+        assert (value["name"], value["createdAt"], value["updatedAt"]) == (name, 100, 200)
+
+
+def test_the_parameters_shown_are_those_in_which_runs_differ():
+    assert ui_views._varying([{"epochs": "1", "seed": "0"}, {"epochs": "2", "seed": "1"}]) == ["epochs"]
+    assert ui_views._varying([{"epochs": "1"}, {"epochs": "2"}, {"epochs": "3"}, {}]) == ["epochs"]
+    assert ui_views._varying([{"epochs": "1"}, {"epochs": "1"}]) == ["activation", "optimizer", "learning_rate"]
+
+
+def test_a_configuration_has_its_colour_for_good():
+    """Runs of today and of last year are of one colour."""
+    colors = {
+        "a": "#a906e0",
+        "b": "#5c8827",
+        "c": "#676d20",
+        "d": "#a3722f",
+        "e": "#3e7603",
+        "f": "#a0912e",
+        "g": "#cc10f9",
+        "h": "#8888dc",
+    }
+    assert {name: ui_views.run_color(name) for name in colors} == colors
