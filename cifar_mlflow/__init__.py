@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         evaluate,
         history,
         list_runs,
+        load,
+        predict,
         promote,
         reproduce,
         resume,
@@ -28,14 +30,14 @@ if TYPE_CHECKING:
         sweep,
         sync,
         train,
-    )  # fmt: skip
+    )  # fmt: skip  # isort: skip
 
 # The one place of the version: pyproject.toml reads it from here, as a clone that was never installed does.
 __version__ = "0.1.0"
 
 __all__ = [
-    "Comparison", "Run", "Sweep", "compare", "doctor", "evaluate", "history", "list_runs", "promote", "reproduce",
-    "resume", "rollback", "sweep", "sync", "train",
+    "Comparison", "Run", "Sweep", "compare", "doctor", "evaluate", "history", "list_runs", "load", "predict",
+    "promote", "reproduce", "resume", "rollback", "sweep", "sync", "train",
 ]  # fmt: skip
 
 

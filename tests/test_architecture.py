@@ -23,7 +23,7 @@ PARTS = {
     **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | WINGS,
     "cli": BASE | {"jobs"},
-    "interface": BASE | {"jobs"},
+    "interface": BASE | {"jobs", "learning", "analysis", "tracking"},  # of the wings, only what results are made of
     "__main__": {"cli"},
     "": {"interface"},
 }
@@ -75,7 +75,7 @@ ROOMS = {
         "training": {"listener"},
         "sweeping": {"listener", "console", "training", "train"},
         "promotion": {"listener"},
-        "browsing": set(),
+        "browsing": {"listener"},
         "health": {"listener", "sync"},
     },
 }

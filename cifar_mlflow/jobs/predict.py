@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL.Image import Image
 
 from cifar_mlflow import process_state
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.learning.data import image_files
 from cifar_mlflow.learning.data.image_files import DecodedImage, Skipped
@@ -43,6 +44,56 @@ class PredictOutcome:
         return max(map(len, ("class", *self.classes)))
 
 
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that was loaded: call it with uint8 images (n, height, width, channels) of its `image_shape`.
+
+    The answer is float32 (n, classes), the probability of each class.
+    """
+
+    uri: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    program: Callable[..., Any]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Raises ModelError if the images are not of the model's kind or shape."""
+        import torch
+
+        from cifar_mlflow.learning import evaluation
+
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            wanted = f"uint8 of shape (n, {', '.join(map(str, self.image_shape))})"
+            raise ModelError(f"{self.uri} takes {wanted}, not {images.dtype} of shape {images.shape}")
+        parts = torch.split(torch.from_numpy(np.ascontiguousarray(images)), evaluation.BATCH)
+        none = np.empty((0, len(self.classes)), np.float32)
+        return np.concatenate([none, *(evaluation.probabilities(self.program, part) for part in parts if len(part))])
+
+    def rank(self, names: Sequence[str], images: np.ndarray, top: int = 1) -> Iterator[Prediction]:
+        """The `top` most probable classes of each image, which `names` name; raises as the call."""
+        probabilities = self(images)
+        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+        for name, row, best in zip(names, probabilities, order, strict=True):
+            # Seven digits are all that a float32 has.
+            yield Prediction(name, tuple((self.classes[index], float(f"{row[index]:.7g}")) for index in best))
+
+
+@process_state.preserved()
+def load(model: str, *, weights: str = "last") -> LoadedModel:
+    """The model, ready to be asked; no pickle is loaded.
+
+    Raises:
+        ModelError: there is no such model, or its files are not those that were logged.
+        TrackingError: the store cannot be read.
+    """
+    store = tracking_store.connect()
+    mark_job(store)
+    found = models.find_loadable(store, model, weights)
+    interface = models.model_interface(store, found.uri)
+    program = models.load_model(found.uri, found.tags)
+    return LoadedModel(found.uri, interface.classes, interface.image_shape, program)
+
+
 @process_state.preserved()
 def predict(model: str, images: Sequence[str], *, weights: str = "last", top: int = 1) -> PredictOutcome:
     """The `top` most probable classes of each of `images`: files, directories and .npz files.
@@ -60,24 +111,41 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
         faults = [f"{path!r} is relative; give an absolute path under `mlflow run`" for path in relative]
         raise ConfigurationError(faults, "paths of the images")
     files = image_files.find(images)
-    store = tracking_store.connect()
-    mark_job(store)
-    found = models.find_loadable(store, model, weights)
-    interface = models.model_interface(store, found.uri)
-    if not 1 <= top <= len(interface.classes):
-        raise ConfigurationError(f"--top: {top} is refused: the model has {len(interface.classes)} classes", "options")
-    predictor = models.load_model(found.uri, found.tags)
-    return PredictOutcome(found.uri, interface.classes, top, _results(predictor, interface, files, top))
+    loaded = load(model, weights=weights)
+    check_top(loaded, top)
+    return PredictOutcome(loaded.uri, loaded.classes, top, _results(loaded, files, top))
 
 
-def _results(
-    predictor: Callable[..., Any], interface: models.ModelInterface, files: list[Path], top: int
-) -> Iterator[Prediction | Skipped]:
+@process_state.preserved()
+def predict_images(
+    model: str, images: np.ndarray | Sequence[Image | np.ndarray], *, weights: str = "last", top: int = 1
+) -> list[Prediction | Skipped]:
+    """As `predict`, of an array uint8 (n, height, width, channels) or of Pillow's images; their names are numbers."""
+    loaded = load(model, weights=weights)
+    check_top(loaded, top)
+    results: list[Prediction | Skipped] = []
+    for number, image in enumerate(images):
+        try:
+            pixels = image if isinstance(image, np.ndarray) else image_files.fitted(image, loaded.image_shape)
+        except ValueError as error:
+            results.append(Skipped(str(number), str(error)))
+        else:
+            results += loaded.rank([str(number)], pixels[None], top)
+    return results
+
+
+def check_top(loaded: LoadedModel, top: int) -> None:
+    """Raises ConfigurationError if the model has not that many classes."""
+    if not 1 <= top <= len(loaded.classes):
+        raise ConfigurationError(f"--top: {top} is refused: the model has {len(loaded.classes)} classes", "options")
+
+
+def _results(loaded: LoadedModel, files: list[Path], top: int) -> Iterator[Prediction | Skipped]:
     from cifar_mlflow.learning.evaluation import BATCH
 
     batch: list[DecodedImage] = []
     with bar(sum(map(image_files.count, files)), "predicting", " images") as update:
-        for entry in chain.from_iterable(image_files.read(path, interface.image_shape) for path in files):
+        for entry in chain.from_iterable(image_files.read(path, loaded.image_shape) for path in files):
             if isinstance(entry, Skipped):
                 update(entry.images)
                 yield entry
@@ -85,24 +153,14 @@ def _results(
             update(1)
             batch.append(entry)
             if len(batch) == BATCH:
-                yield from _ranked(predictor, batch, interface.classes, top)
+                yield from _ranked(loaded, batch, top)
                 batch = []
         if batch:
-            yield from _ranked(predictor, batch, interface.classes, top)
+            yield from _ranked(loaded, batch, top)
 
 
-def _ranked(
-    predictor: Callable[..., Any], batch: list[DecodedImage], classes: tuple[str, ...], top: int
-) -> Iterator[Prediction]:
-    import torch
-
-    from cifar_mlflow.learning import evaluation
-
-    probabilities = evaluation.probabilities(predictor, torch.from_numpy(np.stack([each.pixels for each in batch])))
-    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
-    for each, row, best in zip(batch, probabilities, order, strict=True):
-        # Seven digits are all that a float32 has.
-        yield Prediction(each.name, tuple((classes[index], float(f"{row[index]:.7g}")) for index in best))
+def _ranked(loaded: LoadedModel, batch: list[DecodedImage], top: int) -> Iterator[Prediction]:
+    return loaded.rank([each.name for each in batch], np.stack([each.pixels for each in batch]), top)
 
 
 def heading(outcome: PredictOutcome, form: str) -> str:

@@ -33,9 +33,12 @@ def commands() -> str:
             text = re.sub(rf"\n  (?:{fields}) .*(?:\n {{6,}}.*)*", "", text)
             text += "\n\nand an option for each field of the configuration: see configuration.md"
         parts.append(f"## {name}\n\n```\n{text}\n```\n")
-    codes = inspect.getdoc(errors) or ""
-    parts.append(f"## Exit codes\n\n```\n{codes}\n```\n")
     return "\n".join(parts)
+
+
+def exit_codes() -> str:
+    """Every error with its exit code."""
+    return f"# Exit codes\n\n{NOTE}\n```\n{inspect.getdoc(errors)}\n```\n"
 
 
 def entry_points() -> str:
@@ -102,6 +105,7 @@ def python() -> str:
 
 PAGES = {
     "commands.md": commands,
+    "exit-codes.md": exit_codes,
     "entry-points.md": entry_points,
     "configuration.md": configuration,
     "python.md": python,

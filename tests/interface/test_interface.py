@@ -8,12 +8,14 @@ import subprocess
 import sys
 import warnings
 
+import numpy as np
 import pandas as pd
 import pytest
 
 import cifar_mlflow as cm
 from cifar_mlflow import interface
 from cifar_mlflow.errors import ConfigurationError, ModelError
+from cifar_mlflow.interface import trainings
 
 FAST = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32"}
 
@@ -42,7 +44,7 @@ def test_each_function_says_what_it_does():
 
 
 def test_the_examples_of_the_docstrings(store):
-    found = doctest.testmod(interface)
+    found = doctest.testmod(trainings)
     assert found.attempted >= 2
     assert not found.failed
 
@@ -139,6 +141,28 @@ def test_a_sweep_from_a_mapping(store, tiny):
     assert (done.runs, done.failed, done.left) == (2, 0, 0)
     assert done.winner.run_id in " ".join(done.table.run_ids)
     assert sorted(done.table["parameter:activation"]) == ["gelu", "relu"]
+
+
+def test_a_model_is_asked(store, tiny):
+    from PIL import Image
+
+    run = cm.train(dataset=str(tiny), **FAST)
+    model = cm.load(run.id)
+    images = np.load(tiny)["x_test"]
+    probabilities = model(images)
+    assert probabilities.shape == (len(images), len(model.classes))
+    assert probabilities.sum(1) == pytest.approx(1, abs=1e-5)
+    best = [model.classes[index] for index in probabilities.argmax(1)]
+    assert [each.ranking[0][0] for each in cm.predict(run.id, images)] == best
+    assert [each.ranking[0][0] for each in cm.predict(run.id, str(tiny))] == best
+    pictures = [Image.fromarray(images[0]), Image.new("F", (8, 8))]
+    first, second = cm.predict(run.id, pictures, top=2)
+    assert [name for name, _ in first.ranking] == [model.classes[index] for index in (-probabilities[0]).argsort()[:2]]
+    assert second.reason.startswith("its pixels are of the kind F")
+    with pytest.raises(ModelError, match=r"takes uint8 of shape \(n, 8, 8, 3\), not float32"):
+        model(images.astype("float32"))
+    with pytest.raises(ConfigurationError, match="--top: 99 is refused"):
+        cm.predict(run.id, images, top=99)
 
 
 def test_the_other_commands(store, tiny):

@@ -57,7 +57,7 @@ class Skipped:
     images: int = 1
 
 
-class _Refused(Exception):
+class _Refused(ValueError):
     """Why an image is not read."""
 
 
@@ -153,7 +153,15 @@ def _read_file(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
             pillow.open(file, formats=FORMATS) as image,
             _silenced() if image.format == "TIFF" else nullcontext(),
         ):
-            return _fit(_upright_8_bit(image), shape)
+            return fitted(image, shape)
+
+
+def fitted(image: pillow.Image, shape: tuple[int, int, int]) -> np.ndarray:
+    """An image of Pillow's as uint8 of `shape` (height, width, channels), by the rules above.
+
+    Raises ValueError for one that they refuse.
+    """
+    return _fit(_upright_8_bit(image), shape)
 
 
 @contextmanager

@@ -1,0 +1,126 @@
+"""Models from Python: scored, asked, promoted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifar_mlflow.interface.call import called
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    from cifar_mlflow.jobs.evaluate import EvaluateOutcome
+    from cifar_mlflow.jobs.history import ModelHistory
+    from cifar_mlflow.jobs.predict import LoadedModel, Prediction, Skipped
+    from cifar_mlflow.jobs.promotion.verdict import PromotionVerdict
+
+
+def evaluate(
+    model: str, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+) -> EvaluateOutcome:
+    """Scores a model on the test set, and writes the result to the run that trained it.
+
+    `model` is a run id, models:/NAME/VERSION, NAME@ALIAS or models:/m-...; `options` are weights, dataset, data_dir and
+    views.
+
+    Raises:
+        ModelError: there is no such model.
+        DataError: the data are not those that the model was trained on, or the test set overlaps them.
+        TrackingError: the store cannot be used.
+    """
+    from cifar_mlflow.jobs.evaluate import evaluate as job
+
+    with called(tracking_uri, progress):
+        return job(model, **options)
+
+
+def load(model: str, *, weights: str = "last", tracking_uri: str | Path | None = None) -> LoadedModel:
+    """A model to be called with uint8 images (n, height, width, channels); it answers float32 (n, classes).
+
+    It has `classes` and `image_shape`, and is named as in `evaluate`. Its run need not be there any more.
+
+    Raises:
+        ModelError: there is no such model, or its files are not those that were logged.
+        TrackingError: the store cannot be read.
+    """
+    from cifar_mlflow.jobs.predict import load as job
+
+    with called(tracking_uri, progress=False):
+        return job(model, weights=weights)
+
+
+def predict(
+    model: str,
+    images: str | Path | np.ndarray | Sequence[str | Path | Image],
+    *,
+    weights: str = "last",
+    top: int = 1,
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
+) -> list[Prediction | Skipped]:
+    """The `top` most probable classes of each image, in their order.
+
+    `images` are paths (of files, directories or .npz files), images of Pillow's, or an array uint8 (n, height, width,
+    channels) of the model's size. What is no image of the model's size is made one, as `cifar-mlflow predict` does; a
+    file that cannot be read is a Skipped in the list.
+
+    Raises:
+        ConfigurationError: a path that does not exist, or a `top` beyond the classes.
+        ModelError: there is no such model, or the array is not of its shape.
+        TrackingError: the store cannot be read.
+    """
+    from cifar_mlflow.jobs import predict as job
+
+    with called(tracking_uri, progress):
+        given = [images] if isinstance(images, str | Path) else images
+        if all(isinstance(each, str | Path) for each in given):
+            outcome = job.predict(model, list(map(str, given)), weights=weights, top=top)
+            return list(outcome.results)
+        return job.predict_images(model, given, weights=weights, top=top)
+
+
+def promote(
+    model: str | None = None, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+) -> PromotionVerdict:
+    """Registers a model and moves the alias to it, if every gate lets it through; look at the result's `status`.
+
+    `options` are those of `jobs.promote.promote`: best_of, weights, name, alias, thresholds, force, dry_run, data_dir.
+
+    Raises:
+        CifarMlflowError: as there.
+    """
+    from cifar_mlflow.jobs.promote import promote as job
+
+    with called(tracking_uri, progress):
+        return job(model, **options)
+
+
+def rollback(
+    name: str, *, alias: str = "champion", reason: str = "", tracking_uri: str | Path | None = None
+) -> tuple[str, str | None]:
+    """Moves the alias back; returns the version that holds it now, and the one that did until now.
+
+    Raises:
+        PromotionRefused: there is nothing to roll back to.
+        CifarMlflowError: as in `jobs.rollback.rollback`.
+    """
+    from cifar_mlflow.jobs.rollback import rollback as job
+
+    with called(tracking_uri, progress=False):
+        return job(name, alias=alias, reason=reason)
+
+
+def history(name: str, *, tracking_uri: str | Path | None = None) -> ModelHistory:
+    """The versions of a registered model with their verdicts, and the moves of its aliases.
+
+    Raises:
+        ModelError: there is no such registered model.
+        TrackingError: the store cannot be read.
+    """
+    from cifar_mlflow.jobs.history import history as job
+
+    with called(tracking_uri, progress=False):
+        return job(name)

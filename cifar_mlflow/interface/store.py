@@ -1,0 +1,71 @@
+"""What there is in a store and on this machine, from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cifar_mlflow.interface.call import called
+from cifar_mlflow.interface.results import Comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cifar_mlflow.jobs.doctor import Report
+    from cifar_mlflow.jobs.sync import SyncOutcome
+
+
+def compare(
+    *what: str, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+) -> Comparison:
+    """Compares the runs that `what` names: sweeps or experiments by name, run ids.
+
+    `options` are those of `cifar-mlflow compare`: condition (its --filter), objective, difference, with_test, reported.
+
+    Raises:
+        ModelError: there are no such runs.
+        ConfigurationError: the objective is measured on the test set, or no run has it.
+        TrackingError: the store cannot be read.
+    """
+    from cifar_mlflow.jobs.compare import compare as job
+
+    with called(tracking_uri, progress):
+        judged = job(what, with_curves=True, **options)
+    return Comparison(judged, ", ".join(what) or str(options.get("condition", "all runs")))
+
+
+def list_runs(
+    count: int = 20, *, experiment: str | None = None, tracking_uri: str | Path | None = None
+) -> pd.DataFrame:
+    """The runs and sweeps that began last, the newest first; accuracies in per cent.
+
+    Raises:
+        ModelError: there is no such experiment.
+        TrackingError: the store cannot be read.
+    """
+    import pandas as pd
+
+    from cifar_mlflow.jobs.browsing.runs import RunSummary, latest
+
+    with called(tracking_uri, progress=False):
+        return pd.DataFrame(list(map(vars, latest(count, experiment))), columns=list(RunSummary.__dataclass_fields__))
+
+
+def sync(*, to_this_store: bool = False, tracking_uri: str | Path | None = None) -> SyncOutcome:
+    """Delivers to the store what was recorded while it could not be reached, or offline.
+
+    Raises:
+        TrackingError: the store cannot be reached.
+    """
+    from cifar_mlflow.jobs.sync import sync as job
+
+    with called(tracking_uri, progress=False):
+        return job(to_this_store=to_this_store)
+
+
+def doctor(*, fix: bool = False, tracking_uri: str | Path | None = None, progress: bool | None = None) -> Report:
+    """Looks at everything around the runs; with `fix`, puts right what is safe to put right."""
+    from cifar_mlflow.jobs.doctor import doctor as job
+
+    with called(tracking_uri, progress):
+        return job(fix=fix)
