@@ -182,10 +182,13 @@ with Neighbours().turn("killed", Place("cores", 2, 2)):
 
 
 def test_the_place_of_a_process_that_was_killed_is_free(sleeping):
-    sleeping(interrupt)
+    def still_taken():
+        raise InterruptedError
+
+    sleeping(still_taken)
     with subprocess.Popen([sys.executable, "-c", PROGRAM], stdin=-1, stdout=-1, text=True) as other:
         assert other.stdout.readline() == "ready\n"
-        with pytest.raises(Interrupted), Neighbours(wait=True).turn("this", TWO):
+        with pytest.raises(InterruptedError), Neighbours(wait=True).turn("this", TWO):
             pass
         other.kill()
         other.wait()
