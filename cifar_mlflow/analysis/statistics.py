@@ -143,8 +143,8 @@ def moderated_variances(
 
     Smyth's moderation: (prior * centre + degrees * variance) / (prior + degrees). How many degrees the prior has
     follows from how far the variances differ beyond the chance of few values. It is careful where that cannot be told:
-    less is lent the fewer groups there are (two lend nothing), no more than one degree to a group of two values, the
-    centre is an arithmetic mean, and no variance falls below the lower 90% limit of its own group.
+    less is lent the fewer groups there are (two lend nothing), no more than one degree to a group of two values, and
+    the centre is an arithmetic mean, which is above the geometric one.
 
     Sources: Smyth, "Linear models and empirical Bayes methods for assessing differential expression", Statistical
     Applications in Genetics and Molecular Biology 3 (2004); the prior's weight by Opgen-Rhein and Strimmer, "Accurate
@@ -162,8 +162,7 @@ def moderated_variances(
     prior = 2 / noise * weight / (1 - weight)
     prior = np.where(degrees == 1, np.minimum(prior, 1.0), prior)
     centre = np.maximum(mean, (variances * degrees).sum(-1, keepdims=True) / degrees.sum())
-    moderated = (prior * centre + degrees * variances) / (prior + degrees)
-    return np.maximum(moderated, variances * degrees / special.chdtri(degrees, 0.1)), prior + degrees
+    return (prior * centre + degrees * variances) / (prior + degrees), prior + degrees
 
 
 def rounding_variance(images: int) -> float:

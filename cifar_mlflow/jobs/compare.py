@@ -32,7 +32,8 @@ def compare(
     """The comparison of the runs that `what` names (see `tracking.reading.selection.select`).
 
     `difference` is the smallest one worth finding, in the unit of `objective` (default: see `verdicts.compare`).
-    `reported` is a YAML file of published results. `with_curves` also reads the values by epoch, which `report.to_html` draws.
+    `reported` is a YAML file of published results. `with_curves` also reads the values by epoch, which
+    `report.to_html` draws.
 
     Raises:
         ModelError: there are no such runs.

@@ -18,9 +18,12 @@ from cifar_mlflow.analysis.statistics import (
     holm,
     mcnemar,
     mean_interval,
-    pairwise_welch,
-    pooled_sd,
+    moderated_tests,
+    moderated_variances,
+    pairwise_tests,
+    rounding_variance,
     seeds_needed,
+    typical_sd,
     wilson_interval,
 )
 
@@ -65,7 +68,7 @@ def test_values_must_be_there_and_finite(values: list[float]) -> None:
     with pytest.raises(ValueError, match="finite"):
         mean_interval(values)
     with pytest.raises(ValueError, match="finite"):
-        pairwise_welch([[1.0, 2.0], values])
+        pairwise_tests([[1.0, 2.0], values])
 
 
 @given(st.integers(1, 20000), st.floats(0, 1), confidence)
@@ -82,14 +85,68 @@ def test_wilson_interval_refuses_impossible_counts(successes: int, n: int) -> No
 
 
 @settings(max_examples=40, deadline=None)
+@given(spread_out, spread_out)
+def test_of_two_groups_nothing_is_lent_and_the_test_is_welchs_or_more_careful(
+    first: list[float], second: list[float]
+) -> None:
+    welch = scipy.stats.ttest_ind(first, second, equal_var=False).pvalue
+    ours = pairwise_tests([first, second])
+    assert ours[0, 1] == ours[1, 0]
+    assert ours[0, 1] == pytest.approx(welch) if len(first) == len(second) else ours[0, 1] >= welch - 1e-12
+
+
+@settings(max_examples=40, deadline=None)
 @given(st.lists(spread_out, min_size=2, max_size=6))
-def test_pairwise_welch_is_scipys_with_statsmodels_holm(groups: list[list[float]]) -> None:
-    pairs = [(i, j) for i in range(len(groups)) for j in range(i)]
-    raw = [scipy.stats.ttest_ind(groups[i], groups[j], equal_var=False).pvalue for i, j in pairs]
-    reference = multipletests(raw, method="holm")[1]
-    ours = pairwise_welch(groups)
-    assert [ours[i, j] for i, j in pairs] == pytest.approx(reference, abs=1e-9)
+def test_all_pairs_are_corrected_as_statsmodels_does(groups: list[list[float]]) -> None:
+    means, variances = (np.array([of(group) for group in groups]) for of in (np.mean, lambda x: np.var(x, ddof=1)))
+    raw = moderated_tests(means, variances, np.array([len(group) for group in groups]))
+    ours = pairwise_tests(groups)
+    assert ours[np.triu_indices(len(groups), 1)] == pytest.approx(multipletests(raw, method="holm")[1], abs=1e-9)
     assert np.array_equal(ours, ours.T)
+
+
+def test_variances_that_agree_lend_one_another_what_those_that_differ_do_not() -> None:
+    degrees = np.full(8, 2.0)
+    agree = np.array([0.4, 1.1, 0.9, 1.6, 0.7, 1.3, 0.8, 1.2])
+    moderated, with_prior = moderated_variances(agree, degrees)
+    assert np.ptp(moderated) < np.ptp(agree) / 4
+    assert with_prior.min() > 9
+    differ = np.array([0.01, 0.02, 0.01, 0.03, 9.0, 11.0, 8.0, 100.0])
+    moderated, with_prior = moderated_variances(differ, degrees)
+    assert with_prior.max() < 5
+    # Some groups of wide spread may look narrow by chance: no narrow one is believed.
+    assert moderated[0] > 1
+
+
+def test_groups_of_two_values_borrow_one_degree_at_most() -> None:
+    _, with_prior = moderated_variances(np.full(20, 0.5), np.full(20, 1.0))
+    assert with_prior.max() == 2.0
+
+
+def test_a_batch_of_comparisons_is_judged_as_each_alone() -> None:
+    generator = np.random.default_rng(0)
+    sizes = np.array([2, 3, 10])
+    means, variances = generator.normal(76, 1, (5, 3)), generator.gamma(1, 1, (5, 3))
+    batch = holm(moderated_tests(means, variances, sizes))
+    alone = [holm(moderated_tests(mean, variance, sizes)) for mean, variance in zip(means, variances, strict=True)]
+    assert batch == pytest.approx(np.array(alone))
+
+
+def test_few_coarse_values_that_agree_are_not_taken_for_certain() -> None:
+    floor = rounding_variance(143)
+    assert floor == pytest.approx((100 / 143) ** 2 / 12)
+    agreeing, others = [97.90, 97.90], [97.2, 97.9, 98.6, 97.9, 96.5, 97.2, 96.5, 97.2, 97.2, 97.2]
+    assert pairwise_tests([agreeing, others])[0, 1] < 0.2 < pairwise_tests([agreeing, others], floor)[0, 1]
+    interval = mean_interval(agreeing, floor=floor)
+    assert (interval.sd, interval.low, interval.high) == (
+        0.0,
+        pytest.approx(96.085, abs=0.01),
+        pytest.approx(99.715, abs=0.01),
+    )
+    unknown = mean_interval(agreeing)
+    assert (unknown.n, unknown.sd, unknown.low, unknown.high) == (2, 0.0, None, None)
+    with pytest.raises(ValueError, match="images"):
+        rounding_variance(0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -105,7 +162,7 @@ def test_holm_refuses_what_is_no_probability() -> None:
 
 def test_single_runs_are_not_tested_and_do_not_count_as_pairs() -> None:
     first, second = [76.0, 76.4, 76.1], [74.0, 74.3, 74.9]
-    p = pairwise_welch([first, [90.0], second])
+    p = pairwise_tests([first, [90.0], second])
     assert np.isnan(p[1]).all()
     assert p[0, 2] == pytest.approx(scipy.stats.ttest_ind(first, second, equal_var=False).pvalue)
 
@@ -115,7 +172,7 @@ def test_no_warning_and_no_nan_whatever_the_spread(groups: list[list[float]], on
     groups = [*groups, [one] * 3, [other] * 2]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        p = pairwise_welch(groups)
+        p = pairwise_tests(groups)
     repeated = [place for place, group in enumerate(groups) if len(group) > 1]
     tested = p[np.ix_(repeated, repeated)]
     assert ((tested >= 0) & (tested <= 1)).all()
@@ -127,11 +184,11 @@ def test_without_any_spread_the_test_is_scipys_permutation_test(n1: int, n2: int
     reference = scipy.stats.permutation_test(
         (first, second), lambda x, y: np.mean(x) - np.mean(y), alternative="two-sided"
     )
-    assert pairwise_welch([first, second])[0, 1] == pytest.approx(reference.pvalue)
+    assert pairwise_tests([first, second])[0, 1] == pytest.approx(reference.pvalue)
 
 
 def test_equal_constants_are_not_different() -> None:
-    assert pairwise_welch([[0.1 + 0.2] * 5, [0.3] * 5])[0, 1] == 1
+    assert pairwise_tests([[0.1 + 0.2] * 5, [0.3] * 5])[0, 1] == 1
 
 
 @given(st.integers(0, 200), st.integers(0, 200))
@@ -177,6 +234,12 @@ def test_seeds_needed_refuses_what_has_no_answer(sd: float, difference: float, p
         seeds_needed(sd, difference, power)
 
 
-def test_pooled_sd_weighs_groups_by_their_degrees_of_freedom() -> None:
-    assert pooled_sd([[1.0, 3.0], [1.0, 2.0, 3.0], [50.0]]) == (pytest.approx(math.sqrt(4 / 3)), 3)
-    assert pooled_sd([[1.0], [2.0]]) is None
+def test_the_typical_spread_weighs_groups_by_their_degrees_of_freedom() -> None:
+    assert typical_sd([[1.0, 3.0], [1.0, 2.0, 3.0], [50.0]]) == (pytest.approx(math.sqrt(4 / 3)), 3, 0)
+    assert typical_sd([[1.0], [2.0]]) is None
+    assert typical_sd([[1.0, 1.0]], 0.25) == (0.5, 1, 0)
+
+
+def test_one_configuration_that_diverged_does_not_make_the_typical_spread() -> None:
+    usual = [[76.0, 76.7, 75.3], [74.0, 74.6, 73.5], [75.0, 75.9, 75.2]]
+    assert typical_sd([*usual, [76.0, 10.0, 75.0]]) == (*typical_sd(usual)[:2], 1)  # type: ignore[index]

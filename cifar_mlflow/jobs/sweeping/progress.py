@@ -67,4 +67,5 @@ class SweepProgress(SweepListener):
         name, values = max((repeated or self._values).items(), key=lambda item: sign * sum(item[1]) / len(item[1]))
         summary = statistics.mean_interval(values, bounds=statistics.bounds_of(self._spec.objective))
         mean, low, high = (wording.number(x, self._spec.objective) for x in (summary.mean, summary.low, summary.high))
-        return f"{name}: {mean} " + ("(n=1, no interval)" if summary.n == 1 else f"({low} to {high}, n={summary.n})")
+        known = "no interval" if summary.low is None else f"{low} to {high}"
+        return f"{name}: {mean} (" + (f"n=1, {known})" if summary.n == 1 else f"{known}, n={summary.n})")

@@ -72,7 +72,7 @@ def test_page_has_every_section(comparison: Comparison) -> None:
     sections = [attributes["id"] for tag, attributes in page.tags if tag == "section"]
     assert sections == ["table", "intervals", "curves", "parallel", "notes"]
     assert "Best: activation act0, dropout 0, with 73.10" in page.text
-    assert "Welch's t-test with Holm's correction" in page.text
+    assert "t-tests with moderated variances" in page.text
     assert "worse by 2.00" in page.text
     assert "validation_size" in page.text
     assert page.text.count("Activation") == 2

@@ -179,6 +179,22 @@ def test_a_run_that_others_outdo_is_ended_early_but_not_after_its_last_epoch(pla
     assert [plan.report(late, epoch, value) for epoch, value in ((1, 95.0), (4, 10.0))] == [True] * 2
 
 
+def test_the_other_seeds_of_what_was_pruned_are_not_left_to_train(make):
+    plan = make(pruner="successive_halving", repeats=3)
+    assert plan.runs == 9
+    plan.finish(plan.next(), TrialOutcome("PRUNED"))
+    assert plan.runs == 7
+
+
+def test_a_configuration_is_known_to_the_study_by_the_seeds_that_did_not_choose_it(make, monkeypatch):
+    told = []
+    monkeypatch.setattr(TuningStudy, "tell", lambda self, number, value, pruned=False: told.append(value))
+    plan = make(pruner="successive_halving", repeats=3, space={"activation": ["relu"]})
+    for value in (99.0, 70.0, 72.0):
+        plan.finish(plan.next(), TrialOutcome("FINISHED", value))
+    assert told == [71.0]
+
+
 def test_halving_trains_a_quarter_of_the_grids_epochs_at_most_and_ends_with_the_best(tmp_path):
     """The shipped sweep, on learning curves that are known: a quality of each configuration, and noise."""
     spec = load_spec(ROOT / "experiments" / "halving.yaml")

@@ -129,9 +129,24 @@ def test_a_sweep_of_which_every_run_fails_ends_in_an_error(cifar, write_spec, pa
     assert outcome.code == 5
     assert "all 2 runs of the sweep failed" in outcome.stderr
     assert parent().info.status == "FAILED"
+    assert parent().data.tags["mlflow.note.content"].endswith("No run has finished, so there is no winner.")
 
 
-def test_only_the_first_seed_is_pruned_and_a_pruned_configuration_has_no_others(cifar, write_spec, children):
+def test_an_earlier_winner_does_not_count_while_the_sweep_runs_again_or_after_it_was_broken_off(
+    finished, client, parent
+):
+    for status in ("RUNNING", "KILLED"):
+        client().update_run(parent().info.run_id, status)
+        outcome = run_here("promote", "--best-of", "tiny", "--dry-run")
+        assert outcome.code == 6
+        assert f"the sweep 'tiny' is {status}" in outcome.stderr
+    client().update_run(parent().info.run_id, "FINISHED")
+    client().set_tag(parent().info.run_id, "superseded_by", "0" * 32)
+    outcome = run_here("promote", "--best-of", parent().info.run_id, "--dry-run")
+    assert f"was started anew; give the run id of that start: {'0' * 32}" in outcome.stderr
+
+
+def test_only_the_first_seed_is_pruned_and_a_pruned_configuration_has_no_others(cifar, write_spec, children, table):
     spec = write_spec(
         space={"learning_rate": {"low": 1.0e-6, "high": 0.01, "log": True}},
         base={"epochs": 6},
@@ -151,7 +166,14 @@ def test_only_the_first_seed_is_pruned_and_a_pruned_configuration_has_no_others(
         (run,) = found
         assert (run.data.params["seed"], run.info.status) == ("0", "KILLED")
         assert "failure" not in run.data.tags
-    assert all(len(found) == 2 for found in by_trial.values() if found not in pruned)
+    kept = [found for found in by_trial.values() if found not in pruned]
+    assert all(len(found) == 2 for found in kept)
+    # The seed that brought a configuration through does not judge it.
+    assert [run.data.params["seed"] for found in kept for run in found if "chosen_by_seed" in run.data.tags] == [
+        "0"
+    ] * len(kept)
+    assert {(row["n"], row["seeds"]) for row in table() if row["n"] != "0"} == {("1", "1")}
+    assert "is not counted, they are judged by their other seeds alone" in " ".join(outcome.stdout.split())
     assert "pruned" in outcome.stdout
     count = len(children())
     assert "nothing is left" in run_here("sweep", spec).stderr
