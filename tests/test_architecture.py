@@ -64,7 +64,8 @@ ROOMS = {
     "analysis": {
         "statistics": set(),
         "classification": set(),
-        "gates": {"statistics"},
+        "paired": set(),
+        "gates": {"paired", "statistics"},
         "plots": {"comparison"},
         "comparison": {"plots", "statistics"},
         "reproduction": {"comparison"},

@@ -98,6 +98,6 @@ def drift(moves: Sequence[Move]) -> Iterator[Champion]:
                 continue
             before = best.get(move.images)
             below = before.accuracy - move.accuracy if before and before.accuracy is not None else None
-            yield Champion(alias, move.version, move.on, move.accuracy, before and before.version, below)
+            yield Champion(alias, move.version, move.on, move.accuracy, before.version if before else None, below)
             if below is None or below < 0:
                 best[move.images] = move

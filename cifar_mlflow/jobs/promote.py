@@ -58,6 +58,8 @@ def promote(
     """
     thresholds = thresholds or Thresholds()
     _check(model, best_of, name, alias, thresholds, force)
+    if on not in ("test", "validation"):
+        raise ConfigurationError(f"--on: {shown(on)} is refused: must be test or validation", "options")
     if on == "validation":
         if dataset is not None:
             raise ConfigurationError("--dataset: its test images cannot be combined with --on validation", "options")

@@ -59,9 +59,10 @@ def read(store: Store, found: FoundModel, images: ImageSet) -> Evaluation | None
                 f"{found.run_name}: its {found.weights} weights were chosen on the validation images, so they are not "
                 "judged on them; take the last ones, or judge on the test images"
             )
-        predictions = read_validation(store, found.run_id)
+        if (answers := read_validation(store, found.run_id)) is None:
+            return None
         # The digest covers the split, so the same one means the same images in the same order.
-        return predictions and Evaluation(found.dataset_digest, predictions.label, predictions.predicted)
+        return Evaluation(found.dataset_digest, answers.label, answers.predicted)
     prefix = found.test_prefix(images.dataset)
     remedy = f"; `cifar-mlflow evaluate {found.run_id}` writes them anew"
     arrays = _arrays(store, found.run_id, f"{prefix}_predictions.npz", {"label": 1, "predicted": 1}, remedy)

@@ -171,7 +171,7 @@ def changed_model_files(store: Store) -> Iterator[Finding]:
         for alias, version in sorted(model.aliases.items()):
             uri = f"models:/{model.name}@{alias}"
             try:
-                found = models.find_model(store, uri)
+                found = models.find_loadable(store, uri)
                 if digests.TAG not in found.tags:
                     continue
                 with tempfile.TemporaryDirectory() as directory:
