@@ -33,7 +33,7 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     try:
         module = importlib.import_module(module_name)
         function = getattr(module, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         hint = did_you_mean(name, dir(module)) if module else ""
         raise _fault(config, f"it cannot be imported from {os.getcwd()} or sys.path: {_told(error)}{hint}") from error
     height, width, channels = image_shape
@@ -46,7 +46,7 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
         network.train()
     except ConfigurationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _fault(config, f"it fails on images of {image_shape}: {_told(error)}") from error
     if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
         shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -65,7 +65,7 @@ def _fault(config: TrainingConfig, reason: str) -> ConfigurationError:
     return ConfigurationError(f"--network: {config.network}: {reason}", "options")
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """The error in one line, with the place in the user's file."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__}: {first_line(error)} ({frames[-1].filename}, line {frames[-1].lineno})"
