@@ -59,3 +59,22 @@ def test_nothing_is_left_by_a_look(work):
     assert unwritable(work / "none" / "yet") is None
     assert unwritable(work / "file" / "below") == "Not a directory"
     assert [path.name for path in work.iterdir()] == ["file"]
+
+
+def test_a_model_is_not_begun_on_a_disk_that_cannot_hold_it(free, work, monkeypatch):
+    """Torch would end the whole process, and leave the run RUNNING."""
+    import torch
+
+    from cifar_mlflow.errors import TrackingError
+    from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
+    from cifar_mlflow.tracking.writing import model_files
+
+    run = SpooledRecorder.start(None, "e", "n", {})
+    free(temporary=10**9)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 3_000_000 if "spool" in str(path) else 10**9))
+    monkeypatch.setattr(model_files, "save", lambda *arguments: pytest.fail("it was begun"))
+    empty = torch.zeros(0).numpy()
+    model = model_files.ExportedModel(torch.nn.Linear(9, 9), "n", "last", 1, empty, empty, ("a", "b"), ())
+    with pytest.raises(TrackingError, match=r"no room is left in .*/spool/\w+ \(3\.0 MB on that disk\)"):
+        run.log_models([(model, {})])
+    run.close()
