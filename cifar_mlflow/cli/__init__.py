@@ -39,9 +39,12 @@ def main() -> None:
                 raise ConfigurationError(f"{shown(word)} is refused: {told}", "command line")
         with listening(OwnProcess()):
             cli.main(standalone_mode=False)
-    except SystemExit:
+    except SystemExit as end:
         # So click ends where the reader of our output has left, as `head` does; the shell's code for that is 141.
-        sys.exit(141 if type(sys.stdout).__name__.endswith("PacifyFlushWrapper") else 1)
+        if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
+            sys.exit(141)
+        click.echo(f"error: code of your own, such as that of --network, has called sys.exit({end.code!r})", err=True)
+        sys.exit(1)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
@@ -55,7 +58,7 @@ def main() -> None:
         cause = error.__cause__ if isinstance(error, click.Abort) else error
         click.echo(str(cause or "") or "stopped", err=True)
         sys.exit(getattr(cause, "exit_code", 130))
-    except Exception as error:
+    except BaseException as error:  # which the code of a user's own network may be the first to raise
         if told := (isinstance(error, OSError) and output_fault(error)) or no_room(error):
             click.echo(f"error: {redact(told)}", err=True)
             sys.exit(ConfigurationError.exit_code)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from cifar_mlflow import process_state
-from cifar_mlflow.directories import no_room, unwritable
+from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import TrackingError, causes
 from cifar_mlflow.text import first_line
 from cifar_mlflow.text import redact as redact
@@ -68,23 +68,6 @@ class Store:
                 f"`mlflow experiments restore -x {experiment.experiment_id}`, or {otherwise}"
             )
         return str(experiment.experiment_id)
-
-    def check_artifact_location(self, experiment_id: str) -> None:
-        """TrackingError if the experiment keeps its artifacts in a directory, and no file can be written there."""
-        from mlflow.utils.file_utils import local_file_uri_to_path
-        from mlflow.utils.uri import is_local_uri
-
-        experiment = self.client.get_experiment(experiment_id)
-        location = experiment.artifact_location
-        if not is_local_uri(location, is_tracking_or_registry_uri=False):
-            return
-        if reason := unwritable(Path(local_file_uri_to_path(location))):
-            server = self.uri.startswith("http")
-            raise TrackingError(
-                f"the experiment {experiment.name!r} of {redact(self.uri)} keeps its artifacts in {redact(location)}, "
-                f"which cannot be written here ({reason}): give yourself the right to write there, or use another "
-                f"experiment{', or have the server take artifacts itself (mlflow server --serve-artifacts)' * server}"
-            )
 
     def run_url(self, experiment_id: str, run_id: str) -> str | None:
         """The run's page in MLflow's UI, if the store is a server."""

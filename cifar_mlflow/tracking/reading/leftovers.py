@@ -102,7 +102,7 @@ def unwritable_artifacts(store: Store) -> Iterator[Finding]:
     waiting = {run.info.experiment_id for run in found if run is not None}
     for experiment_id in sorted(waiting.union(runs.experiments(store).values())):
         try:
-            store.check_artifact_location(experiment_id)
+            queries.check_artifact_location(store, experiment_id)
         except TrackingError as error:
             yield Finding("error" if experiment_id in waiting else "note", str(error))
 

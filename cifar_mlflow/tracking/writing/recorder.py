@@ -49,12 +49,12 @@ class Recorder:
                 named = f"MLFLOW_RUN_ID names the run {info.run_id}, which is {info.status}"
                 raise TrackingError(f"{named}; unset the variable")
             if tags.get("kind") != "job":
-                store.check_artifact_location(info.experiment_id)
+                queries.check_artifact_location(store, info.experiment_id)
             recorder = cls(store, info.run_id, info.experiment_id, info.run_name, run.data.params)
             recorder.set_tags(tags)
             return recorder
         experiment_id = store.experiment_id(experiment)
-        store.check_artifact_location(experiment_id)
+        queries.check_artifact_location(store, experiment_id)
         info = store.client.create_run(experiment_id, tags=dict(tags), run_name=run_name).info
         if not info.run_id:
             raise TrackingError(f"{redact(store.uri)} does not answer as an MLflow server: its runs have no id")
@@ -124,7 +124,7 @@ class Recorder:
         try:
             yield
         except TrackingError:
-            self._store.check_artifact_location(self.experiment_id)
+            queries.check_artifact_location(self._store, self.experiment_id)
             raise
 
     def log_saved_model(self, directory: Path, metrics: Mapping[str, float], timestamp: int, key: str) -> None:
