@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.interface.call import called
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
     from cifar_mlflow.jobs.evaluate import EvaluateOutcome
     from cifar_mlflow.jobs.history import ModelHistory
-    from cifar_mlflow.jobs.predict import LoadedModel, Prediction, Skipped
+    from cifar_mlflow.jobs.predict import LoadedModel, Prediction
     from cifar_mlflow.jobs.promotion.verdict import PromotionVerdict
+    from cifar_mlflow.learning.data.image_files import Skipped
 
 
 def evaluate(
@@ -75,11 +77,14 @@ def predict(
     from cifar_mlflow.jobs import predict as job
 
     with called(tracking_uri, progress):
-        given = [images] if isinstance(images, str | Path) else images
-        if all(isinstance(each, str | Path) for each in given):
-            outcome = job.predict(model, list(map(str, given)), weights=weights, top=top)
-            return list(outcome.results)
-        return job.predict_images(model, given, weights=weights, top=top)
+        given = [images] if isinstance(images, str | Path) else list(images)
+        paths = [str(each) for each in given if isinstance(each, str | Path)]
+        if len(paths) == len(given):
+            return list(job.predict(model, paths, weights=weights, top=top).results)
+        pictures = [each for each in given if not isinstance(each, str | Path)]
+        if paths:
+            raise ConfigurationError("images: give either paths or images, not both", "arguments")
+        return job.predict_images(model, pictures, weights=weights, top=top)
 
 
 def promote(

@@ -118,9 +118,9 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
 
 @process_state.preserved()
 def predict_images(
-    model: str, images: np.ndarray | Sequence[Image | np.ndarray], *, weights: str = "last", top: int = 1
+    model: str, images: Sequence[Image | np.ndarray], *, weights: str = "last", top: int = 1
 ) -> list[Prediction | Skipped]:
-    """As `predict`, of an array uint8 (n, height, width, channels) or of Pillow's images; their names are numbers."""
+    """As `predict`, of Pillow's images or arrays uint8 (height, width, channels); their names are numbers."""
     loaded = load(model, weights=weights)
     check_top(loaded, top)
     results: list[Prediction | Skipped] = []
