@@ -154,7 +154,7 @@ class TrainingConfig(BaseModel):
         """
         # Runs that were recorded before epoch_evaluation counted keep their names.
         extra = {"epoch_evaluation"} if self.epoch_evaluation else set()
-        values = self.model_dump(mode="json", exclude=NOT_IN_FINGERPRINT | extra)
+        values = self.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, *extra})
         if self.dataset not in BUILT_IN_DATASETS:
             values["dataset"] = "file"  # one and the same wherever it is, which its digest says
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

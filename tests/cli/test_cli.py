@@ -87,7 +87,7 @@ def test_an_option_wins_over_the_file_and_the_file_over_the_default(resolved):
     assert (config.seed, config.split_seed, config.batch_size) == (3, 5, 32)
 
 
-def test_a_file_all_of_which_is_given_as_options_too_is_told(resolved, cifar, work, monkeypatch):
+def test_a_file_all_of_which_is_given_as_options_too_is_told(cifar, work, monkeypatch):
     (work / "file.yaml").write_text("epochs: 5\nseed: 1\n")
     told = "--config: file.yaml has no effect: each of its keys is given as an option too"
     assert told not in cifar("train", "--config", "file.yaml", "--epochs", 2, "--dataset", "absent.npz").stderr
