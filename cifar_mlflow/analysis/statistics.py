@@ -117,7 +117,7 @@ def moderated_tests(
     Source: Welch, "The generalization of 'Student's' problem", Biometrika 34 (1947). How often it errs, and what it
     finds: docs/explanation/statistics.md.
     """
-    degrees = sizes - 1.0
+    degrees = np.asarray(sizes - 1, dtype=np.float64)
     moderated, more_degrees = moderated_variances(variances, degrees)
     i, j = np.triu_indices(sizes.size, 1)
     gap = np.abs(means[..., i] - means[..., j])

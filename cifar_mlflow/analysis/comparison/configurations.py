@@ -26,7 +26,9 @@ class Reported:
 
 def group_by_configuration(runs: Iterable[RunRecord]) -> list[tuple[dict[str, object], list[RunRecord]]]:
     """Each configuration with its runs. The digest of data or network stands in it where only that sets it apart."""
-    alike: defaultdict[Hashable, defaultdict[Hashable, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    alike: defaultdict[Hashable, defaultdict[tuple[str | None, ...], list[RunRecord]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
     for run in runs:
         alike[hashable(configuration_of(run))][tuple(map(run.tags.get, DIGESTS))].append(run)
     found = []
