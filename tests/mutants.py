@@ -99,7 +99,7 @@ def mutants_of(room: str, count: int, seed: int) -> list[Mutant]:
     order = list(places)
     chance.shuffle(order)
     for path, position in order:
-        mutant = _mutant(room, path, *chance.choice(places[path, position]))
+        mutant = _mutant(room, path, position[0], *chance.choice(places[path, position]))
         found += [mutant] if mutant else []
         if len(found) == count:
             break
@@ -119,7 +119,7 @@ def positions(source: str, operator: str) -> Iterator[tuple[int, int]]:
     yield from found
 
 
-def _mutant(room: str, path: Path, operator: str, occurrence: int) -> Mutant | None:
+def _mutant(room: str, path: Path, line: int, operator: str, occurrence: int) -> Mutant | None:
     source = path.read_text()
     changed = mutate_code(source, OperatorProvider()[operator](), occurrence)
     try:
@@ -128,8 +128,8 @@ def _mutant(room: str, path: Path, operator: str, occurrence: int) -> Mutant | N
     except SyntaxError:
         return None
     changed = changed.replace("CosmicRayTestingException", "ZeroDivisionError")
-    pairs = enumerate(zip(source.splitlines(), changed.splitlines(), strict=False), 1)
-    line, (was, becomes) = next((number, pair) for number, pair in pairs if pair[0] != pair[1])
+    lines = zip(source.splitlines(), changed.splitlines(), strict=False)
+    was, becomes = next(pair for pair in lines if pair[0] != pair[1])
     return Mutant(room, str(path.relative_to(ROOT / "cifar_mlflow")), line, was.strip(), becomes.strip(), changed)
 
 

@@ -63,6 +63,7 @@ def test_a_gallery_has_six_images_a_row_each_with_its_names(drawn, images, rows)
     plots.gallery(pixels, ["cat"] * images, ["dog"] * images, [99.4] * images, "wrong")
     (figure,) = drawn
     assert len(figure.axes) == images
+    assert figure.get_figheight() > 2 * rows  # without images too, there is room for the title
     for place, axes in enumerate(figure.axes):
         assert axes.get_title() == "cat\ntaken for dog (99%)"
         grid = axes.get_subplotspec().get_gridspec()
