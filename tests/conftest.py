@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from support import TINY_TRAINING, Outcome, run_here, standing_in, tiny_arrays, with_tables
 
@@ -34,6 +35,17 @@ def _one_font_cache(tmp_path_factory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_other_programs(monkeypatch) -> None:
+    """Tests run side by side, and a job that tells of the others would say more than its test expects."""
+    told = psutil.cpu_percent
+
+    def quiet(interval=None, percpu=False):
+        return [0.0] * len(told(percpu=True)) if percpu else told(interval)
+
+    monkeypatch.setattr(psutil, "cpu_percent", quiet)
 
 
 # ---------------------------------------------------------------------------------------------------------- data
