@@ -83,7 +83,7 @@ def record(number, needs=2, waits=False, place="cores", **process):
         ([record(9, waits=True)], []),  # it came later, and waits
         ([record(9)], [9]),  # it came later, and trains
         ([record(1, place="GPU (cuda)")], []),
-        ([record(1, host="another machine")], []),
+        ([record(1, host="another machine", boot_id="its own", machine_id="its own")], []),
     ],
 )
 def test_who_is_in_the_way(others, expected):
