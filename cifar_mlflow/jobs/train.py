@@ -185,7 +185,7 @@ def check_paths(*, data_dir: str, dataset: str = "") -> None:
         return
     paths = {"--data-dir": data_dir} if data_dir != "auto" else {}
     paths |= {"--dataset": dataset} if dataset.endswith(".npz") else {}
-    relative = {option: path for option, path in paths.items() if not Path(path).expanduser().is_absolute()}
+    relative = {option: path for option, path in paths.items() if not os.path.isabs(os.path.expanduser(path))}
     if relative:
         told = "is relative; give an absolute path under `mlflow run`"
         raise ConfigurationError([f"{option}: {path!r} {told}" for option, path in relative.items()])

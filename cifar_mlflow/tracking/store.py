@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from cifar_mlflow import process_state
 from cifar_mlflow.directories import no_room
-from cifar_mlflow.errors import TrackingError, causes
-from cifar_mlflow.text import first_line
+from cifar_mlflow.errors import ConfigurationError, TrackingError, causes
+from cifar_mlflow.text import first_line, shown
 from cifar_mlflow.text import redact as redact
 from cifar_mlflow.tracking.retry import PatientClient, is_verdict, sqlite_code
 
@@ -78,14 +78,19 @@ class Store:
 def connect() -> Store:
     """The store at MLFLOW_TRACKING_URI, or MLflow's own default in the current directory, once it has answered.
 
-    TrackingError if no server answers, the store is from another version of MLflow or cannot be written.
+    Raises:
+        TrackingError: no server answers, the store is from another version of MLflow or cannot be written.
+        ConfigurationError: a variable of MLflow's has a value that it cannot have.
     """
     # A dead server would otherwise block one call for four minutes.
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     # MLflow would print the server's address at the end of a run, password included.
     settings |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-    for name in settings.keys() - os.environ.keys():
-        process_state.set_variable(name, settings[name])
+    for name, value in settings.items():
+        if name not in os.environ:
+            process_state.set_variable(name, value)
+        elif value.isdigit() and not os.environ[name].isdigit():
+            raise ConfigurationError(f"{name}={shown(os.environ[name])} is no whole number", "environment")
     given, project_run_id = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_RUN_ID") or None
     uri = _absolute_uri(given or f"{SQLITE}mlflow.db")
     if project_run_id and given and uri != given:
@@ -150,8 +155,9 @@ def translated_errors(uri: str) -> Iterator[None]:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        # The errors of requests are OSErrors.
-        if not isinstance(error, (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError)):
+        # The errors of requests are OSErrors; a ValueError may be about one of MLflow's variables.
+        known = (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError)
+        if not isinstance(error, known) and not (isinstance(error, ValueError) and "MLFLOW_" in str(error)):
             raise
         raise TrackingError(redact(_explain(uri, error))) from error
 
