@@ -108,8 +108,8 @@ def connect() -> Store:
     with lock, _short_timeouts(), translated_errors(uri):
         if uri.startswith(SQLITE):
             _check_sqlite(uri)
-        _check_database_server(uri)
         try:
+            _check_database_server(uri)
             client = mlflow.MlflowClient(uri)
         except ImportError as error:
             raise TrackingError(
@@ -132,10 +132,7 @@ def active_run(store: Store) -> Run | None:
 
 
 def environment_experiment(store: Store | None) -> str | None:
-    """The experiment of the caller's active run, or that which MLflow's own environment variables name, if any.
-
-    Only if there is a store is it found by an id.
-    """
+    """The experiment of the caller's active run, or that which MLflow's variables name; by its id only in a store."""
     if store and (parent := active_run(store)):
         return str(store.client.get_experiment(parent.info.experiment_id).name)
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
@@ -267,14 +264,18 @@ def _check_database_server(uri: str) -> None:
     """MLflow would also try for 100 seconds to reach a database that is down."""
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
-    if scheme not in DATABASE_PORTS or not parts.hostname:
+    if scheme not in DATABASE_PORTS:
         return
     try:
-        socket.create_connection((parts.hostname, parts.port or DATABASE_PORTS[scheme]), CHECK_TIMEOUT).close()
+        if parts.hostname:  # else it is a socket of this machine
+            socket.create_connection((parts.hostname, parts.port or DATABASE_PORTS[scheme]), CHECK_TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise TrackingError(
             f"no database server answers at {redact(uri)} ({error}); start it or correct MLFLOW_TRACKING_URI"
         ) from None
+    import sqlalchemy
+
+    sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
 
 
 def _lock(uri: str) -> AbstractContextManager[object]:
