@@ -16,7 +16,10 @@ STATE_VARIABLE = "CIFAR_MLFLOW_STATE"
 def state_directory() -> Path:
     """$CIFAR_MLFLOW_STATE, else the user's state directory: outboxes, checkpoints, journals of sweeps, neighbours."""
     if given := os.environ.get(STATE_VARIABLE):
-        return Path(given).expanduser().absolute()
+        try:
+            return Path(given).expanduser().absolute()
+        except RuntimeError as error:  # of a user that is not there
+            raise ConfigurationError(f"{STATE_VARIABLE}={given}: {error}", "environment") from None
     import platformdirs
 
     return platformdirs.user_state_path("cifar-mlflow").absolute()

@@ -37,6 +37,11 @@ def main() -> None:
         for word in sys.argv[1:]:  # bytes that are no text would fail deep in some library, each time in another one
             if told := fault(word, len(word), allowed="\n\r\t"):
                 raise ConfigurationError(f"{shown(word)} is refused: {told}", "command line")
+        try:
+            os.getcwd()
+        except OSError as error:
+            gone = f"the current directory is gone ({error.strerror}); go to another"
+            raise ConfigurationError(gone, "environment") from None
         with listening(OwnProcess()):
             cli.main(standalone_mode=False)
     except SystemExit as end:

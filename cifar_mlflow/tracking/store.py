@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from cifar_mlflow import process_state
 from cifar_mlflow.directories import no_room
-from cifar_mlflow.errors import TrackingError, causes
-from cifar_mlflow.text import first_line
+from cifar_mlflow.errors import ConfigurationError, TrackingError, causes
+from cifar_mlflow.text import first_line, shown
 from cifar_mlflow.text import redact as redact
 from cifar_mlflow.tracking.retry import PatientClient, is_verdict, sqlite_code
 
@@ -78,14 +78,19 @@ class Store:
 def connect() -> Store:
     """The store at MLFLOW_TRACKING_URI, or MLflow's own default in the current directory, once it has answered.
 
-    TrackingError if no server answers, the store is from another version of MLflow or cannot be written.
+    Raises:
+        TrackingError: no server answers, the store is from another version of MLflow or cannot be written.
+        ConfigurationError: a variable of MLflow's has a value that it cannot have.
     """
     # A dead server would otherwise block one call for four minutes.
     settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     # MLflow would print the server's address at the end of a run, password included.
     settings |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-    for name in settings.keys() - os.environ.keys():
-        process_state.set_variable(name, settings[name])
+    for name, value in settings.items():
+        if name not in os.environ:
+            process_state.set_variable(name, value)
+        elif value.isdigit() and not os.environ[name].isdigit():
+            raise ConfigurationError(f"{name}={shown(os.environ[name])} is no whole number", "environment")
     given, project_run_id = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_RUN_ID") or None
     uri = _absolute_uri(given or f"{SQLITE}mlflow.db")
     if project_run_id and given and uri != given:
@@ -103,8 +108,8 @@ def connect() -> Store:
     with lock, _short_timeouts(), translated_errors(uri):
         if uri.startswith(SQLITE):
             _check_sqlite(uri)
-        _check_database_server(uri)
         try:
+            _check_database_server(uri)
             client = mlflow.MlflowClient(uri)
         except ImportError as error:
             raise TrackingError(
@@ -127,10 +132,7 @@ def active_run(store: Store) -> Run | None:
 
 
 def environment_experiment(store: Store | None) -> str | None:
-    """The experiment of the caller's active run, or that which MLflow's own environment variables name, if any.
-
-    Only if there is a store is it found by an id.
-    """
+    """The experiment of the caller's active run, or that which MLflow's variables name; by its id only in a store."""
     if store and (parent := active_run(store)):
         return str(store.client.get_experiment(parent.info.experiment_id).name)
     if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
@@ -150,8 +152,9 @@ def translated_errors(uri: str) -> Iterator[None]:
         from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
-        # The errors of requests are OSErrors.
-        if not isinstance(error, (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError)):
+        # The errors of requests are OSErrors; a ValueError may be about one of MLflow's variables.
+        known = (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError)
+        if not isinstance(error, known) and not (isinstance(error, ValueError) and "MLFLOW_" in str(error)):
             raise
         raise TrackingError(redact(_explain(uri, error))) from error
 
@@ -261,14 +264,18 @@ def _check_database_server(uri: str) -> None:
     """MLflow would also try for 100 seconds to reach a database that is down."""
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
-    if scheme not in DATABASE_PORTS or not parts.hostname:
+    if scheme not in DATABASE_PORTS:
         return
     try:
-        socket.create_connection((parts.hostname, parts.port or DATABASE_PORTS[scheme]), CHECK_TIMEOUT).close()
+        if parts.hostname:  # else it is a socket of this machine
+            socket.create_connection((parts.hostname, parts.port or DATABASE_PORTS[scheme]), CHECK_TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise TrackingError(
             f"no database server answers at {redact(uri)} ({error}); start it or correct MLFLOW_TRACKING_URI"
         ) from None
+    import sqlalchemy
+
+    sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool).connect().close()
 
 
 def _lock(uri: str) -> AbstractContextManager[object]:

@@ -78,6 +78,23 @@ def test_a_relative_file_under_mlflow_run_is_refused(monkeypatch, cifar):
     assert (outcome.code, "'report.html' is relative" in outcome.stderr) == (2, True)
 
 
+def test_a_current_directory_that_is_gone(tmp_path):
+    code, _, stderr = shell(f"mkdir {tmp_path}/gone; cd {tmp_path}/gone; rmdir {tmp_path}/gone; {CLI} doctor")
+    assert (code, "the current directory is gone (No such file or directory); go to another" in stderr) == (2, True)
+
+
+def test_a_state_directory_of_nobody(cifar, monkeypatch):
+    monkeypatch.setenv("CIFAR_MLFLOW_STATE", "~nobody-at-all/x")
+    outcome = cifar("sync")
+    assert (outcome.code, "CIFAR_MLFLOW_STATE=~nobody-at-all/x: " in outcome.stderr) == (2, True)
+
+
+def test_a_network_that_ends_the_program(cifar, work, tiny, runs):
+    (work / "exits.py").write_text("import sys\ndef build(classes, config):\n    sys.exit('no')\n")
+    outcome = cifar("train", "--dataset", tiny, "--network", "exits:build", "--epochs", 1, "--scheduler", "none")
+    assert (outcome.code, "SystemExit: no (" in outcome.stderr, runs()) == (2, True, [])
+
+
 # ---------------------------------------------------------------------------------------------------------- signals
 
 HANGS = """

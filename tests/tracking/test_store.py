@@ -300,6 +300,14 @@ def several_lines(work):
     raise MlflowException("\n  Something else\nwith details")
 
 
+def a_variable_of_mlflows(work):
+    from mlflow.environment_variables import MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR as VARIABLE
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE.name, "maybe")
+        VARIABLE.get()
+
+
 def too_many_words(work):
     raise MlflowException("x" * 1000)
 
@@ -320,6 +328,7 @@ def too_many_words(work):
         (an_older_schema, "URI was written by another version of MLflow (Detected out-of-date database schema (found"),
         (no_words, "URI: MlflowException"),
         (several_lines, "URI: Something else"),
+        (a_variable_of_mlflows, "URI: MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR value must be one of"),
         (too_many_words, "URI: " + "x" * 300 + "..."),
     ],
 )
@@ -353,3 +362,13 @@ def test_several_processes_may_make_a_store_at_once(work):
     for process in started:
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
+
+
+@pytest.mark.parametrize("name", ["MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"])
+def test_a_variable_that_is_no_number_is_told_before_anything_starts(cifar, monkeypatch, name):
+    monkeypatch.setenv(name, "abc")
+    outcome = cifar("check")
+    assert (outcome.code, outcome.stderr) == (
+        2,
+        f"error: 1 fault in the environment:\n  - {name}='abc' is no whole number\n",
+    )

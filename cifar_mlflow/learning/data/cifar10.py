@@ -89,7 +89,7 @@ def _archived(place: Path) -> dict[str, bytes]:
 def inspect() -> Iterator[Finding]:
     """What is wrong with CIFAR-10 where $CIFAR_MLFLOW_DATA says, else in the user's cache; nothing is downloaded."""
     given = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    directory = Path(given).expanduser() if given else cache_directory()
+    directory = Path(os.path.expanduser(given)) if given else cache_directory()
     place = _find(directory)
     if place is None and given:
         remedy = f"name the directory that holds {FOLDER} or {ARCHIVE}, or unset the variable"
@@ -119,7 +119,7 @@ def locate(data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
     Raises DataError if it is not there, and there is no download of it either.
     """
     given = os.environ.get(ENVIRONMENT_VARIABLE, "") if data_dir == "auto" else data_dir
-    if found := _find(Path(given).expanduser() if given else cache_directory()):
+    if found := _find(Path(os.path.expanduser(given)) if given else cache_directory()):
         return found
     if not given:
         return _download(cache_directory(), timeout)

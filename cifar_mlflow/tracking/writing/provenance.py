@@ -98,7 +98,7 @@ def _code_of(file: Path) -> Code:
 
 def _git(folder: Path, *arguments: str) -> str:
     # Python runs the code of this checkout, whoever owns it; to git, which refuses that of another, it is no stranger.
-    command = ["git", "-c", "safe.directory=*", "-C", folder, *arguments]
+    command = ["git", "-c", "safe.directory=*", "-C", str(folder), *arguments]
     # In English, which is read above; without locks, so that no other git is kept waiting.
     environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     asked = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
