@@ -25,12 +25,19 @@ class Reported:
 
 
 def group_by_configuration(runs: Iterable[RunRecord]) -> list[tuple[dict[str, object], list[RunRecord]]]:
-    """Each configuration with its runs. The digest of data or network stands in it where only that sets it apart."""
+    """Each configuration with its runs. The digest of data or network stands in it where only that sets it apart.
+
+    Copies of one file are one dataset, which is called by the first of their paths.
+    """
+    paths: dict[str, object] = {}
     alike: defaultdict[Hashable, defaultdict[tuple[str | None, ...], list[RunRecord]]] = defaultdict(
         lambda: defaultdict(list)
     )
     for run in runs:
-        alike[hashable(configuration_of(run))][tuple(map(run.tags.get, DIGESTS))].append(run)
+        settings = configuration_of(run)
+        if "dataset" in settings and (digest := run.tags.get("dataset_digest")):
+            settings["dataset"] = paths.setdefault(digest, settings["dataset"])
+        alike[hashable(settings)][tuple(map(run.tags.get, DIGESTS))].append(run)
     found = []
     for by_digests in alike.values():
         different = [len(set(values)) > 1 for values in zip(*by_digests, strict=True)]

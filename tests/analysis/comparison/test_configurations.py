@@ -37,6 +37,18 @@ def test_other_data_and_another_network_are_other_configurations(make_run: MakeR
     assert compare(splits).columns == ("validation_size",)
 
 
+def test_copies_of_one_file_are_one_dataset(make_run: MakeRun) -> None:
+    runs = [
+        make_run(70.0 + seed, seed, tags={"dataset_digest": digest}, parameters={"dataset": path})
+        for seed, digest, path in ((0, "a", "/first.npz"), (1, "a", "/second.npz"), (2, "b", "/third.npz"))
+    ]
+    comparison = compare(runs)
+    assert [(row.parameters["dataset"], row.summary.n) for row in comparison.rows] == [
+        ("/third.npz", 1),
+        ("/first.npz", 2),
+    ]
+
+
 def test_a_row_says_where_its_runs_differ_in_more_than_the_seed(make_run: MakeRun) -> None:
     runs = [
         make_run(70.0 + seed, seed, parameters={"a": a}, tags={"git_commit": f"{commit}" * 40, "precision_used": used})

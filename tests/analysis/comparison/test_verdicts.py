@@ -40,8 +40,7 @@ def said(comparison: Comparison) -> str:
 def test_configurations_are_all_parameters_but_seed_and_place(make_run: MakeRun) -> None:
     runs = [
         make_run(70 + seed, seed, parameters={"lr": lr, "epochs": 5, "seed": seed, "threads": seed, "device": device,
-                                              "data_dir": str(seed), "epoch_evaluation": not seed,
-                                              "milestones": milestones})
+                                              "data_dir": str(seed), "milestones": milestones})
         for seed, device, milestones in [(0, "cpu", [1, 2]), (1, "cuda", (1, 2))]
         for lr in (0.1, 0.01)
     ]  # fmt: skip
