@@ -142,12 +142,12 @@ def test_a_relative_data_directory_is_refused(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("conda") is not None, reason="conda is installed")
-def test_without_conda_mlflow_says_what_readme_quotes(tmp_path):
+def test_without_conda_mlflow_says_what_the_guide_quotes(tmp_path):
     done = mlflow_run(tmp_path, str(ROOT), "-P", "activation=prelu")
     quoted = "Could not find Conda executable at conda."
     assert done.returncode != 0
     assert quoted in done.stderr
-    assert quoted in (ROOT / "README.md").read_text()
+    assert quoted in (ROOT / "docs" / "guides" / "mlflow-project.md").read_text()
 
 
 @pytest.mark.long
