@@ -257,7 +257,7 @@ def spread(values: list[float], unit: str = "") -> str:
 
 
 def last_line(rounds: int, costs: dict[str, dict[str, list[Cost]]]) -> str:
-    """What docs/performance.md takes over."""
+    """What docs/explanation/performance.md takes over."""
     import torch
 
     from cifar_mlflow.learning import hardware

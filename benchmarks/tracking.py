@@ -218,7 +218,7 @@ def spread(values: list[float], unit: str, digits: int) -> str:
 
 
 def last_line(rounds: int, whole: list[float], costs: dict[str, dict[str, list[float]]]) -> str:
-    """What docs/performance.md takes over."""
+    """What docs/explanation/performance.md takes over."""
     import torch
 
     from cifar_mlflow.learning import hardware
