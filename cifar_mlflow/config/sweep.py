@@ -17,7 +17,7 @@ from cifar_mlflow.config.faults import Sentence, describe, expected
 from cifar_mlflow.config.paths import absolute, is_path
 from cifar_mlflow.config.rules import faults_of, resolve
 from cifar_mlflow.config.search_space import Choice, Parameter
-from cifar_mlflow.config.training import AutoOrPositive, PositiveInt, TrainingConfig, parsed
+from cifar_mlflow.config.training import AutoOrPositive, PositiveInt, Threads, TrainingConfig, parsed
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import NAME_LIMIT, as_option, fault, shown
@@ -80,7 +80,7 @@ class SweepConfig(BaseModel):
         Literal["final_val_accuracy", "best_val_accuracy", "val_loss"], BeforeValidator(_not_of_the_test_set)
     ] = "final_val_accuracy"
     workers: AutoOrPositive = "auto"
-    threads: PositiveInt = 1
+    threads: Threads = 1
     budget: Budget = Budget()
     log_models: bool = True
     experiment: str | None = None

@@ -45,6 +45,8 @@ Share = Annotated[float, Field(ge=0, lt=1), _UNSIGNED_ZERO]
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
 AutoOrPositive = Annotated[Literal["auto"] | PositiveInt, expected("auto or a whole number, 1 or more")]
+Threads = Annotated[int, Field(ge=1, le=1024)]  # with far more, the system runs out of memory or of processes
+AutoOrThreads = Annotated[Literal["auto"] | Threads, expected("auto or a whole number from 1 to 1024")]
 AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], expected("auto or a whole number, 0 or more")]
 Network = Annotated[
     str,
@@ -119,7 +121,7 @@ class TrainingConfig(BaseModel):
     split_seed: Seed = field(0, "seed of the train/validation split, which all repeats share")
     device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "where to train")
     precision: Precision = field("auto", "arithmetic of the training steps; auto is bfloat16 where the hardware has it")
-    threads: AutoOrPositive = field("auto", "processor threads; auto is torch's own choice")
+    threads: AutoOrThreads = field("auto", "processor threads; auto is torch's own choice")
     accelerate: Literal["auto", "none"] = field(
         "auto", "functions that train: auto is the compiled ones where there are any; none is torch's own"
     )

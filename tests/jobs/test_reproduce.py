@@ -302,7 +302,7 @@ class TestRefused:
         [
             ([], "give a RUN_ID or --of-version, one of the two"),
             (["0" * 32, "--of-version", "x@y"], "give a RUN_ID or --of-version, one of the two"),
-            (["0" * 32, "--threads", "0"], "--threads: '0' is refused: must be auto or a whole number, 1 or more"),
+            (["0" * 32, "--threads", "0"], "--threads: '0' is refused: must be auto or a whole number from 1 to 1024"),
             (["0" * 32, "--precision", "half"], "--precision: 'half' is not one of auto, float32, bfloat16"),
             (["0" * 32, "--tolerance", "nan"], "--tolerance: nan is refused: must be a number, 0 or more"),
             (["0" * 32, "--tolerance", "-1"], "--tolerance: -1.0 is refused"),
