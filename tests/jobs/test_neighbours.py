@@ -227,7 +227,9 @@ def test_a_sweep_is_one_neighbour_and_its_workers_are_none(work, tiny, cifar):
     seen = []
     trial._store.cache_clear()
     try:
-        run = trial.TrialRun(spec.configuration({"dropout": 0.0}, 0), "n", {"kind": "trial"})
+        config = spec.configuration({"dropout": 0.0}, 0)
+        fingerprint = config.run_fingerprint(*trial.digests(trial.data_settings(config), config.network))
+        run = trial.TrialRun(config, "n", {"kind": "trial", "run_fingerprint": fingerprint})
         trial.run_trial(spec, "e", run, lambda event: not seen.append(living()))
     finally:
         trial._store.cache_clear()

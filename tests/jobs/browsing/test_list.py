@@ -40,7 +40,7 @@ def test_the_newest_first_and_no_more_than_asked_for(cifar, tiny, trained):
 
 
 def test_an_experiment_that_is_not_there(cifar, trained):
-    outcome = cifar("list", "--experiment", "tyni")
+    outcome = cifar("list", "--experiment", "tinny")
     assert outcome.code == 6
-    assert "there is no experiment 'tyni'" in outcome.stderr
+    assert "there is no experiment 'tinny'" in outcome.stderr
     assert "(did you mean tiny?)" in outcome.stderr
