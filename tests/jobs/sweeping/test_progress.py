@@ -45,7 +45,9 @@ def estimated(monkeypatch):
 
     def of(outcomes=(), has_next=True, **changes):
         known = {str(number): TrialOutcome(status) for number, status in enumerate(outcomes)}
-        return estimate.estimate(spec(**changes), SimpleNamespace(outcomes=known, has_next=lambda: has_next))
+        swept = spec(**changes)
+        runs = swept.configurations * swept.repeats - outcomes.count("PRUNED") * (swept.repeats - 1)
+        return estimate.estimate(swept, SimpleNamespace(outcomes=known, has_next=lambda: has_next, runs=runs))
 
     return of
 
