@@ -65,7 +65,7 @@ class LoadedModel:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             wanted = f"uint8 of shape (n, {', '.join(map(str, self.image_shape))})"
             raise ModelError(f"{self.uri} takes {wanted}, not {images.dtype} of shape {images.shape}")
-        parts = torch.split(torch.from_numpy(np.require(images, requirements="CW")), evaluation.BATCH)
+        parts = torch.split(torch.from_numpy(np.require(images, requirements=("C", "W"))), evaluation.BATCH)
         none = np.empty((0, len(self.classes)), np.float32)
         return np.concatenate([none, *(evaluation.probabilities(self.program, part) for part in parts if len(part))])
 
