@@ -97,8 +97,9 @@ def test_a_process_of_another_user_that_proc_hides_may_live(child, monkeypatch):
     def kill(number, which):
         raise PermissionError
 
-    monkeypatch.setattr(os, "kill", kill)
-    assert verdict(tags) == "alive"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "kill", kill)
+        assert verdict(tags) == "alive"
 
 
 class TestWhere:

@@ -93,7 +93,7 @@ def test_run_ids_are_looked_up_together(cifar, add_sweep, asked, monkeypatch):
 def test_a_deleted_run_is_no_run(cifar, add_sweep, client):
     _, made = add_sweep("mine", 3)
     client().delete_run(made[1])
-    with pytest.raises(ModelError, match=f"there is no run {made[1]}"):
+    with pytest.raises(ModelError, match=f"the run {made[1]} was deleted; restore it by `mlflow runs restore"):
         selection.select(store.connect(), made)
 
 

@@ -44,7 +44,7 @@ def never(text):
     raise AssertionError(text)
 
 
-ELSEWHERE = {"host": "another-machine"}
+ELSEWHERE = {"host": "another-machine", "boot_id": "of another machine", "machine_id": "another"}
 
 
 @pytest.mark.parametrize("whose", [{}, ELSEWHERE, {"process_id": "1", "process_started": "0.00"}])
