@@ -31,7 +31,7 @@ NOTE = "INSERT OR REPLACE INTO about VALUES (?, ?)"
 def connect(path: Path, mode: str = "rwc") -> sqlite3.Connection:
     """The database; with `mode` rw it must exist. Each statement is a transaction, unless one is begun."""
     where = f"{path.absolute().as_uri()}?mode={mode}"
-    opened = sqlite3.connect(where, TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
+    opened = sqlite3.connect(where, timeout=TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
     opened.executescript(SETTINGS)
     return opened
 
