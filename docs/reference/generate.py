@@ -25,9 +25,11 @@ NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
 def commands() -> str:
     """Every command with its help; the options of train are on the page of the configuration."""
     parts = [f"# Commands\n\n{NOTE}"]
-    context = click.Context(cli, info_name="cifar-mlflow", max_content_width=110, terminal_width=110)
+    width = {"max_content_width": 110, "terminal_width": 110}
+    # As on the command line, so that subcommands take over what the group sets, such as -h.
+    context = cli.make_context("cifar-mlflow", [], resilient_parsing=True, **width)
     for name, command in cli.commands.items():
-        text = command.get_help(click.Context(command, context, name, max_content_width=110, terminal_width=110))
+        text = command.get_help(click.Context(command, context, name, **width))
         if name == "train":
             fields = "|".join(map(option_name, TrainingConfig.model_fields))
             text = re.sub(rf"\n  (?:{fields}) .*(?:\n {{6,}}.*)*", "", text)
