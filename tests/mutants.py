@@ -36,13 +36,13 @@ ROOMS = {
     "tracking/outbox": (["tracking/outbox/*.py"], ["tracking/outbox"]),
     "tracking/reading": (
         ["tracking/reading/*.py"],
-        ["tracking/reading", "jobs/test_compare*.py", "jobs/test_doctor*.py"],
+        ["tracking/reading", "jobs/test_compare*.py", "jobs/health"],
     ),
-    "tracking/registry": (["tracking/registry/*.py"], ["tracking/registry", "jobs/test_promote*.py"]),
+    "tracking/registry": (["tracking/registry/*.py"], ["tracking/registry", "jobs/promotion"]),
     "tracking/writing": (["tracking/writing/*.py"], ["tracking/writing"]),
     "tuning": (["tuning/*.py"], ["tuning"]),
     "jobs/sweeping": (["jobs/sweeping/*.py"], ["jobs/sweeping"]),
-    "jobs/promotion": (["jobs/promotion/*.py"], ["jobs/promotion", "jobs/test_promote*.py"]),
+    "jobs/promotion": (["jobs/promotion/*.py"], ["jobs/promotion"]),
     "learning/data": (["learning/data/*.py"], ["learning/data"]),
     "checkpoint files": (
         ["learning/checkpoint_files.py"],

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, by themselves; tests/jobs/test_resume.py has whole runs."""
+"""The checkpoints of a run, by themselves; tests/jobs/resuming/test_resume.py has whole runs."""
 
 from types import SimpleNamespace
 

@@ -18,7 +18,7 @@ from servers import free_port, mlflow_server, postgresql
 
 from cifar_mlflow.tracking.outbox import state
 
-QUICK = Path(__file__).parents[2] / "experiments" / "quick.yaml"
+QUICK = Path(__file__).parents[3] / "experiments" / "quick.yaml"
 EPOCHS = 40
 TRAINING = ("--epochs", EPOCHS, "--batch-size", 40, "--scheduler", "none", "--precision", "float32")
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 NETWORK = "from torch import nn\ndef build(classes, config):\n    return {}"
-EXAMPLE = Path(__file__).parents[2] / "experiments" / "own_network.py"
+EXAMPLE = Path(__file__).parents[3] / "experiments" / "own_network.py"
 
 
 @pytest.fixture

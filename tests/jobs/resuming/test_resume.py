@@ -16,7 +16,7 @@ from cifar_mlflow.errors import Interrupted
 from cifar_mlflow.jobs.training import checkpoints
 from cifar_mlflow.jobs.training.progress import TrainingProgress
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="session")

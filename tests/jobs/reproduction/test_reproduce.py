@@ -323,7 +323,7 @@ class TestUnderMlflowRun:
         return run
 
     def test_the_entry_point_passes_the_run_and_whatever_else_is_given(self):
-        entry_point = load_project(str(Path(__file__).parents[2])).get_entry_point("reproduce")
+        entry_point = load_project(str(Path(__file__).parents[3])).get_entry_point("reproduce")
         command = entry_point.compute_command({"run": "0" * 32, "tolerance": "0"}, None)
         assert command == f"python -m cifar_mlflow reproduce {'0' * 32} --wait false --tolerance 0"
 
