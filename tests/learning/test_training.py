@@ -1,4 +1,4 @@
-"""Training: repeatable to the last bit, over every image, and stopped when it cannot go on."""
+"""Training: repeatable to the last bit, over every image, and stopped when it fails."""
 
 import dataclasses
 import math
@@ -6,27 +6,11 @@ import platform
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
-from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError, TrainingError
-from cifar_mlflow.learning import evaluation, export, hardware
-from cifar_mlflow.learning.data import datasets
-from cifar_mlflow.learning.training import Training, _batch_bounds
-
-
-@pytest.fixture
-def prepare(tiny):
-    """A function that makes a training on the tiny dataset."""
-
-    def make(on_step=lambda images, steps: None, dataset=None, **values):
-        settings = {"dataset": str(tiny), "epochs": 2, "batch_size": 8, "precision": "float32", **values}
-        config = resolve(settings)
-        return Training(config, dataset or datasets.load(config), on_step=on_step)
-
-    return make
+from cifar_mlflow.learning.training import _batch_bounds
 
 
 def measured(result):
@@ -180,139 +164,6 @@ class TestALossThatIsNotFinite:
         training._loss = lambda logits, labels: logits.sum() * float("nan")
         with pytest.raises(TrainingError, match="the loss is nan at epoch 2, step 1 of 14"):
             next(results)
-
-
-class TestTheExportedModel:
-    @pytest.fixture
-    def trained(self, prepare):
-        training = prepare(normalize=True, dropout=0.2)
-        return training, list(training.epochs())[-1]
-
-    def test_has_the_accuracy_that_was_measured(self, trained):
-        training, result = trained
-        model = export.classifier(training.preprocessing, training.network, training.weights())
-        probabilities = evaluation.predict(model, training._held_out)
-        accuracy = 100 * (probabilities.argmax(1) == training._held_out.labels.numpy()).mean()
-        assert accuracy == pytest.approx(result.held_out_accuracy)
-
-    def test_gives_probabilities_and_no_gradient(self, trained):
-        training, _ = trained
-        model = export.classifier(training.preprocessing, training.network, training.weights())
-        answers = model(training._held_out.pixels)
-        assert answers.dtype == torch.float32
-        torch.testing.assert_close(answers.sum(1), torch.ones(len(answers)))
-        assert not answers.requires_grad
-        assert not any(parameter.requires_grad for parameter in model.parameters())
-        assert not model.training
-
-    def test_is_a_copy(self, trained):
-        training, _ = trained
-        before = training.weights()
-        model = export.classifier(training.preprocessing, training.network, before)
-        for parameter in model.parameters():
-            parameter.data.zero_()
-        assert same(before, training.weights())
-        assert all(parameter.requires_grad for parameter in training.network.parameters())
-
-    def test_can_have_earlier_weights(self, prepare):
-        training = prepare()
-        results = training.epochs()
-        next(results)
-        early = training.weights()
-        images = training._held_out
-        expected = evaluation.predict(export.classifier(training.preprocessing, training.network, early), images)
-        next(results)
-        again = export.classifier(training.preprocessing, training.network, early)
-        now = export.classifier(training.preprocessing, training.network, training.weights())
-        assert (evaluation.predict(again, images) == expected).all()
-        assert (evaluation.predict(now, images) != expected).any()
-
-    def test_is_the_same_after_torch_export_for_any_number_of_uint8_images(self, trained, tmp_path):
-        training, _ = trained
-        model = export.classifier(training.preprocessing, training.network, training.weights())
-        batch = {0: torch.export.Dim("batch")}
-        program = torch.export.export(model, (training._held_out.pixels[:4],), dynamic_shapes=(batch,)).module()
-        for count in (2, 3, 12):
-            images = training._held_out.pixels[:count]
-            torch.testing.assert_close(program(images), model(images))
-
-
-def test_weights_are_a_copy(prepare):
-    training = prepare(epochs=1)
-    before = training.weights()
-    list(training.epochs())
-    assert not same(before, training.weights())
-
-
-def test_predict_joins_its_batches_and_tells_of_them(monkeypatch):
-    monkeypatch.setattr(evaluation, "BATCH", 4)
-    images = datasets.LabeledImages(
-        torch.arange(10, dtype=torch.uint8).view(10, 1, 1, 1), torch.zeros(10, dtype=torch.int64)
-    )
-    told = []
-    answers = evaluation.predict(lambda pixels: pixels.flatten(1), images, told.append)
-    assert answers.flatten().tolist() == list(np.arange(10))
-    assert told == [4, 4, 2]
-
-
-class TestHardware:
-    def test_precision_is_what_is_asked_for_or_what_is_fast(self, monkeypatch):
-        cpu = torch.device("cpu")
-        assert hardware.choose_precision(resolve({"precision": "bfloat16"}), cpu) == torch.bfloat16
-        assert hardware.choose_precision(resolve({"precision": "float32"}), cpu) == torch.float32
-        for fast, expected in ((True, torch.bfloat16), (False, torch.float32)):
-            monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda fast=fast: fast)
-            assert hardware.choose_precision(resolve({}), cpu) == expected
-
-    def test_a_device_that_is_not_there_is_refused(self):
-        if torch.backends.mps.is_available():
-            pytest.skip("this machine has it")
-        with pytest.raises(ConfigurationError, match="--device: mps is not available here"):
-            hardware.choose_device(resolve({"device": "mps"}))
-
-
-class TestAveraging:
-    def test_what_is_scored_and_kept_is_the_moving_average_of_the_steps(self, prepare):
-        steps = []
-        averaged = prepare(
-            on_step=lambda *_: steps.append(averaged.network.state_dict()["0.weight"].clone()),
-            averaging="ema",
-            averaging_decay=0.5,
-        )
-        (*_, last) = averaged.epochs()
-        expected = steps[0]
-        for weights in steps[1:]:
-            expected = 0.5 * expected + 0.5 * weights
-        found = averaged.weights()
-        torch.testing.assert_close(found["0.weight"], expected)
-        assert not found["0.weight"].equal(steps[-1])
-        network = averaged.network.eval()
-        network.load_state_dict(found)
-        logits = network(averaged.preprocessing(averaged._held_out.pixels))
-        correct = (logits.argmax(1) == averaged._held_out.labels).double().mean().item()
-        assert last.held_out_accuracy == pytest.approx(100 * correct)
-
-    def test_changes_nothing_of_the_steps(self, prepare):
-        plain, averaged = prepare(), prepare(averaging="ema")
-        losses = [[result.train_loss for result in training.epochs()] for training in (plain, averaged)]
-        assert losses[0] == losses[1]
-
-
-class TestScoring:
-    def test_each_epoch_by_default(self, prepare):
-        assert not any(math.isnan(result.held_out_accuracy) for result in prepare().epochs())
-
-    def test_without_it_the_last_epoch_alone_and_to_the_same_number(self, prepare):
-        first, last = prepare(epoch_evaluation=False).epochs()
-        assert math.isnan(first.held_out_accuracy)
-        assert math.isnan(first.held_out_loss)
-        *_, expected = prepare().epochs()
-        assert last.held_out_accuracy == expected.held_out_accuracy
-
-    def test_without_it_the_test_images_are_never_looked_at(self, prepare, monkeypatch):
-        training = prepare(epoch_evaluation=False, validation_size=0)
-        training._held_out = None
-        assert all(math.isnan(result.held_out_accuracy) for result in training.epochs())
 
 
 def test_a_shift_that_leaves_nothing_of_an_image_is_refused(prepare):

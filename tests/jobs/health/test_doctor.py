@@ -1,81 +1,17 @@
 """The doctor: each wreck is named with what to do, --fix repairs what it says, and the second look is clean."""
 
-import http.server
 import json
-import os
 import shutil
-import socket
-import sqlite3
-import threading
 import time
 from pathlib import Path
 
 import forked
-import mlflow
 import pytest
-from support import RUN, TINY_TRAINING, QuietServer, line, move_store, write_old
+from support import TINY_TRAINING
+from wrecks import NO_PROCESS, NOT_IN_ORDER, UNKNOWN, about, dead, told
 
-from cifar_mlflow.learning.compiled import bindings
-from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.outbox.log import Outbox
-from cifar_mlflow.tracking.reading import leftovers
 from cifar_mlflow.tracking.registry import aliases, lease, versions
-
-NOT_IN_ORDER = 9
-NO_PROCESS = 2**22 + 1  # more than Linux has
-UNKNOWN = "0123456789abcdef" * 2
-
-
-@pytest.fixture
-def doctor(cifar, monkeypatch, work):
-    """Runs the doctor; returns its exit code and its findings as text: severity, check, text, outcome."""
-    monkeypatch.setenv("CIFAR_MLFLOW_STATE", str(work / "state"))
-    monkeypatch.setenv("CIFAR_MLFLOW_DATA", "")
-
-    def run(*words):
-        outcome = cifar("doctor", "--format", "json", *words)
-        assert "Traceback" not in outcome.output
-        return outcome.code, json.loads(outcome.stdout)["findings"]
-
-    return run
-
-
-@pytest.fixture
-def finished(work, doctor, trained_once, client):
-    """A finished run in a store with files of its own."""
-    move_store(trained_once[0].parent, work)
-    experiment = client().get_experiment_by_name("tiny")
-    (run,) = client().search_runs([experiment.experiment_id])
-    return run
-
-
-@pytest.fixture
-def make_run(client):
-    """Makes a RUNNING run with tags, as old as wanted; returns its id."""
-
-    def make(tags, hours=1.0):
-        begun = int(1000 * (time.time() - 3600 * hours))
-        return client().create_run("0", begun, dict(tags), "forged").info.run_id
-
-    return make
-
-
-def dead(kind):
-    return {"kind": kind, "host": socket.gethostname(), "process_id": str(NO_PROCESS), "process_started": "1.00"}
-
-
-def told(findings, word):
-    """The one finding that speaks of something."""
-    (found,) = [each for each in findings if word in each["text"]]
-    return found
-
-
-def about(findings, *checks):
-    return [each for each in findings if each["check"] in checks]
-
-
-# --------------------------------------------------------------------------------------------- all that can happen
 
 
 @pytest.fixture
@@ -175,9 +111,6 @@ def test_everything_at_once(wrecks, doctor, finished, client, work):
     assert {each["check"] for each in left} == {"runs", "checkpoints", "data"}
 
 
-# ------------------------------------------------------------------------------------------------- what is no wreck
-
-
 def test_a_store_that_is_in_order(finished, doctor, cifar):
     outcome = cifar("doctor")
     assert outcome.code == 0, outcome.output
@@ -186,207 +119,6 @@ def test_a_store_that_is_in_order(finished, doctor, cifar):
     note = " ".join(outcome.stdout[outcome.stdout.index("\nnote ") :].split())
     place = f"{Path.cwd().parent}/cache/cifar-mlflow"
     assert note == f"note data CIFAR-10 is not on this machine ({place}) do: cifar-mlflow download"
-
-
-def test_living_and_foreign_runs_are_left_alone(doctor, make_run, client, monkeypatch):
-    mine = make_run({"kind": "single", **processes.process_tags()})
-    foreign = make_run({"made_by": "somebody else"})
-    recent = make_run({"mlflow.project.entryPoint": "main"}, hours=0)
-    elsewhere = make_run({**dead("trial"), "host": "another-machine"})
-    model = client().create_logged_model("0", "half", source_run_id=mine, tags={"weights": "last"})
-    code, findings = doctor("--fix")
-    assert (code, about(findings, "runs", "models")) == (0, [])
-    assert str(client().get_logged_model(model.model_id).status) == "PENDING"
-    assert {client().get_run(run).info.status for run in (mine, foreign, recent, elsewhere)} == {"RUNNING"}
-
-
-def test_a_process_number_that_is_taken_again_is_another_process(doctor, make_run, client):
-    run = make_run({**dead("single"), "process_id": str(os.getpid())})
-    assert doctor("--fix")[0] == 0
-    assert client().get_run(run).info.status == "KILLED"
-
-
-def test_files_of_others_are_left_alone_whatever_their_name(doctor, work):
-    names = (".backup.999999.part", f".table.csv.{NO_PROCESS}.part", "backup.partial")
-    for name in names:
-        (work / name).write_text("somebody else's")
-    code, findings = doctor("--fix")
-    assert (code, about(findings, "leftovers")) == (0, [])
-    assert [(work / name).read_text() for name in names] == ["somebody else's"] * 3
-
-
-def test_a_spool_that_is_being_written_is_left_alone(doctor, work):
-    writing = Outbox(work / "state" / "spool" / UNKNOWN, new=True)
-    writing.append("run", experiment="e", name="n", tags={}, timestamp=1)
-    assert doctor("--fix")[0] == 0
-    assert writing.waiting == 1
-    writing.close()
-
-
-def test_without_a_store_none_is_made(doctor, work):
-    (work / "mlflow.db").unlink()
-    code, findings = doctor()
-    assert (code, told(findings, "there is no store yet")["severity"]) == (0, "note")
-    assert not (work / "mlflow.db").exists()
-
-
-# ---------------------------------------------------------------------------------------------- one wreck at a time
-
-
-def test_a_store_that_is_down_is_one_finding_and_this_machine_is_looked_at(doctor, cifar, tiny, monkeypatch, work):
-    assert cifar("train", "--dataset", tiny, *TINY_TRAINING, "--offline").code == 0
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://user:secret@127.0.0.1:9")
-    code, findings = doctor("--fix")
-    assert code == NOT_IN_ORDER
-    (down,) = about(findings, "store")
-    assert "no MLflow server answers at http://***@127.0.0.1:9" in down["text"]
-    assert "secret" not in json.dumps(findings)
-    (waits,) = about(findings, "spools")
-    assert (waits["fixable"], waits["remedy"]) == (False, "cifar-mlflow sync")
-
-
-def test_an_older_store_is_told_with_the_command(doctor, work):
-    with sqlite3.connect(work / "mlflow.db") as database:
-        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    code, findings = doctor("--fix")
-    assert code == NOT_IN_ORDER
-    assert f"mlflow db upgrade sqlite:///{work}/mlflow.db" in told(findings, "another version of MLflow")["text"]
-
-
-def test_changed_and_missing_files_of_an_aliased_model(finished, doctor, client, work):
-    store = tracking_store.connect()
-    versions.ensure(store, "tiny")
-    uri = f"models:/{finished.outputs.model_outputs[0].model_id}"
-    aliases.move(store, "tiny", "champion", "promote", versions.register(store, "tiny", uri, finished.info.run_id))
-    assert doctor()[0] == 0
-    place = Path(client().get_logged_model(uri.removeprefix("models:/")).artifact_location)
-    (place / "conda.yaml").write_text("something else")
-    code, findings = doctor()
-    assert code == NOT_IN_ORDER
-    assert "conda.yaml was changed" in told(findings, "models:/tiny@champion (version 1)")["text"]
-    shutil.rmtree(place)
-    assert "gone" in told(doctor()[1], "models:/tiny@champion")["text"]
-
-
-def test_an_alias_that_somebody_moved(finished, doctor, client):
-    store = tracking_store.connect()
-    versions.ensure(store, "tiny")
-    for output in finished.outputs.model_outputs:
-        version = versions.register(store, "tiny", f"models:/{output.model_id}", finished.info.run_id)
-        aliases.move(store, "tiny", "champion", "promote", version)
-    client().set_registered_model_alias("tiny", "champion", "1")
-    code, findings = doctor()
-    assert code == NOT_IN_ORDER
-    assert "champion names version 1, by its record version 2" in told(findings, "registered model tiny")["text"]
-    assert doctor("--fix")[0] == 0
-    assert str(client().get_registered_model("tiny").aliases["champion"]) == "1"
-    assert doctor()[0] == 0
-
-
-def test_an_old_outbox_that_is_damaged(doctor, work):
-    lines = [
-        line("run", **RUN),
-        line("tags", tags={"a": "b"}),
-        b"damage\n",
-        line("finish", status="FINISHED", timestamp=1),
-    ]
-    write_old(work / "state" / "spool" / UNKNOWN, lines)
-    assert "2 damaged records" in about(doctor()[1], "spools")[0]["text"]
-    assert about(doctor("--fix")[1], "spools")[0]["outcome"] == "delivered"
-    (kept,) = about(doctor()[1], "spools")
-    assert (kept["severity"], kept["remedy"][:20]) == ("note", "if they are of no us")
-    assert Path(kept["text"].split(":")[0]).read_bytes().startswith(b"damage")
-
-
-def test_an_outbox_that_cannot_be_read(doctor, work, cifar, tiny):
-    assert cifar("train", "--dataset", tiny, *TINY_TRAINING, "--offline").code == 0
-    (database,) = (work / "state" / "spool").glob("*/outbox.sqlite")
-    database.write_bytes(b"no database" * 1000)
-    code, findings = doctor("--fix")
-    (found,) = about(findings, "spools")
-    assert (code, found["severity"], found["fixable"]) == (NOT_IN_ORDER, "error", False)
-    assert "file is not a database" in found["text"]
-    assert cifar("sync").code == 4
-    assert (database.read_bytes()[:11], len(list(database.parent.glob("payload/*")))) == (b"no database", 4)
-
-
-def test_data_that_are_not_the_official_ones(doctor, work, monkeypatch):
-    monkeypatch.setenv("CIFAR_MLFLOW_DATA", str(work))
-    assert "CIFAR-10 is not in" in told(doctor()[1], "$CIFAR_MLFLOW_DATA")["text"]
-    (work / "cifar-10-batches-py").mkdir()
-    (work / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"no pickle")
-    code, findings = doctor()
-    assert code == NOT_IN_ORDER
-    assert "data_batch_1 is not the official file" in told(findings, "md5")["text"]
-
-
-def test_packages_of_another_version(doctor, monkeypatch):
-    from cifar_mlflow.jobs.health import machine
-
-    real = machine.metadata.version
-    monkeypatch.setattr(machine.metadata, "version", lambda name: "1.26.4" if name == "numpy" else real(name))
-    code, findings = doctor()
-    assert (code, told(findings, "numpy 1.26.4 is installed")["remedy"]) == (NOT_IN_ORDER, "pip install 'numpy<3,>=2'")
-
-
-def test_compiled_functions_that_cannot_be_used(doctor, monkeypatch):
-    monkeypatch.setattr(bindings, "fault", lambda: "the library is damaged")
-    code, findings = doctor()
-    assert (code, told(findings, "the library is damaged")["severity"]) == (NOT_IN_ORDER, "warning")
-
-
-def test_an_installation_without_a_compiler_is_in_order(doctor, monkeypatch):
-    monkeypatch.setattr(bindings, "fault", lambda: None)
-    monkeypatch.setattr(bindings, "library_path", lambda: None)
-    code, findings = doctor()
-    assert (code, told(findings, "installed without a C compiler")["severity"]) == (0, "note")
-
-
-def test_a_directory_that_cannot_be_written(doctor, monkeypatch):
-    monkeypatch.setenv("CIFAR_MLFLOW_STATE", "/proc/nowhere")
-    code, findings = doctor("--fix")
-    assert (code, told(findings, "/proc/nowhere, cannot be written")["severity"]) == (NOT_IN_ORDER, "error")
-
-
-@pytest.mark.parametrize(("version", "told_of"), [("2.9.1", True), (None, False)])
-def test_a_server_of_another_version(version, told_of):
-    class Answer(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write((version or mlflow.__version__).encode())
-
-        def log_message(self, *words):
-            pass
-
-    with QuietServer(("127.0.0.1", 0), Answer) as server:
-        threading.Thread(target=server.handle_request, daemon=True).start()
-        store = tracking_store.Store(None, f"http://127.0.0.1:{server.server_port}", None)
-        findings = list(leftovers.other_server(store))
-    assert [finding.severity for finding in findings] == ["note"] * told_of
-    assert not told_of or f"runs MLflow 2.9.1, and here is {mlflow.__version__}" in findings[0].text
-
-
-def test_little_room(doctor, monkeypatch, work):
-    from cifar_mlflow.jobs.health import machine
-
-    (work / "mlruns").mkdir()
-    (work / "mlruns" / "large").write_bytes(bytes(3_000_000))
-    usage = shutil.disk_usage(work)
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda path: usage._replace(free=10**8))
-    code, findings = doctor()
-    assert code == NOT_IN_ORDER
-    assert f"{work}/mlruns (3.0 MB)" in told(findings, "has 100.0 MB of room left")["text"]
-
-
-def test_a_record_that_nobody_understands_stops_no_other_check(finished, doctor, client):
-    client().create_registered_model("strange", tags={f"{aliases.PREFIX}000001": "no JSON"})
-    code, findings = doctor()
-    assert code == NOT_IN_ORDER
-    assert told(about(findings, "aliases"), "cannot be understood")
-
-
-# -------------------------------------------------------------------------------------------------- the hint of train
 
 
 def test_train_tells_in_one_line_what_earlier_processes_left(doctor, cifar, tiny):

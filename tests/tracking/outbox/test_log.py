@@ -1,10 +1,6 @@
 """The outbox on disk: what it took is there, whole and once, whatever comes between."""
 
 import os
-import random
-import resource
-import shutil
-import signal
 import sqlite3
 import sys
 import threading
@@ -12,35 +8,13 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import forked
 import pytest
-from support import RUN, line, write_old
+from outboxes import all_of
+from support import RUN
 
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.tracking.outbox import locks, log, state
 from cifar_mlflow.tracking.outbox.log import Busy, Outbox
-
-
-@pytest.fixture
-def place(tmp_path):
-    return tmp_path / "spool" / "one"
-
-
-@pytest.fixture
-def outbox(place):
-    opened = Outbox(place, new=True)
-    opened.append("run", **RUN)
-    yield opened
-    opened.close()
-
-
-def all_of(outbox):
-    """The values of all records that are to be tried, in order."""
-    found, after = [], -1
-    while record := outbox.next(after):
-        found.append(record)
-        after = record.number
-    return found
 
 
 def test_what_was_written_is_there_in_order_until_all_has_arrived(outbox, place):
@@ -93,80 +67,6 @@ def test_one_that_is_gone_is_not_made_again(place):
 def test_a_state_directory_that_cannot_be_written():
     with pytest.raises(TrackingError, match="CIFAR_MLFLOW_STATE"):
         Outbox(Path("/proc/nowhere/one"), new=True)
-
-
-# ---------------------------------------------------------------------------------------------------- interrupted
-
-
-def write_on(place, limit, told):
-    """Writes records of many sizes, and each one's number to `told`, until a write fails or a signal comes."""
-    draw = random.Random(limit)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    outbox = Outbox(place, new=True)
-    if limit:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    file = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    step = 0
-    try:
-        while True:
-            outbox.append("metrics", metrics={"a" * draw.randrange(1, 3000): 1.0}, step=step, timestamp=1)
-            os.write(file, b"%d\n" % step)
-            step += 1
-    except OSError:
-        # What comes after is written if there is room for it.
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        outbox.append("finish", status="FAILED", timestamp=2)
-    except KeyboardInterrupt:
-        outbox.append("finish", status="KILLED", timestamp=2)
-    outbox.close()
-
-
-def check_interrupted(directory, seed, kind):
-    draw = random.Random(seed)
-    place, told = directory / f"{kind}{seed}", directory / f"{kind}{seed}.told"
-    process = forked.start_call(write_on, place, draw.randrange(30_000, 90_000) if kind == "partly" else 0, told)
-    if kind != "partly":
-        while not told.exists() or told.stat().st_size < draw.randrange(2, 30):
-            time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.05))
-        os.kill(process.pid, signal.SIGINT if kind == "signal" else signal.SIGKILL)
-    process.join(60)
-    assert process.exitcode == (-signal.SIGKILL if kind == "killed" else 0)
-    last = int(told.read_bytes().split()[-1])
-    outbox = Outbox(place)
-    records = all_of(outbox)
-    ends = [record.values["status"] for record in records if record.kind == "finish"]
-    assert ends == {"signal": ["KILLED"], "partly": ["FAILED"], "killed": []}[kind]
-    steps = [record.values["step"] for record in records if record.kind == "metrics"]
-    # A record whose write was interrupted may have been written; one that was reported has.
-    assert steps in (list(range(last + 1)), list(range(last + 2)))
-    outbox.close()
-
-
-@pytest.mark.parametrize("kind", ["signal", "partly", "killed"])
-@pytest.mark.parametrize("seed", range(2))
-def test_interrupted_while_it_writes(tmp_path, seed, kind):
-    check_interrupted(tmp_path, seed, kind)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("kind", ["signal", "partly", "killed"])
-@pytest.mark.parametrize("seed", range(2, 42))
-def test_interrupted_while_it_writes_at_many_places(tmp_path, seed, kind):
-    check_interrupted(tmp_path, seed, kind)
-
-
-def test_a_full_disk_keeps_what_was_there(outbox, place):
-    """Nothing more fits: the write fails, and the next one that has room goes on."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ((place / "outbox.sqlite").stat().st_size, hard))
-    try:
-        with pytest.raises(OSError, match=r"disk|full"):
-            outbox.append("tags", tags={"a": "b" * 100_000})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    outbox.append("tags", tags={"a": "c"})
-    assert [record.values.get("tags") for record in all_of(outbox)] == [RUN["tags"], {"a": "c"}]
 
 
 # --------------------------------------------------------------------------------------------------- its one process
@@ -256,53 +156,6 @@ def test_a_record_is_read_in_the_same_time_however_many_there_are(outbox):
     outbox.mark_delivered(9_990)
     assert outbox.waiting == 9
     assert seconds() < 5 * few
-
-
-# ---------------------------------------------------------------------------------------------------- the old format
-
-
-LINES = [
-    line("run", **RUN),
-    line("parameters", parameters={"epochs": "3"}),
-    line("metrics", metrics={"val_accuracy": 1.5}, step=1, timestamp=1_790_000_000_001),
-    line("files"),
-    line("finish", status="FINISHED", timestamp=1_790_000_000_003),
-]
-
-
-def test_an_old_one_is_taken_over(place):
-    write_old(place, LINES, b"2", b"0" * 32)
-    (place / "payload" / "3").mkdir()
-    seen = state.look(place)
-    assert (seen.name, seen.waiting, seen.run_id, seen.tags) == ("n", 3, "0" * 32, {"kind": "single"})
-    opened = Outbox(place)
-    assert [(record.number, record.kind) for record in all_of(opened)] == [(2, "metrics"), (3, "files"), (4, "finish")]
-    opened.append("tags", tags={})
-    assert (opened.run_id, all_of(opened)[-1].number) == ("0" * 32, 5)
-    opened.close()
-    assert not (place / "records.log").exists()
-    assert state.look(place).waiting == 4
-
-
-def test_an_old_one_that_is_damaged_in_the_middle(place):
-    write_old(place, [*LINES[:2], b"damage\n", *LINES[3:], b"torn"])
-    assert (state.look(place).waiting, state.look(place).damaged) == (2, 3)
-    opened = Outbox(place)
-    assert (opened.waiting, opened.noted("damaged")) == (2, "3")
-    opened.close()
-    assert place.with_name("one.damaged").read_bytes() == b"".join([b"damage\n", *LINES[3:], b"torn"])
-
-
-def test_killed_while_an_old_one_was_taken_over(place):
-    """The tables were filled, and the old files are still there."""
-    write_old(place, LINES)
-    shutil.copy(place / "records.log", place / "kept")
-    opened = Outbox(place)
-    opened.close()
-    (place / "kept").replace(place / "records.log")
-    again = Outbox(place)
-    assert again.waiting == len(LINES)
-    again.close()
 
 
 # ------------------------------------------------------------------------------------------------------ what is damaged

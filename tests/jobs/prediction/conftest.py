@@ -1,0 +1,18 @@
+"""Images to predict."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from support import tiny_arrays
+
+TEST_IMAGES = tiny_arrays()["x_test"]
+
+
+@pytest.fixture
+def photos(work):
+    """A directory of the first six test images of the tiny dataset as PNG, whose classes are 0, 1, 2, 0, 1, 2."""
+    (work / "photos").mkdir()
+    for index, pixels in enumerate(TEST_IMAGES[:6]):
+        Image.fromarray(pixels).save(work / "photos" / f"{index}.png")
+    return Path("photos")
