@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--config", "config_file", metavar="FILE", help="YAML file of options; those given here win")
 @click.option("--experiment", metavar="NAME", help="MLflow experiment  [the dataset's name]")
 @click.option("--run-name", metavar="NAME", help="name of the run  [from the configuration]")
-@click.option("--resume", metavar="RUN_ID", help="go on with a run that broke off, with its own configuration")
+@click.option("--resume", metavar="RUN", help="go on with a run that broke off, with its own configuration")
 @click.option("--offline", is_flag=True, help="ask for no tracking store; `cifar-mlflow sync` delivers the run later")
 @beside_others
 @configuration_options

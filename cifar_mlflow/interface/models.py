@@ -25,8 +25,8 @@ def evaluate(
 ) -> EvaluateOutcome:
     """Scores a model on the test set, and writes the result to the run that trained it.
 
-    `model` is a run id, models:/NAME/VERSION, NAME@ALIAS or models:/m-...; `options` are weights, dataset, data_dir and
-    views.
+    `model` is a run (its id, a beginning of it or its name), NAME@ALIAS, models:/NAME/VERSION or models:/m-...;
+    `options` are weights, dataset, data_dir and views.
 
     Raises:
         ModelError: there is no such model.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def compare(
     *what: str, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
 ) -> Comparison:
-    """Compares the runs that `what` names: sweeps or experiments by name, run ids.
+    """Compares the runs that `what` names: sweeps, experiments, runs.
 
     `options` are those of `cifar-mlflow compare`: condition (its --filter), objective, difference, with_test, reported.
 
