@@ -103,17 +103,7 @@ def sweep(
 
     with called(tracking_uri, progress):
         outcome = job(spec)
-    return Sweep(
-        id=outcome.run_id,
-        url=outcome.leaderboard,
-        experiment=outcome.experiment,
-        runs=outcome.runs,
-        failed=outcome.failed,
-        pruned=outcome.pruned,
-        left=outcome.left,
-        comparison=Comparison(outcome.comparison, spec.name),
-        winner=outcome.winner,
-    )
+    return Sweep(outcome, Comparison(outcome.comparison, spec.name))
 
 
 def reproduce(

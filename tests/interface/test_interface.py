@@ -138,7 +138,7 @@ def test_a_sweep_from_a_mapping(store, tiny):
         "workers": 1,
     }
     done = cm.sweep(spec)
-    assert (done.runs, done.failed, done.left) == (2, 0, 0)
+    assert (done.outcome.runs, done.outcome.failed, done.outcome.left) == (2, 0, 0)
     assert done.winner.run_id in " ".join(done.table.run_ids)
     assert sorted(done.table["parameter:activation"]) == ["gelu", "relu"]
 
