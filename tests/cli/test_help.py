@@ -60,3 +60,16 @@ def test_an_error_is_red_where_the_terminal_has_colours(environment, shown):
 
 def test_a_file_gets_no_colours(cifar_process):
     assert cifar_process("train", "--gamma", "0").stderr.startswith("error: ")
+
+
+def test_a_shell_is_told_how_to_complete_and_what(monkeypatch):
+    monkeypatch.setenv("_CIFAR_MLFLOW_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", "cifar-mlflow train --acti")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    program = [
+        sys.executable,
+        "-c",
+        "import sys; sys.argv[0] = 'cifar-mlflow'; from cifar_mlflow.cli import main; main()",
+    ]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "plain,--activation\n", "")

@@ -224,7 +224,9 @@ def run(fence: Fence, session: Session) -> Iterator[tuple[Command, str | None, l
                 text = re.sub(r" -P epochs=\d+", "", text.partition("  #")[0]) + more
         code, printed = session.run(text, python=fence.language == "python")
         shown, lines = command.shown, lines_of(printed)
-        wanted = bool(shown) and shown[-1].startswith("error:") or any(line.startswith("error:") for line in shown or ())
+        wanted = (bool(shown) and shown[-1].startswith("error:")) or any(
+            line.startswith("error:") for line in shown or ()
+        )
         wrong = f"ends with {code}" if bool(code) != wanted else None
         if shown and not wrong:
             session.learn(shown, lines)

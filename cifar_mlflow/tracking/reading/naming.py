@@ -54,7 +54,9 @@ def only(word: str, found: Mapping[str, str]) -> str | None:
         return next(iter(found), None)
     told = [f"\n  - {run_id}: {description}" for run_id, description in list(found.items())[:MOST_TOLD]]
     more = f"\n  and {len(found) - MOST_TOLD} older ones" if len(found) > MOST_TOLD else ""
-    raise ModelError(f"{word!r} names {len(found)} runs; give the id of one, or a beginning of it:{''.join(told)}{more}")
+    raise ModelError(
+        f"{word!r} names {len(found)} runs; give the id of one, or a beginning of it:{''.join(told)}{more}"
+    )
 
 
 def hint(store: Store, word: str, others: Iterable[str] = ()) -> str:

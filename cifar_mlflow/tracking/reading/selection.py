@@ -16,8 +16,8 @@ def select(store: Store, what: Sequence[str], condition: str | None = None) -> l
     """The training runs that `what` names, each once, the oldest first.
 
     Each word is an experiment's name, a sweep's name, or a run as in `naming.find` (a sweep's parent stands for the
-    sweep's runs). `condition` is a filter in MLflow's language that all of them must meet; without any word, all experiments
-    are searched. ModelError if a word names nothing, ConfigurationError if MLflow refuses the filter.
+    sweep's runs). `condition` is a filter in MLflow's language that all of them must meet; without any word, all
+    experiments are searched. ModelError if a word names nothing, ConfigurationError if MLflow refuses the filter.
     """
     extra = f" and {condition}" if condition else ""
     ids = [word for word in what if runs.RUN_ID.fullmatch(word)]
@@ -74,6 +74,5 @@ def _by_beginning_or_name(store: Store, by_name: Mapping[str, str], word: str, f
         return found
     known, through = ", ".join(sorted(by_name)) or "none", " that the filter lets through" if filtered else ""
     hint = naming.hint(store, word, {*by_name, *sweeps.names(store)})
-    raise ModelError(
-        f"{word!r} names no run, no experiment and no sweep{through} in {redact(store.uri)}{hint} (experiments: {known})"
-    )
+    nothing = f"{word!r} names no run, no experiment and no sweep{through} in {redact(store.uri)}"
+    raise ModelError(f"{nothing}{hint} (experiments: {known})")

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from cifar_mlflow.errors import ModelError, TrackingError
-from cifar_mlflow.tracking import processes
 from cifar_mlflow.text import did_you_mean
+from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.reading import naming, runs
 from cifar_mlflow.tracking.store import Run, Store, redact
 from cifar_mlflow.tracking.writing.recorder import Recorder

@@ -100,7 +100,9 @@ def test_compare_takes_them_all(store, three, make):
     make("8" * 32, "elsewhere", experiment)
     for words, ids in {("first", "decade1"): [FIRST, SECOND], ("other", "same"): [THIRD, "8" * 32]}.items():
         assert {run.info.run_id for run in selection.select(store, words)} == set(ids)
-    with pytest.raises(ModelError, match=r"'othr' names no run, no experiment and no sweep .* \(did you mean other\?\)"):
+    with pytest.raises(
+        ModelError, match=r"'othr' names no run, no experiment and no sweep .* \(did you mean other\?\)"
+    ):
         selection.select(store, ["othr"])
 
 
