@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )  # fmt: skip  # isort: skip
 
 # The one place of the version: pyproject.toml reads it from here, as a clone that was never installed does.
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Comparison", "Run", "Sweep", "compare", "doctor", "evaluate", "history", "list_runs", "load", "predict",

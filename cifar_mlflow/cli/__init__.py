@@ -16,6 +16,7 @@ from cifar_mlflow.jobs.listener import listening
 from cifar_mlflow.jobs.training.signals import interrupt_at_signals
 from cifar_mlflow.text import fault, redact, shown
 
+COMPLETION = "_CIFAR_MLFLOW_COMPLETE"  # by which a shell asks click
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "max_content_width": 110,
@@ -48,6 +49,8 @@ def main() -> None:
         # So click ends where the reader of our output has left, as `head` does; the shell's code for that is 141.
         if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
             sys.exit(141)
+        if COMPLETION in os.environ:  # so click ends when it has told the shell what may come next
+            raise
         click.echo(f"error: code of your own, such as that of --network, has called sys.exit({end.code!r})", err=True)
         sys.exit(1)
     except click.exceptions.Exit as done:

@@ -8,7 +8,7 @@ from cifar_mlflow.cli.options import choice
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.tables import table
 
-WEIGHTS = choice("--weights", values=("last", "best"), help="which epoch's weights, if MODEL is a run id")
+WEIGHTS = choice("--weights", values=("last", "best"), help="which epoch's weights, if MODEL is a run")
 FORM = choice("--format", "form", values=("table", "json", "csv"))
 
 
@@ -26,7 +26,8 @@ FORM = choice("--format", "form", values=("table", "json", "csv"))
 def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None, views: str, form: str) -> None:
     """Score MODEL on the test set; the result is written to the run that trained it.
 
-    MODEL is a run id, models:/NAME/VERSION, models:/NAME@ALIAS or models:/m-...
+    MODEL is a run (its id, a beginning of it with 6 digits or more, or its name), a sweep for its winner, NAME@ALIAS,
+    models:/NAME/VERSION or models:/m-...
     """
     from cifar_mlflow.jobs.evaluate import evaluate as job
     from cifar_mlflow.jobs.evaluate import per_class_csv

@@ -10,15 +10,49 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.text import NAME_LIMIT, as_option, fault, option_name, shown
 
 SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
+# The fields of the configuration as the help of train shows them: every field is in one group.
+GROUPS = {
+    "Network": ("network", "widths", "activation", "dropout", "batch_norm", "weight_init"),
+    "Images": (
+        "dataset", "data_dir", "augmentation", "alternate_flip", "shift", "padding", "normalize", "validation_size",
+        "split_seed",
+    ),
+    "Optimization": (
+        "epochs", "batch_size", "optimizer", "learning_rate", "bias_rate", "momentum", "weight_decay", "loss",
+        "label_smoothing", "averaging", "averaging_decay", "seed",
+    ),
+    "Schedule of the learning rate": ("scheduler", "step_size", "gamma", "milestones", "warmup"),
+    "Scores": ("epoch_evaluation",),
+    "Machine": ("device", "precision", "threads", "accelerate"),
+}  # fmt: skip
 
 
 def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The command with an option for each field, whose value is the text that was given, or None."""
     schema = TrainingConfig.model_json_schema()["properties"]
     for name, field in reversed(TrainingConfig.model_fields.items()):
-        text = f"{field.description}  [{as_option(field.default)}]"
-        command = click.option(option_name(name), name, metavar=metavar(schema[name]), help=text)(command)
+        kind, told = metavar(schema[name]), field.description
+        if kind == "true|false":
+            kind = "BOOL"
+        elif "|" in kind:  # too wide to stand beside the option
+            kind, told = "NAME", f"{told} ({kind.replace('|', ', ')})"
+        option = click.option(option_name(name), name, metavar=kind, help=f"{told}  [{as_option(field.default)}]")
+        command = option(command)
     return command
+
+
+class TrainCommand(click.Command):
+    """A command with the options of the configuration, which its help shows in groups."""
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        records = {str(each.name): each.get_help_record(context) for each in self.get_params(context)}
+        of_command = [name for name in records if name not in TrainingConfig.model_fields]
+        groups = {"Run": of_command, **GROUPS}
+        shown = {heading: [line for name in names if (line := records[name])] for heading, names in groups.items()}
+        width = max(len(option) for lines in shown.values() for option, _ in lines)
+        for heading, lines in shown.items():
+            with formatter.section(heading):
+                formatter.write_dl([(option.ljust(width), told) for option, told in lines])
 
 
 def metavar(schema: dict[str, Any]) -> str:

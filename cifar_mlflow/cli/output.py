@@ -3,6 +3,7 @@
 import codecs
 import io
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -15,6 +16,8 @@ from cifar_mlflow.errors import ConfigurationError
 
 STDOUT = "standard output"
 ESCAPE = "cifar_mlflow.escape"  # how characters are written that an output's encoding does not have
+COLOURS = {"error:": "red", "warning:": "yellow"}
+PREFIX = re.compile("^(error|warning):", re.MULTILINE)
 PLAIN = {"–": "-", "…": "...", "·": "-"}
 
 
@@ -30,6 +33,10 @@ class _Output(io.TextIOWrapper):
             super().flush()
 
 
+def _coloured(prefix: re.Match[str]) -> str:
+    return click.style(prefix[0], fg=COLOURS[prefix[0]])
+
+
 @contextmanager
 def _named() -> Iterator[None]:
     try:
@@ -39,12 +46,18 @@ def _named() -> Iterator[None]:
 
 
 class _Messages(io.TextIOWrapper):
-    """Standard error: a line that nobody can read any more, on a closed terminal or a full disk, ends no training."""
+    """Standard error: a line that nobody can read any more, on a closed terminal or a full disk, ends no training.
+
+    On a terminal, what begins an error or a warning is coloured, unless NO_COLOR (https://no-color.org) is set.
+    """
 
     def write(self, text: str) -> int:
         with suppress(OSError):
-            return super().write(text)
+            super().write(PREFIX.sub(_coloured, text) if self._has_colours() else text)
         return len(text)
+
+    def _has_colours(self) -> bool:
+        return self.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
     def flush(self) -> None:
         with suppress(OSError):

@@ -17,7 +17,7 @@ ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_defaul
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--best-of", metavar="SWEEP", help="the winner of a sweep, by its name or run id, instead of MODEL")
+@click.option("--best-of", metavar="SWEEP", help="the winner of a sweep, instead of MODEL")
 @choice("--weights", values=("last", "best"), help="as in evaluate")
 @click.option("--name", metavar="NAME", help="registered model  [the dataset's name]")
 @ALIAS
@@ -35,7 +35,7 @@ ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_defaul
 def promote(form: str, **options: Any) -> None:
     """Register MODEL and move the alias to it, if every gate lets it through.
 
-    MODEL is a run id, models:/m-... or models:/NAME/VERSION. Without a champion the first model needs no comparison.
+    MODEL is named as in evaluate. Without a champion the first model needs no comparison.
     Later ones are compared with the best champion so far, on the same images; a tie lets a new model in, unless
     --require better or --margin is given. Exit code 7: refused.
     """

@@ -11,7 +11,7 @@ from cifar_mlflow.errors import ConfigurationError, NotReproduced
 
 
 @click.command()
-@click.argument("run_id", required=False)
+@click.argument("run", required=False)
 @click.option("--of-version", metavar="MODEL", help="the run of a registered model: NAME@ALIAS or models:/NAME/VERSION")
 @click.option("--threads", metavar="VALUE", help="processor threads  [as in the original]")
 @click.option("--precision", metavar="auto|float32|bfloat16", help="arithmetic  [as in the original]")
@@ -30,7 +30,7 @@ from cifar_mlflow.errors import ConfigurationError, NotReproduced
 @click.option("--print-command", is_flag=True, help="train nothing; print a command that trains the run from a clone")
 @beside_others
 def reproduce(
-    run_id: str | None,
+    run: str | None,
     of_version: str | None,
     tolerance: float,
     form: str,
@@ -39,15 +39,15 @@ def reproduce(
     system_metrics: bool,
     **changes: str | None,
 ) -> None:
-    """Train the run RUN_ID again and compare every metric of every epoch.
+    """Train the run RUN (its id, a beginning of it, or its name) again and compare every metric of every epoch.
 
     The new run has the original's configuration, seed, threads and precision and stands in its experiment; what is
     different on this machine is said first. The exit code is 8 if a number differs by more than the tolerance.
     """
     given = {name: value for name, value in changes.items() if value is not None}
-    what = run_id or of_version
-    if not what or (run_id and of_version):
-        raise ConfigurationError("give a RUN_ID or --of-version, one of the two", "options")
+    what = run or of_version
+    if not what or (run and of_version):
+        raise ConfigurationError("give a RUN or --of-version, one of the two", "options")
     if not 0 <= tolerance < math.inf:
         raise ConfigurationError(f"--tolerance: {tolerance} is refused: must be a number, 0 or more", "options")
     if print_command and (wait or system_metrics):

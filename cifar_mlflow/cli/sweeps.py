@@ -51,12 +51,12 @@ def sweep(spec: str, **beside: bool) -> None:
 @click.option("--format", "form", type=FORMATS, default="table", show_default=True)
 @click.option("--output", metavar="FILE", help="file to write to  [standard output]")
 def compare(what: tuple[str, ...], condition: str | None, form: str, output: str | None, **options: Any) -> None:
-    """Compare WHAT: sweeps or experiments by name, run ids, or all runs that the filter lets through.
+    """Compare WHAT: sweeps, experiments, runs (as in evaluate), or all runs that the filter lets through.
 
     Runs that differ by seed alone are one configuration. The verdict says which ones the evidence tells apart.
     """
     if not what and not condition:
-        raise ConfigurationError("name a sweep, an experiment or run ids, or give --filter", "options")
+        raise ConfigurationError("name sweeps, experiments or runs, or give --filter", "options")
     from cifar_mlflow.cli.output import lines_to
     from cifar_mlflow.jobs.compare import compare as job
     from cifar_mlflow.jobs.compare import render

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cifar_mlflow.cli.options import beside_others, configuration_options, name_faults, unknown_options
+from cifar_mlflow.cli.options import (
+    TrainCommand,
+    beside_others,
+    configuration_options,
+    name_faults,
+    unknown_options,
+)
 from cifar_mlflow.config.rules import faults_of, resolve
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, TrackingError
@@ -18,11 +24,11 @@ if TYPE_CHECKING:
     from cifar_mlflow.jobs.train import TrainOutcome
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
+@click.command(cls=TrainCommand, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
 @click.option("--config", "config_file", metavar="FILE", help="YAML file of options; those given here win")
 @click.option("--experiment", metavar="NAME", help="MLflow experiment  [the dataset's name]")
 @click.option("--run-name", metavar="NAME", help="name of the run  [from the configuration]")
-@click.option("--resume", metavar="RUN_ID", help="go on with a run that broke off, with its own configuration")
+@click.option("--resume", metavar="RUN", help="go on with a run that broke off, with its own configuration")
 @click.option("--offline", is_flag=True, help="ask for no tracking store; `cifar-mlflow sync` delivers the run later")
 @beside_others
 @configuration_options

@@ -21,7 +21,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise ConfigurationError("it is not a text file in UTF-8", source) from None
     except OSError as error:
-        raise ConfigurationError(f"it cannot be read: {error.strerror}", source) from None
+        lost = isinstance(error, FileNotFoundError) and Path(path).parts[:1] == ("experiments",)
+        hint = (
+            "; experiments/ is part of the repository, not of the installed package: stand in a clone" if lost else ""
+        )
+        raise ConfigurationError(f"it cannot be read: {error.strerror}{hint}", source) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"it is not valid YAML: {' '.join(str(error).split())}", source) from None
     if values is None:

@@ -25,8 +25,11 @@ def evaluate(
 ) -> EvaluateOutcome:
     """Scores a model on the test set, and writes the result to the run that trained it.
 
-    `model` is a run id, models:/NAME/VERSION, NAME@ALIAS or models:/m-...; `options` are weights, dataset, data_dir and
-    views.
+    `model` is a run (its id, a beginning of it or its name), NAME@ALIAS, models:/NAME/VERSION or models:/m-...;
+    `options` are weights, dataset, data_dir and views.
+
+    >>> cm.evaluate(run.id).score.images
+    360
 
     Raises:
         ModelError: there is no such model.
@@ -43,6 +46,12 @@ def load(model: str, *, weights: str = "last", tracking_uri: str | Path | None =
     """A model to be called with uint8 images (n, height, width, channels); it answers float32 (n, classes).
 
     It has `classes` and `image_shape`, and is named as in `evaluate`. Its run need not be there any more.
+
+    >>> model = cm.load(run.name)
+    >>> model.image_shape
+    (32, 32, 1)
+    >>> model(np.zeros((2, 32, 32, 1), dtype=np.uint8)).shape
+    (2, 10)
 
     Raises:
         ModelError: there is no such model, or its files are not those that were logged.
@@ -69,6 +78,10 @@ def predict(
     channels) of the model's size. What is no image of the model's size is made one, as `cifar-mlflow predict` does; a
     file that cannot be read is a Skipped in the list.
 
+    >>> told = cm.predict(run.id, np.zeros((2, 32, 32, 1), dtype=np.uint8), top=3)
+    >>> [len(each.ranking) for each in told]
+    [3, 3]
+
     Raises:
         ConfigurationError: a path that does not exist, or a `top` beyond the classes.
         ModelError: there is no such model, or the array is not of its shape.
@@ -94,6 +107,9 @@ def promote(
 
     `options` are those of `jobs.promote.promote`: best_of, weights, name, alias, thresholds, force, dry_run, data_dir.
 
+    >>> cm.promote(run.id).status
+    'promoted'
+
     Raises:
         CifarMlflowError: as there.
     """
@@ -108,6 +124,10 @@ def rollback(
 ) -> tuple[str, str | None]:
     """Moves the alias back; returns the version that holds it now, and the one that did until now.
 
+    >>> verdict = cm.promote(best_of="two", force="to see it taken back")
+    >>> cm.rollback("digits")
+    ('1', '2')
+
     Raises:
         PromotionRefused: there is nothing to roll back to.
         CifarMlflowError: as in `jobs.rollback.rollback`.
@@ -120,6 +140,9 @@ def rollback(
 
 def history(name: str, *, tracking_uri: str | Path | None = None) -> ModelHistory:
     """The versions of a registered model with their verdicts, and the moves of its aliases.
+
+    >>> [version.verdict for version in cm.history("digits").versions]
+    ['promoted']
 
     Raises:
         ModelError: there is no such registered model.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cifar_mlflow.analysis.comparison.verdicts import Comparison as Judged
+    from cifar_mlflow.jobs.sweep import SweepOutcome
     from cifar_mlflow.jobs.sweeping.report import Winner
     from cifar_mlflow.learning.training import EpochResult
 
@@ -84,20 +85,25 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep came to. `id` is its parent run, `url` the leaderboard in MLflow's UI, `left` the runs of a budget.
+    """What a sweep came to: `outcome` counts its runs, those that failed or were pruned, and what a budget has left."""
 
-    `winner` is None in a replication, and if nothing finished.
-    """
-
-    id: str
-    url: str
-    experiment: str
-    runs: int
-    failed: int
-    pruned: int
-    left: int
+    outcome: SweepOutcome
     comparison: Comparison
-    winner: Winner | None
+
+    @property
+    def id(self) -> str:
+        """The run id of its parent, by which and by its name it is compared and promoted."""
+        return self.outcome.run_id
+
+    @property
+    def url(self) -> str:
+        """Its leaderboard in MLflow's UI."""
+        return self.outcome.leaderboard
+
+    @property
+    def winner(self) -> Winner | None:
+        """None in a replication, and if nothing finished."""
+        return self.outcome.winner
 
     @property
     def table(self) -> pd.DataFrame:

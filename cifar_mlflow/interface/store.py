@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 def compare(
     *what: str, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
 ) -> Comparison:
-    """Compares the runs that `what` names: sweeps or experiments by name, run ids.
+    """Compares the runs that `what` names: sweeps, experiments, runs.
 
     `options` are those of `cifar-mlflow compare`: condition (its --filter), objective, difference, with_test, reported.
+
+    >>> len(cm.compare("two").to_frame())
+    2
 
     Raises:
         ModelError: there are no such runs.
@@ -39,6 +42,9 @@ def list_runs(
 ) -> pd.DataFrame:
     """The runs and sweeps that began last, the newest first; accuracies in per cent.
 
+    >>> cm.list_runs(2).name.tolist()
+    ['two', 'digits-prelu-adam-seed0']
+
     Raises:
         ModelError: there is no such experiment.
         TrackingError: the store cannot be read.
@@ -54,6 +60,11 @@ def list_runs(
 def sync(*, to_this_store: bool = False, tracking_uri: str | Path | None = None) -> SyncOutcome:
     """Delivers to the store what was recorded while it could not be reached, or offline.
 
+    >>> cm.train(dataset="digits", epochs=1, scheduler="none", run_name="underground", offline=True).waiting > 0
+    True
+    >>> cm.sync().delivered
+    ['underground']
+
     Raises:
         TrackingError: the store cannot be reached.
     """
@@ -64,7 +75,11 @@ def sync(*, to_this_store: bool = False, tracking_uri: str | Path | None = None)
 
 
 def doctor(*, fix: bool = False, tracking_uri: str | Path | None = None, progress: bool | None = None) -> Report:
-    """Looks at everything around the runs; with `fix`, puts right what is safe to put right."""
+    """Looks at everything around the runs; with `fix`, puts right what is safe to put right.
+
+    >>> "store" in cm.doctor().well
+    True
+    """
     from cifar_mlflow.jobs.doctor import doctor as job
 
     with called(tracking_uri, progress):

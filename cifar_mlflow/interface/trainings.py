@@ -38,7 +38,7 @@ def train(
     `config` is a TrainingConfig, a mapping or a YAML file; `options` are fields of it, and win. `callback` is given the
     result of each epoch; what it raises ends the training. `offline` asks for no store.
 
-    >>> run = train(dataset="digits", epochs=1, batch_size=256, offline=True)
+    >>> run = cm.train(dataset="digits", epochs=1, scheduler="none")
     >>> run.name
     'digits-prelu-adam-seed0'
 
@@ -67,6 +67,12 @@ def resume(
 ) -> Run | None:
     """Goes on with a run that broke off, from its last checkpoint; None if only writes were left to deliver.
 
+    `run_id` may also be a beginning of the id, or the run's name.
+
+    >>> rest = cm.resume(broken_off)  # of two epochs, after the first
+    >>> list(rest.history.index)
+    [2]
+
     Raises:
         ModelError: there is no such run, or it cannot be taken up.
         CifarMlflowError: as `train`.
@@ -90,6 +96,11 @@ def sweep(
     Its workers import the caller's main module anew, as `multiprocessing` does: in a script, call this under
     `if __name__ == "__main__":`.
 
+    >>> base = {"dataset": "digits", "epochs": 1, "scheduler": "none"}
+    >>> done = cm.sweep({"name": "two", "base": base, "space": {"activation": ["relu", "gelu"]}, "workers": 1})
+    >>> sorted(done.table["parameter:activation"])
+    ['gelu', 'relu']
+
     Raises:
         ConfigurationError: with all faults of the spec, or of what changed since it was run before.
         TrackingError: the store cannot be used, or the sweep is being run elsewhere.
@@ -103,17 +114,7 @@ def sweep(
 
     with called(tracking_uri, progress):
         outcome = job(spec)
-    return Sweep(
-        id=outcome.run_id,
-        url=outcome.leaderboard,
-        experiment=outcome.experiment,
-        runs=outcome.runs,
-        failed=outcome.failed,
-        pruned=outcome.pruned,
-        left=outcome.left,
-        comparison=Comparison(outcome.comparison, spec.name),
-        winner=outcome.winner,
-    )
+    return Sweep(outcome, Comparison(outcome.comparison, spec.name))
 
 
 def reproduce(
@@ -122,6 +123,9 @@ def reproduce(
     """Trains a recorded run again and compares every metric of every epoch; look at the result's `reproduced`.
 
     `options` are `changes` (threads, precision or data_dir, to be set by hand) and `tolerance`.
+
+    >>> cm.reproduce(run.id).reproduced
+    True
 
     Raises:
         CifarMlflowError: as in `jobs.reproduce.reproduce`.

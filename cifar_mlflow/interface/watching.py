@@ -40,7 +40,9 @@ class Watching(Listener):
 
     @contextmanager
     def bar(self, total: int, description: str, unit: str) -> Iterator[Callable[[int], object]]:
-        from tqdm.auto import tqdm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # in a notebook without ipywidgets the bar is text, as anywhere else
+            from tqdm.auto import tqdm
 
         with tqdm(total=total, desc=description, unit=unit, disable=not self._shown, leave=False) as shown:
             yield shown.update

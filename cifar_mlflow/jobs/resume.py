@@ -46,9 +46,9 @@ def resume(
 ) -> TrainOutcome | None:
     """Continues the run: the same MLflow run, and on the same machine the same weights and metrics to the last bit.
 
-    The configuration is the run's own. What is `given` of it, and the names, must be equal to it, but for `data_dir`,
-    where the data are now; `wait` and `system_metrics` are as in `train`. None is returned if there was no training
-    left to do, only writes to deliver.
+    `run_id` may also be a beginning of the id, or the run's name. The configuration is the run's own. What is `given`
+    of it, and the names, must be equal to it, but for `data_dir`, where the data are now; `wait` and `system_metrics`
+    are as in `train`. None is returned if there was no training left to do, only writes to deliver.
 
     Raises:
         ModelError: there is no such run, it cannot be taken up, or its checkpoints are elsewhere or damaged.
@@ -62,6 +62,7 @@ def resume(
     enable(system_metrics)
     store = tracking_store.connect()
     mark_job(store)
+    run_id = resumable.named(store, run_id)
     count, refused = resumable.deliver_waiting(store, run_id)
     if count:
         say(f"{count} writes of the run had waited on disk; they are delivered")

@@ -12,7 +12,7 @@ import yaml
 import cifar_mlflow as cm
 from cifar_mlflow import errors, interface
 from cifar_mlflow.cli import cli
-from cifar_mlflow.cli.options import metavar
+from cifar_mlflow.cli.options import GROUPS, metavar
 from cifar_mlflow.config.rules import ACTS_ONLY_WITH
 from cifar_mlflow.config.training import NOT_IN_FINGERPRINT, TrainingConfig
 from cifar_mlflow.text import as_option, option_name
@@ -31,8 +31,7 @@ def commands() -> str:
     for name, command in cli.commands.items():
         text = command.get_help(click.Context(command, context, name, **width))
         if name == "train":
-            fields = "|".join(map(option_name, TrainingConfig.model_fields))
-            text = re.sub(rf"\n  (?:{fields}) .*(?:\n {{6,}}.*)*", "", text)
+            text = text.partition(f"\n\n{next(iter(GROUPS))}:")[0]
             text += "\n\nand an option for each field of the configuration: see configuration.md"
         parts.append(f"## {name}\n\n```\n{text}\n```\n")
     return "\n".join(parts)

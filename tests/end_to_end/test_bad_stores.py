@@ -135,7 +135,7 @@ def test_a_deleted_experiment(refused, client, tiny):
     ("model", "message"),
     [
         ("f" * 32, f"there is no run {'f' * 32} in sqlite:///"),
-        ("mymodel", "'mymodel' names no model; give a run id (32 hex digits), NAME@ALIAS, models:/NAME/VERSION"),
+        ("mymodel", "'mymodel' names no model in sqlite:///"),
         ("models:/m-123", "there is no model models:/m-123 in sqlite:///"),
         ("models:/net/1", "there is no registered model 'net' in sqlite:///"),
         ("models:/net@champion", "there is no registered model 'net' in sqlite:///"),

@@ -171,7 +171,7 @@ def test_published_results_stand_beside_ours(cifar, two_configurations, work):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 2, "name a sweep, an experiment or run ids, or give --filter"),
+        ([], 2, "name sweeps, experiments or runs, or give --filter"),
         (["nothing"], 6, "'nothing' names no run, no experiment and no sweep"),
         (["0" * 32], 6, f"there is no run {'0' * 32}"),
         (["digits", "--objective", "test_accuracy"], 2, "measured on the test set"),

@@ -1,1 +1,1 @@
-"""Looking at what there is: the latest runs, one run by epoch, MLflow's own pages."""
+"""Looking at what there is: the latest runs, MLflow's own pages."""

@@ -1,19 +1,14 @@
-"""The latest runs and sweeps of a store, and one run with its values by epoch."""
+"""The latest runs and sweeps of a store."""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from cifar_mlflow import process_state
 from cifar_mlflow.errors import ModelError
-from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import did_you_mean, redact
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import runs
 
-EPOCH_METRICS = (
-    "val_accuracy", "val_loss", "epoch_test_accuracy", "epoch_test_loss", "train_accuracy", "train_loss", "lr",
-    "images_per_second",
-)  # fmt: skip
 FIRST_RUN = "cifar-mlflow train --dataset digits --epochs 2"
 # What a run is best known by: the first of these that it has.
 OBJECTIVES = ("final_val_accuracy", "val_accuracy", "epoch_test_accuracy", "train_accuracy")
@@ -33,18 +28,6 @@ class RunSummary:
     test_accuracy: float | None
     started: datetime
     minutes: float | None
-
-
-@process_state.preserved()
-def read(run_id: str) -> RunRecord:
-    """The run with its values by epoch.
-
-    Raises:
-        ModelError: there is no such run.
-        TrackingError: the store cannot be read.
-    """
-    store = tracking_store.connect()
-    return runs.to_records(store, [runs.find(store, run_id)], EPOCH_METRICS)[0]
 
 
 @process_state.preserved()

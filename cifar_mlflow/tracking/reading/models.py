@@ -14,7 +14,7 @@ from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.text import first_line
 from cifar_mlflow.tracking import queries
-from cifar_mlflow.tracking.reading import runs
+from cifar_mlflow.tracking.reading import naming, runs, sweeps
 from cifar_mlflow.tracking.registry import versions
 from cifar_mlflow.tracking.store import LoggedModel, Store, redact, translated_errors
 from cifar_mlflow.tracking.writing import digests
@@ -54,10 +54,10 @@ class LoadableModel:
 
 
 def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
-    """The model that `what` names: a run id, models:/m-..., models:/NAME/VERSION, models:/NAME@ALIAS or NAME@ALIAS.
+    """The model that `what` names: a run, models:/m-..., models:/NAME/VERSION, models:/NAME@ALIAS or NAME@ALIAS.
 
-    `weights` (last or best) chooses among the models of a run. ModelError if there is none, it was not logged by this
-    package, or its run was deleted.
+    A run is named as in `naming.find`; a sweep stands for its winner. `weights` (last or best) chooses among the models
+    of a run. ModelError if there is none, it was not logged by this package, or its run was deleted.
     """
     model = _find_logged(store, what, weights)
     if not model.source_run_id:
@@ -95,21 +95,39 @@ def find_loadable(store: Store, what: str, weights: str = "last") -> LoadableMod
 
 
 def _find_logged(store: Store, what: str, weights: str) -> LoggedModel:
-    if runs.RUN_ID.fullmatch(what):
-        model = _model_of_run(store, what, weights)
-    elif what.startswith("models:/") or ("@" in what and "/" not in what):
+    if _is_uri(what):
         model = _model_of_uri(store, what.removeprefix("models:/"))
     else:
-        raise ModelError(
-            f"{what!r} names no model; give a run id (32 hex digits), NAME@ALIAS, models:/NAME/VERSION or models:/m-..."
-        )
+        model = _model_of_run(store, _named_run(store, what), weights)
     if str(model.status) != "READY":
         raise ModelError(f"the model {model.model_id} is {model.status}: it was never logged completely")
     return model
 
 
+def run_of(store: Store, what: str) -> str:
+    """The id of the run that `what` names, or that the model came from; ModelError as `find_model` raises it."""
+    return find_model(store, what).run_id if _is_uri(what) else _named_run(store, what)
+
+
+def _is_uri(what: str) -> bool:
+    return what.startswith("models:/") or ("@" in what and "/" not in what)
+
+
+def _named_run(store: Store, what: str) -> str:
+    if found := naming.find(store, what):
+        return found
+    registered = {f"{model.name}@{alias}" for model in versions.registered_models(store) for alias in model.aliases}
+    hint = naming.hint(store, what, registered)
+    raise ModelError(
+        f"{what!r} names no model in {redact(store.uri)}{hint}; "
+        f"give {naming.RUN}, NAME@ALIAS, models:/NAME/VERSION or models:/m-..."
+    )
+
+
 def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
     run = runs.find(store, run_id)
+    if run.data.tags.get("kind") == "sweep":
+        return _model_of_run(store, sweeps.winner(store, run_id), weights)
     found = queries.models_of_run(store, run.info.experiment_id, run_id)
     complete = {model.tags.get("weights", "?"): model for model in found if str(model.status) == "READY"}
     if weights in complete:

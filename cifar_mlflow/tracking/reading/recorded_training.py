@@ -36,11 +36,11 @@ class RecordedTraining:
 
 
 def find(store: Store, what: str) -> RecordedTraining:
-    """The training run that `what` names: a run id, or a model as in `models.find_model`.
+    """The training run that `what` names: the run itself, or a model, as in `models.find_model`.
 
     ModelError if there is none, it trained nothing, or it was not recorded by this package.
     """
-    run = runs.find_kept(store, what if runs.RUN_ID.fullmatch(what) else models.find_model(store, what).run_id)
+    run = runs.find_kept(store, models.run_of(store, what))
     tags = run.data.tags
     if (kind := tags.get("kind")) in TRAINED_NOTHING:
         raise ModelError(f"the run {run.info.run_id} {TRAINED_NOTHING[kind]}")

@@ -12,7 +12,7 @@ from cifar_mlflow.tracking.outbox import delivery, log, state
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
 from cifar_mlflow.tracking.outbox.log import Busy, Outbox
 from cifar_mlflow.tracking.outbox.spooled_recorder import Recorded, SpooledRecorder
-from cifar_mlflow.tracking.reading import metric_curves, recorded_training, runs
+from cifar_mlflow.tracking.reading import metric_curves, naming, recorded_training, runs
 from cifar_mlflow.tracking.reading.recorded_training import TRAINED_NOTHING, RecordedTraining
 from cifar_mlflow.tracking.store import Run, Store
 from cifar_mlflow.tracking.writing import system_metrics
@@ -32,6 +32,26 @@ class ResumableRun(RecordedTraining):
     def offline_id(self) -> str:
         """What the run was called before it reached a store; empty unless it began offline."""
         return self.tags.get(RUN_TAG, "")
+
+
+def named(store: Store, word: str) -> str:
+    """The id of the run that `word` names as in `naming.find`, or that is called so on this machine; either of two.
+
+    A run that began offline has two ids. ModelError if there is no such run, or several.
+    """
+    if runs.RUN_ID.fullmatch(word):
+        return word
+    found, begins = naming.matches(store, word), bool(naming.BEGINNING.fullmatch(word))
+    if begins:
+        offline = runs.search(store, runs.experiments(store).values(), f"tags.`{RUN_TAG}` LIKE '{word}%'")
+        found |= {run.info.run_id: run.info.run_name for run in offline}
+    for directory in log.outboxes(spool_directory()):
+        waiting = state.look(directory)
+        if waiting.name == word or (begins and directory.name.startswith(word)):
+            found.setdefault(waiting.run_id or directory.name, f"{waiting.name}, waiting in {directory}")
+    if run_id := naming.only(word, found):
+        return run_id
+    raise ModelError(f"--resume: {word!r} names no run{naming.hint(store, word)}; give {naming.RUN}")
 
 
 def deliver_waiting(store: Store, run_id: str) -> tuple[int, list[str]]:
@@ -69,8 +89,6 @@ def find(store: Store, run_id: str) -> ResumableRun:
 
 
 def _find_run(store: Store, run_id: str) -> Run:
-    if not runs.RUN_ID.fullmatch(run_id):
-        raise ModelError(f"--resume: {run_id!r} is no run id (32 hex digits)")
     try:
         return runs.find(store, run_id)
     except ModelError:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.queries import TRAINED
-from cifar_mlflow.tracking.reading import runs
+from cifar_mlflow.tracking.reading import naming, runs, sweeps
 from cifar_mlflow.tracking.store import Run, Store, redact
 
 MOST_IDS = 100  # in one search: MLflow parses what is listed word by word
@@ -15,20 +15,23 @@ MOST_IDS = 100  # in one search: MLflow parses what is listed word by word
 def select(store: Store, what: Sequence[str], condition: str | None = None) -> list[Run]:
     """The training runs that `what` names, each once, the oldest first.
 
-    Each word is a run id (that of a sweep's parent stands for the sweep's runs), an experiment's name or a sweep's
-    name. `condition` is a filter in MLflow's language that all of them must meet; without any word, all experiments
-    are searched. ModelError if a word names nothing, ConfigurationError if MLflow refuses the filter.
+    Each word is an experiment's name, a sweep's name, or a run as in `naming.find` (a sweep's parent stands for the
+    sweep's runs). `condition` is a filter in MLflow's language that all of them must meet; without any word, all
+    experiments are searched. ModelError if a word names nothing, ConfigurationError if MLflow refuses the filter.
     """
     extra = f" and {condition}" if condition else ""
     ids = [word for word in what if runs.RUN_ID.fullmatch(word)]
     try:
         by_name = runs.experiments(store)
-        chosen = _by_ids(store, by_name, ids, extra)
-        if not what:
-            chosen = runs.search(store, by_name.values(), TRAINED + extra)
+        chosen = [] if what else runs.search(store, by_name.values(), TRAINED + extra)
         for word in what:
-            if word not in ids:
-                chosen += _by_name(store, by_name, word, extra)
+            if word in ids:
+                continue
+            if found := _by_name(store, by_name, word, extra):
+                chosen += found
+            elif word not in by_name:
+                ids.append(_by_beginning_or_name(store, by_name, word, bool(extra)))
+        chosen += _by_ids(store, by_name, ids, extra)
     except TrackingError as error:
         if condition and queries.error_code(error) == "INVALID_PARAMETER_VALUE":
             raise ConfigurationError(f"--filter: MLflow refuses {condition!r}: {error.__cause__}", "options") from None
@@ -63,9 +66,13 @@ def _by_name(store: Store, by_name: Mapping[str, str], word: str, extra: str) ->
     if word in by_name:
         return runs.search(store, [by_name[word]], TRAINED + extra)
     of_sweep = f"{TRAINED} and tags.sweep = '{word}'{extra}"
-    if re.fullmatch(r"[\w.-]+", word) and (found := runs.search(store, by_name.values(), of_sweep)):
+    return runs.search(store, by_name.values(), of_sweep) if re.fullmatch(r"[\w.-]+", word) else []
+
+
+def _by_beginning_or_name(store: Store, by_name: Mapping[str, str], word: str, filtered: bool) -> str:
+    if found := naming.find(store, word):
         return found
-    known, filtered = ", ".join(sorted(by_name)) or "none", " that the filter lets through" if extra else ""
-    raise ModelError(
-        f"{word!r} names no run, no experiment and no sweep{filtered} in {redact(store.uri)} (experiments: {known})"
-    )
+    known, through = ", ".join(sorted(by_name)) or "none", " that the filter lets through" if filtered else ""
+    hint = naming.hint(store, word, {*by_name, *sweeps.names(store)})
+    nothing = f"{word!r} names no run, no experiment and no sweep{through} in {redact(store.uri)}"
+    raise ModelError(f"{nothing}{hint} (experiments: {known})")

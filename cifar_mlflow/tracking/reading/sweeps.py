@@ -13,8 +13,9 @@ from typing import Any
 import yaml
 
 from cifar_mlflow.errors import ModelError, TrackingError
+from cifar_mlflow.text import did_you_mean
 from cifar_mlflow.tracking import processes
-from cifar_mlflow.tracking.reading import runs
+from cifar_mlflow.tracking.reading import naming, runs
 from cifar_mlflow.tracking.store import Run, Store, redact
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
@@ -50,7 +51,7 @@ def _current(store: Store, experiment_ids: Collection[str], name: str) -> list[R
 
 
 def winner(store: Store, what: str) -> str:
-    """The run that stands for the winner of the sweep `what`: its name, or the run id of its parent.
+    """The run that stands for the winner of the sweep `what`: its name, or the run id of its parent or a beginning.
 
     ModelError if there is no such sweep, several have the name, it was started anew, or it has no winner (yet): what
     an earlier start has found does not count while it runs again, nor after that was broken off.
@@ -60,8 +61,11 @@ def winner(store: Store, what: str) -> str:
         current = runs.search(store, everywhere, f"tags.kind = 'sweep' and attributes.run_id = '{what}'")
     elif re.fullmatch(r"[\w.-]+", what):
         current = _current(store, everywhere, what)
+        if naming.BEGINNING.fullmatch(what):
+            current += runs.search(store, everywhere, f"tags.kind = 'sweep' and attributes.run_id LIKE '{what}%'")
     if not current:
-        raise ModelError(f"there is no sweep {what!r} in {redact(store.uri)}")
+        hint = did_you_mean(what, names(store))
+        raise ModelError(f"there is no sweep {what!r} in {redact(store.uri)}{hint}")
     if len(current) > 1:
         several = ", ".join(run.info.run_id for run in current)
         raise ModelError(f"several sweeps are called {what!r}; give the run id of one: {several}")
@@ -75,6 +79,12 @@ def winner(store: Store, what: str) -> str:
     if not chosen:
         raise ModelError(f"the sweep {what!r} has no winner")
     return str(chosen)
+
+
+def names(store: Store) -> set[str]:
+    """What the sweeps of all experiments are called."""
+    parents = runs.search(store, runs.experiments(store).values(), "tags.kind = 'sweep'")
+    return {run.data.tags.get("sweep", "") for run in parents}
 
 
 def start_parent(store: Store, experiment: str, name: str, earlier: EarlierSweep | None) -> tuple[Recorder, str]:

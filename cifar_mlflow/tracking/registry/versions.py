@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from cifar_mlflow.errors import ModelError, TrackingError
+from cifar_mlflow.text import did_you_mean
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.store import ModelVersion, RegisteredModel, Store, redact
 
@@ -25,8 +26,9 @@ def find(store: Store, name: str) -> RegisteredModel:
     """The registered model `name`; ModelError if there is none."""
     model = queries.find(store.client.get_registered_model, name)
     if model is None:
-        known = ", ".join(each.name for each in registered_models(store)) or "none"
-        raise ModelError(f"there is no registered model {name!r} in {redact(store.uri)} (there are: {known})")
+        known = [each.name for each in registered_models(store)]
+        there, hint = ", ".join(known) or "none", did_you_mean(name, known)
+        raise ModelError(f"there is no registered model {name!r} in {redact(store.uri)}{hint} (there are: {there})")
     return model
 
 

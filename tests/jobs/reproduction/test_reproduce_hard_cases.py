@@ -120,7 +120,7 @@ class TestRefused:
     def test_what_is_no_run_id(self, cifar):
         outcome = cifar("reproduce", "mine")
         assert outcome.code == 6
-        assert "'mine' names no model; give a run id (32 hex digits)" in outcome.stderr
+        assert "'mine' names no model in sqlite" in outcome.stderr
 
     @pytest.mark.parametrize(
         ("tags", "message"),
@@ -149,8 +149,8 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            ([], "give a RUN_ID or --of-version, one of the two"),
-            (["0" * 32, "--of-version", "x@y"], "give a RUN_ID or --of-version, one of the two"),
+            ([], "give a RUN or --of-version, one of the two"),
+            (["0" * 32, "--of-version", "x@y"], "give a RUN or --of-version, one of the two"),
             (["0" * 32, "--threads", "0"], "--threads: '0' is refused: must be auto or a whole number from 1 to 1024"),
             (["0" * 32, "--precision", "half"], "--precision: 'half' is not one of auto, float32, bfloat16"),
             (["0" * 32, "--tolerance", "nan"], "--tolerance: nan is refused: must be a number, 0 or more"),

@@ -56,7 +56,7 @@ class TestWhatIsRefused:
         refused(6, f"the run {run_id} is finished: nothing of it is left to train")
 
     def test_what_is_no_run(self, refused, tiny):
-        refused(6, "--resume: 'last' is no run id (32 hex digits)", resume="last")
+        refused(6, "--resume: 'last' names no run; give a run (its id", resume="last")
         refused(6, f"there is no run {'0' * 32} in sqlite", resume="0" * 32)
 
     @pytest.mark.parametrize(
