@@ -13,7 +13,6 @@ from cifar_mlflow.learning import export, hardware
 from cifar_mlflow.learning.data.datasets import Dataset
 from cifar_mlflow.learning.networks import build, own
 from cifar_mlflow.learning.training import Training
-from cifar_mlflow.memory import enough_memory
 
 IMAGES = 3  # one step, or with batches of one two: the last one takes two images
 TOLERANCE = 1e-4  # of the probabilities, as when a registered model is tried before its promotion
@@ -37,7 +36,7 @@ def check(config: TrainingConfig, data: Dataset, *, exported: bool = True) -> Ch
         ConfigurationError: the network fails; the place in the user's file is told.
         TrainingError: memory is short.
     """
-    with hardware.settings_kept(), enough_memory("memory is too short to try the network on a few images"):
+    with hardware.settings_kept(), hardware.enough_memory("memory is too short to try the network on a few images"):
         if config.network in BUILT_IN_NETWORKS:
             build.build(config, len(data.classes), data.image_shape)
             return Checked()

@@ -15,6 +15,7 @@ import torch
 from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.memory import enough_memory as enough_memory
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _KEPT_BYTES = 2**30

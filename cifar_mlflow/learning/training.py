@@ -21,7 +21,6 @@ from cifar_mlflow.learning.networks.fast import FastNetwork
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
 from cifar_mlflow.learning.optimizers.build import build_optimizer
 from cifar_mlflow.learning.optimizers.schedule import Schedule
-from cifar_mlflow.memory import enough_memory
 
 STEPS_BETWEEN_CHECKS = 100  # of loss and clock: often enough to stop early, seldom enough not to wait for a GPU
 
@@ -130,7 +129,7 @@ class Training:
         while self._passed < self.config.epochs:
             epoch = self._passed + 1
             size = f"with --batch-size {self.config.batch_size}; try half of it"
-            with enough_memory(f"epoch {epoch}: the {self.device.type} device is out of memory {size}"):
+            with hardware.enough_memory(f"epoch {epoch}: the {self.device.type} device is out of memory {size}"):
                 loss, accuracy, rate, speed = self._train_epoch(epoch)
                 held_out = self._score(epoch)
             self._passed, self._in_progress = epoch, None
