@@ -65,8 +65,12 @@ class Finding:
 
 @dataclass
 class TrialOutcome:
-    """How a run of a sweep ended: FINISHED with the objective's value, FAILED or PRUNED; and a reason."""
+    """How a run of a sweep ended: FINISHED with the objective's value, FAILED or PRUNED; and a reason.
+
+    `images` are those that the objective was measured on, 0 if unknown.
+    """
 
     status: str
     value: float | None = None
     reason: str = ""
+    images: int = 0

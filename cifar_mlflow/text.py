@@ -47,7 +47,11 @@ def count(number: int, noun: str) -> str:
 
 def first_line(error: BaseException) -> str:
     """The first line of the error's message that says something, redacted, and cut if it is long; else its type."""
-    lines = [line for line in map(str.strip, str(error).splitlines()) if line] or [type(error).__name__]
+    try:
+        text = str(error)
+    except Exception:  # of an error of a user's own class
+        text = ""
+    lines = [line for line in map(str.strip, text.splitlines()) if line] or [type(error).__name__]
     # MLflow announces each file that it could not copy, and then says why.
     while len(lines) > 1 and (lines[0].endswith(":") or lines[1].startswith("##### File")):
         lines[:2] = [f"{lines[0]} {lines[1].strip('# ')}{':' if lines[1].startswith('#####') else ''}"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cifar_mlflow"
-GROUND = {"errors", "text", "records", "directories", "tables", "process_state"}
+GROUND = {"errors", "text", "records", "directories", "memory", "tables", "process_state"}
 BASE = GROUND | {"config"}
 WINGS = {"learning", "tracking", "tuning", "analysis"}
 # What a part of the package may import, besides itself.

@@ -14,6 +14,7 @@ from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, Interrupte
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import listening
 from cifar_mlflow.jobs.training.signals import interrupt_at_signals
+from cifar_mlflow.memory import enough_memory
 from cifar_mlflow.text import fault, redact, shown
 
 COMPLETION = "_CIFAR_MLFLOW_COMPLETE"  # by which a shell asks click
@@ -43,7 +44,7 @@ def main() -> None:
         except OSError as error:
             gone = f"the current directory is gone ({error.strerror}); go to another"
             raise ConfigurationError(gone, "environment") from None
-        with listening(OwnProcess()):
+        with listening(OwnProcess()), enough_memory():
             cli.main(standalone_mode=False)
     except SystemExit as end:
         # So click ends where the reader of our output has left, as `head` does; the shell's code for that is 141.

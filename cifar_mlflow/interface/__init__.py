@@ -3,7 +3,8 @@
 Common to all of them:
 
 - Faults are exceptions of `cifar_mlflow.errors`; warnings are Python's own (`warnings`). Nothing is printed.
-- `tracking_uri` is the store; without it, what `mlflow.set_tracking_uri` or MLFLOW_TRACKING_URI says, else ./mlflow.db.
+- `tracking_uri` is the store, a Path an SQLite file; without it, what `mlflow.set_tracking_uri` or
+  MLFLOW_TRACKING_URI says, else ./mlflow.db.
 - `progress` shows bars: True, False, or None for on a terminal and in a notebook. Each is one of tqdm's.
 - The process is afterwards what it was: its environment, torch's settings, the random states, the signal handlers.
 """

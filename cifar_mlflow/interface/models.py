@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.interface.call import called
+from cifar_mlflow.interface.call import Weights, called, checked, refused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def evaluate(
     from cifar_mlflow.jobs.evaluate import evaluate as job
 
     with called(tracking_uri, progress):
-        return job(model, **options)
+        return checked(job, weights=Weights, views=Literal[1, 2, 6])(model, **options)
 
 
 def load(model: str, *, weights: str = "last", tracking_uri: str | Path | None = None) -> LoadedModel:
@@ -60,7 +60,7 @@ def load(model: str, *, weights: str = "last", tracking_uri: str | Path | None =
     from cifar_mlflow.jobs.predict import load as job
 
     with called(tracking_uri, progress=False):
-        return job(model, weights=weights)
+        return checked(job, weights=Weights)(model, weights=weights)
 
 
 def predict(
@@ -90,14 +90,22 @@ def predict(
     from cifar_mlflow.jobs import predict as job
 
     with called(tracking_uri, progress):
-        given = [images] if isinstance(images, str | Path) else list(images)
+        given = [images] if isinstance(images, str | Path) else _listed(images)
         paths = [str(each) for each in given if isinstance(each, str | Path)]
         if len(paths) == len(given):
-            return list(job.predict(model, paths, weights=weights, top=top).results)
+            return list(checked(job.predict, weights=Weights)(model, paths, weights=weights, top=top).results)
         pictures = [each for each in given if not isinstance(each, str | Path)]
         if paths:
             raise ConfigurationError("images: give either paths or images, not both", "arguments")
-        return job.predict_images(model, pictures, weights=weights, top=top)
+        return checked(job.predict_images, weights=Weights)(model, pictures, weights=weights, top=top)
+
+
+def _listed(images: Any) -> list[Any]:
+    kinds = "it must be paths, images of Pillow's, or an array of them (n, height, width, channels)"
+    # Of a mapping, as of a DataFrame, the names alone would be taken.
+    if isinstance(images, bytes) or hasattr(images, "keys") or not hasattr(images, "__iter__"):
+        raise refused("images", type(images).__name__, kinds)
+    return list(images)
 
 
 def promote(
@@ -116,7 +124,7 @@ def promote(
     from cifar_mlflow.jobs.promote import promote as job
 
     with called(tracking_uri, progress):
-        return job(model, **options)
+        return checked(job, weights=Weights)(model, **options)
 
 
 def rollback(
@@ -135,7 +143,7 @@ def rollback(
     from cifar_mlflow.jobs.rollback import rollback as job
 
     with called(tracking_uri, progress=False):
-        return job(name, alias=alias, reason=reason)
+        return checked(job)(name, alias=alias, reason=reason)
 
 
 def history(name: str, *, tracking_uri: str | Path | None = None) -> ModelHistory:
@@ -151,4 +159,4 @@ def history(name: str, *, tracking_uri: str | Path | None = None) -> ModelHistor
     from cifar_mlflow.jobs.history import history as job
 
     with called(tracking_uri, progress=False):
-        return job(name)
+        return checked(job)(name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from cifar_mlflow.interface.call import called
+from cifar_mlflow.interface.call import called, checked
 from cifar_mlflow.interface.results import Comparison
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def compare(
     from cifar_mlflow.jobs.compare import compare as job
 
     with called(tracking_uri, progress):
-        judged = job(what, with_curves=True, **options)
+        judged = checked(job)(what, with_curves=True, **options)
     return Comparison(judged, ", ".join(what) or str(options.get("condition", "all runs")))
 
 
@@ -50,11 +50,13 @@ def list_runs(
         TrackingError: the store cannot be read.
     """
     import pandas as pd
+    from annotated_types import Ge
 
     from cifar_mlflow.jobs.browsing.runs import RunSummary, latest
 
     with called(tracking_uri, progress=False):
-        return pd.DataFrame(list(map(vars, latest(count, experiment))), columns=list(RunSummary.__dataclass_fields__))
+        found = checked(latest, count=Annotated[int, Ge(1)])(count, experiment)
+        return pd.DataFrame(list(map(vars, found)), columns=list(RunSummary.__dataclass_fields__))
 
 
 def sync(*, to_this_store: bool = False, tracking_uri: str | Path | None = None) -> SyncOutcome:
@@ -71,7 +73,7 @@ def sync(*, to_this_store: bool = False, tracking_uri: str | Path | None = None)
     from cifar_mlflow.jobs.sync import sync as job
 
     with called(tracking_uri, progress=False):
-        return job(to_this_store=to_this_store)
+        return checked(job)(to_this_store=to_this_store)
 
 
 def doctor(*, fix: bool = False, tracking_uri: str | Path | None = None, progress: bool | None = None) -> Report:
@@ -83,4 +85,4 @@ def doctor(*, fix: bool = False, tracking_uri: str | Path | None = None, progres
     from cifar_mlflow.jobs.doctor import doctor as job
 
     with called(tracking_uri, progress):
-        return job(fix=fix)
+        return checked(job)(fix=fix)

@@ -10,7 +10,7 @@ from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.sweep import SweepConfig, load_spec, parse_spec
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.config.yaml_files import read_yaml
-from cifar_mlflow.interface.call import called
+from cifar_mlflow.interface.call import called, checked, plain, refused
 from cifar_mlflow.interface.results import Comparison, Run, Sweep
 
 if TYPE_CHECKING:
@@ -48,13 +48,15 @@ def train(
         TrackingError: the store cannot be used.
         TrainingError: training cannot go on.
     """
+    if not isinstance(config, TrainingConfig | Mapping | str | Path | None):
+        raise refused("config", config, "it must be a TrainingConfig, a mapping or a YAML file")
     given = read_yaml(config) if isinstance(config, str | Path) else dict(config or {})
-    resolved = resolve({**given, **options}, "options")
+    resolved = resolve({str(name): plain(value) for name, value in {**given, **options}.items()}, "options")
     epochs: list[EpochResult] = []
     from cifar_mlflow.jobs.train import train as job
 
     with called(tracking_uri, progress, _each(epochs, callback)):
-        outcome = job(resolved, experiment=experiment, run_name=run_name, offline=offline)
+        outcome = checked(job)(resolved, experiment=experiment, run_name=run_name, offline=offline)
     return _run(outcome, epochs)
 
 
@@ -81,7 +83,7 @@ def resume(
     from cifar_mlflow.jobs.resume import resume as job
 
     with called(tracking_uri, progress, _each(epochs, callback)):
-        outcome = job(run_id)
+        outcome = checked(job)(run_id)
     return _run(outcome, epochs) if outcome else None
 
 
@@ -108,6 +110,8 @@ def sweep(
     """
     if isinstance(spec, str | Path):
         spec = load_spec(spec)
+    elif not isinstance(spec, SweepConfig | Mapping):
+        raise refused("spec", spec, "it must be a mapping or a YAML file")
     elif not isinstance(spec, SweepConfig):
         spec = parse_spec(spec, Path.cwd())
     from cifar_mlflow.jobs.sweep import sweep as job
@@ -133,10 +137,13 @@ def reproduce(
     from cifar_mlflow.jobs.reproduce import reproduce as job
 
     with called(tracking_uri, progress):
-        return job(what, **options)
+        return checked(job)(what, **options)
 
 
 def _each(epochs: list[EpochResult], callback: Callable[[EpochResult], object] | None) -> Callable[[EpochResult], None]:
+    if not (callback is None or callable(callback)):
+        raise refused("callback", callback, "it must be a function")
+
     def heard(result: EpochResult) -> None:
         epochs.append(result)
         if callback is not None:

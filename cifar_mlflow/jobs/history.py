@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -77,7 +78,7 @@ def history(name: str) -> ModelHistory:
         summary = VersionSummary(
             version=number,
             aliases=tuple(sorted(alias for alias, holder in named.items() if str(holder) == number)),
-            accuracy=float(tags[accuracy]) if accuracy in tags else None,
+            accuracy=_number(tags.get(accuracy)),
             on=on,
             verdict=tags.get("verdict", ""),
             reason=tags.get("rejected", "") or forced,
@@ -87,6 +88,13 @@ def history(name: str) -> ModelHistory:
         summaries.append(summary)
     moves = aliases.moves(store, name)
     return ModelHistory(name, tuple(summaries), tuple(moves), tuple(drift(moves)))
+
+
+def _number(text: str | None) -> float | None:
+    """What a tag says; None where there is none, or another hand has written something else."""
+    with suppress(TypeError, ValueError):
+        return float(text)  # type: ignore[arg-type]
+    return None
 
 
 def drift(moves: Sequence[Move]) -> Iterator[Champion]:

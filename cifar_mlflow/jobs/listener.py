@@ -38,8 +38,8 @@ class TrainingListener:
 class SweepListener:
     """Hears how far a sweep is."""
 
-    def known(self, values: Mapping[str, Any], value: float | None) -> None:
-        """A run of the configuration `values` was done before, with `value` as its objective."""
+    def known(self, values: Mapping[str, Any], value: float | None, images: int = 0) -> None:
+        """A run of the configuration `values` was done before, with `value` as its objective, on so many images."""
 
     def epoch(self) -> None:
         """One of the workers has ended an epoch."""

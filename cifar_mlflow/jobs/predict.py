@@ -89,7 +89,7 @@ def load(model: str, *, weights: str = "last") -> LoadedModel:
     store = tracking_store.connect()
     mark_job(store)
     found = models.find_loadable(store, model, weights)
-    interface = models.model_interface(store, found.uri)
+    interface = models.model_interface(found.uri)
     program = models.load_model(found.uri, found.tags)
     return LoadedModel(found.uri, interface.classes, interface.image_shape, program)
 

@@ -71,7 +71,7 @@ def promote(
     name = name or Path(found.config.dataset).stem
     images = ImageSet(on)
     if dataset is not None:
-        scored = read_test_set(dataset, models.model_interface(store, found.uri).classes, data_dir)
+        scored = read_test_set(dataset, models.model_interface(found.uri).classes, data_dir)
         images = ImageSet(on, scored.name, scored.test_digest)
     return _Promotion(store, found, name, alias, thresholds, force, dry_run, images, dataset, data_dir).run()
 

@@ -174,7 +174,7 @@ class _Sweep:
             ProcessExecutor(estimate.workers, spec.threads, task, begin, log) as executor,
         ):
             for values, outcome in plan.known:
-                progress.known(values, outcome.value)
+                progress.known(values, outcome.value, outcome.images)
             return self._loop(plan, executor, progress)
 
     def _loop(self, plan: Plan, executor: ProcessExecutor, progress: SweepListener) -> bool:

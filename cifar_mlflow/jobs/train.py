@@ -19,6 +19,7 @@ from cifar_mlflow.jobs.training import signals
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
+from cifar_mlflow.memory import enough_memory
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
 from cifar_mlflow.tracking.store import Store, connect, environment_experiment
@@ -138,7 +139,6 @@ def record_training(
     It goes on from the checkpoint that `checkpoints` has read, if any, and keeps more there. At the end it waits until
     all has reached the store, or nothing did for `drain_timeout` seconds (default: see `SpooledRecorder.close`).
     """
-    from cifar_mlflow.learning import hardware
     from cifar_mlflow.learning.check import check
     from cifar_mlflow.learning.training import Training
 
@@ -160,7 +160,7 @@ def record_training(
             checkpoints.save_if_due()
             machine.write()
 
-        with hardware.enough_memory("memory is short; try a smaller --batch-size or network, or fewer images"):
+        with enough_memory("memory is short; try a smaller --batch-size or network, or fewer images"):
             session = Training(config, dataset, listener.step, between_steps, checked.memory_format)
             checkpoints.attach(session, record)
             record.log_session(session)

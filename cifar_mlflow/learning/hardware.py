@@ -1,4 +1,4 @@
-"""What to train on: device, precision, threads and what they are called; what is random, and when memory is short."""
+"""What to train on: device, precision, threads and what they are called; what is random."""
 
 import ctypes
 import os
@@ -14,13 +14,11 @@ import torch
 
 from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.errors import ConfigurationError, TrainingError
-from cifar_mlflow.text import first_line
+from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.memory import enough_memory as enough_memory
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _KEPT_BYTES = 2**30
-# For a processor and for Apple's GPUs, torch has no error of its own for it; so have the libraries for NVIDIA's.
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def choose_device(config: TrainingConfig) -> torch.device:
@@ -118,24 +116,6 @@ def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None
         random.setstate(state["python"])
     if device.type != "cpu":
         torch.get_device_module(device).set_rng_state(state[device.type])
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory is short, of whatever device."""
-    if isinstance(error, RuntimeError):  # torch.OutOfMemoryError is one, too
-        return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY)
-    return isinstance(error, MemoryError)
-
-
-@contextmanager
-def enough_memory(told: str) -> Iterator[None]:
-    """Raises TrainingError if the block finds memory short; `told` says what was being done, and what to do."""
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise TrainingError(f"{told} ({first_line(error)})") from None
 
 
 def keep_freed_memory() -> None:

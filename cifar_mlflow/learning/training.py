@@ -99,7 +99,8 @@ class Training:
         statistics = data.channel_statistics() if config.normalize else ((0.0,), (1.0,))
         self.preprocessing = Preprocessing(*statistics, memory_format).to(self.device)
         network = build.build(config, len(data.classes), data.image_shape)
-        self.network: nn.Module = network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
+        with own.faults_told(config, "it cannot be moved to the device"):
+            self.network: nn.Module = network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         if isinstance(network, FastNetwork):
             chosen = network.whitened(data.train.labels, *data.image_shape[:2]).to(self.device)
             network.whiten(self.preprocessing(self._train.pixels[chosen]))
@@ -108,7 +109,7 @@ class Training:
         self._average: AveragedModel | None = None
         if config.averaging == "ema":
             average = get_ema_multi_avg_fn(config.averaging_decay)  # type: ignore[no-untyped-call]
-            with own.Copyable():
+            with own.faults_told(config, "its weights cannot be averaged"), own.Copyable():
                 self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self._loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self._batches = _batch_bounds(len(data.train), config.batch_size)
@@ -139,8 +140,8 @@ class Training:
         is_last = epoch == self.config.epochs
         if not self.config.epoch_evaluation and (self.config.trains_on_all or not is_last):
             return math.nan, math.nan
-        network = self._result().eval()
         with own.faults_told(self.config, "it fails in evaluation"):
+            network = self._result().eval()
             return loss_and_accuracy(lambda pixels: own.logits_of(network(self.preprocessing(pixels))), self._held_out)
 
     def _result(self) -> nn.Module:
@@ -221,7 +222,8 @@ class Training:
 
     def _train_epoch(self, epoch: int) -> tuple[float, float, float, float]:
         """Mean loss, accuracy, rate of the last step, images a second."""
-        self.network.train()
+        with own.faults_told(self.config, "it fails in a training step"):
+            self.network.train()
         now = self._in_progress = self._in_progress or self._begin_epoch(epoch)
         rate = self._schedule.rate
         for start, end in self._batches[now.steps :]:

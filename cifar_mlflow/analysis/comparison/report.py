@@ -45,7 +45,7 @@ def _headline(comparison: Comparison) -> str:
     said = {"not distinguishable": "not distinguishable from it", "worse": "worse", "one run": "with one run only"}
     others = ", ".join(f"{kinds.count(kind)} {text}" for kind, text in said.items() if kind in kinds)
     mean = wording.number(best.summary.mean, comparison.objective)
-    interval, name = wording.interval(best, comparison.objective), wording.label(best, comparison.columns)
+    interval, name = wording.interval(best.summary, comparison.objective), wording.label(best, comparison.columns)
     return f"{size}. Best: {name}, with {mean} ({interval}, {best.summary.n} seeds). Of the others, {others}."
 
 

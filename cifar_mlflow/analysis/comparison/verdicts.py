@@ -215,9 +215,7 @@ def _row(
         values=values,
         repeats={run.seed: tuple(by_seed[run.seed][1:]) for run in counted if len(by_seed[run.seed]) > 1},
         chosen_by=chosen_by,
-        summary=statistics.mean_interval(
-            values, bounds=statistics.bounds_of(objective), floor=_floor(counted, objective)
-        ),
+        summary=summarized(values, objective, _images(counted, objective)),
         minutes=sum(minutes) / len(minutes) if minutes else None,
         verdict=Verdict("none"),
         test=statistics.mean_interval(test, bounds=statistics.PER_CENT) if with_test and test else None,
@@ -225,11 +223,23 @@ def _row(
     )
 
 
-def _floor(runs: Sequence[RunRecord], objective: str) -> float:
+def summarized(values: Sequence[float], objective: str, images: int) -> MeanInterval:
+    """The values of one configuration; `images` are those that its objective was measured on, 0 if unknown."""
+    return statistics.mean_interval(values, bounds=statistics.bounds_of(objective), floor=_least(objective, images))
+
+
+def _least(objective: str, images: int) -> float:
     """The least variance of the objective's values; 0 for one that is no share of images, or of an unknown number."""
+    return statistics.rounding_variance(images) if images and "accuracy" in objective else 0.0
+
+
+def _images(runs: Sequence[RunRecord], objective: str) -> int:
     split = "test" if is_of_the_test_set(objective) else "validation"
-    images = [run.images[split] for run in runs if run.images.get(split)]
-    return statistics.rounding_variance(min(images)) if images and "accuracy" in objective else 0.0
+    return min((run.images[split] for run in runs if run.images.get(split)), default=0)
+
+
+def _floor(runs: Sequence[RunRecord], objective: str) -> float:
+    return _least(objective, _images(runs, objective))
 
 
 def _judge(rows: list[Row], objective: str, sign: int) -> list[Row]:

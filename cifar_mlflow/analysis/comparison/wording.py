@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from cifar_mlflow.analysis.comparison.configurations import circumstances
 from cifar_mlflow.analysis.comparison.single_models import ModelTest
 from cifar_mlflow.analysis.comparison.verdicts import ALPHA, Comparison, Row, Verdict
+from cifar_mlflow.analysis.statistics import MeanInterval
 from cifar_mlflow.text import count, plain
 
 MISSING = "-"
@@ -44,7 +45,7 @@ def columns(comparison: Comparison) -> list[tuple[str, Callable[[Row], str]]]:
     found: list[tuple[bool, str, Callable[[Row], str]]] = [
         (True, "n", lambda row: str(row.summary.n)),
         (True, "mean", lambda row: number(row.summary.mean, objective)),
-        (True, "95% interval", lambda row: interval(row, objective)),
+        (True, "95% interval", lambda row: interval(row.summary, objective)),
         (True, "min", lambda row: number(min(row.values), objective)),
         (True, "max", lambda row: number(max(row.values), objective)),
         (any(row.minutes is not None for row in rows), "minutes",
@@ -62,10 +63,10 @@ def verdict(verdict: Verdict, objective: str) -> str:
     return {"one run": "one run: no interval", "none": ""}.get(verdict.kind, verdict.kind)
 
 
-def interval(row: Row, objective: str) -> str:
-    low, high = row.summary.low, row.summary.high
+def interval(summary: MeanInterval, objective: str) -> str:
+    low, high = summary.low, summary.high
     if low is None:
-        return MISSING if row.summary.n == 1 else "no spread"
+        return MISSING if summary.n == 1 else "no spread"
     return f"{number(low, objective)}–{number(high, objective)}"
 
 

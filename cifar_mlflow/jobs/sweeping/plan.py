@@ -155,7 +155,8 @@ class Plan:
             elif status == "FAILED" and record.tags.get("failure_type") in ("Diverged", "TrainingError"):
                 found[fingerprint] = TrialOutcome("FAILED", reason=record.tags.get("failure", ""))
             elif status == "FINISHED":
-                found[fingerprint] = TrialOutcome("FINISHED", record.metrics[objective])
+                images = record.images.get("validation", 0)
+                found[fingerprint] = TrialOutcome("FINISHED", record.metrics[objective], images=images)
         return found
 
 

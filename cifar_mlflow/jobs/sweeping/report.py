@@ -61,7 +61,7 @@ def _winner(compared: Comparison) -> Winner | None:
     if row.judged_by_luck:
         certainty = "(one run, by which successive halving chose it: a lucky one)"
     if row.summary.n > 1:
-        certainty = f"(95% interval {wording.interval(row, compared.objective)}, n={row.summary.n})"
+        certainty = f"(95% interval {wording.interval(row.summary, compared.objective)}, n={row.summary.n})"
         equal = sum(other.verdict.kind == "not distinguishable" for other in compared.rows)
         certainty += f"; {count(equal, 'other')} cannot be told apart from it" if equal else ""
     text = f"{wording.label(row, compared.columns)}: {compared.objective} {mean} {certainty}"

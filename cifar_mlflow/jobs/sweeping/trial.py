@@ -65,7 +65,8 @@ def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -
     except Pruned:
         return TrialOutcome("PRUNED")
     best = spec.objective == "best_val_accuracy"
-    return TrialOutcome("FINISHED", outcome.best_accuracy if best else reporter.value)
+    value = outcome.best_accuracy if best else reporter.value
+    return TrialOutcome("FINISHED", value, images=len(dataset.validation))
 
 
 def prepare(spec: SweepConfig) -> None:

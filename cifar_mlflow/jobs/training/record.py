@@ -13,6 +13,7 @@ from cifar_mlflow.config.paths import absolute, is_path
 from cifar_mlflow.config.training import TrainingConfig, parsed
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
 from cifar_mlflow.jobs.listener import warn
+from cifar_mlflow.memory import is_out_of_memory
 from cifar_mlflow.text import as_option, count, first_line, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import runs
@@ -182,7 +183,7 @@ class TrainingRecord:
 
     def _log_models(self, kept: Sequence[_Kept]) -> str:
         """Why there is no model to be served but the weights alone; empty if there is."""
-        from cifar_mlflow.learning import evaluation, export, hardware
+        from cifar_mlflow.learning import evaluation, export
 
         config, example = self._config, self.dataset.test.first(EXAMPLE_IMAGES)
         models = []
@@ -201,10 +202,10 @@ class TrainingRecord:
         try:
             with export.quiet():
                 self._run.log_models(models)
-        except CifarMlflowError:
+        except (CifarMlflowError, KeyboardInterrupt):
             raise
-        except Exception as error:
-            if hardware.is_out_of_memory(error):
+        except BaseException as error:  # what the code of a user's own network raises is of any class
+            if is_out_of_memory(error):
                 raise
             networks = {weights: network for network, weights, *_ in kept}
             files = export.weight_files(networks, len(self.dataset.classes), self.dataset.image_shape)

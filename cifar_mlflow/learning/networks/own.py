@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from cifar_mlflow import process_state
 from cifar_mlflow.config.training import BUILT_IN_NETWORKS, TrainingConfig
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
-from cifar_mlflow.learning import hardware
+from cifar_mlflow.memory import is_out_of_memory
 from cifar_mlflow.text import did_you_mean, first_line
 
 # Where an error comes from nobody's network: torch, this package, and what Python itself brings.
@@ -85,10 +85,10 @@ def faults_told(config: TrainingConfig, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except CifarMlflowError:
+    except (CifarMlflowError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
-        if config.network in BUILT_IN_NETWORKS or hardware.is_out_of_memory(error):
+    except BaseException as error:  # sys.exit() too, and whatever else their code raises
+        if config.network in BUILT_IN_NETWORKS or is_out_of_memory(error):
             raise
         raise fault(config, f"{doing}: {_told(error)}") from error
 

@@ -3,7 +3,8 @@
 import logging
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from cifar_mlflow import process_state
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import ModelError
+from cifar_mlflow.memory import is_out_of_memory
 from cifar_mlflow.text import first_line
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import naming, runs, sweeps
 from cifar_mlflow.tracking.registry import versions
-from cifar_mlflow.tracking.store import LoggedModel, Store, redact, translated_errors
+from cifar_mlflow.tracking.store import LoggedModel, Store, redact
 from cifar_mlflow.tracking.writing import digests
 
 
@@ -172,11 +174,11 @@ class ModelInterface:
     classes: tuple[str, ...]
 
 
-def model_interface(store: Store, uri: str) -> ModelInterface:
+def model_interface(uri: str) -> ModelInterface:
     """What the model itself says of its images and classes; ModelError if nothing, or its files are missing."""
     from mlflow.models import get_model_info
 
-    with translated_errors(store.uri):
+    with _told_if_it_cannot_be_loaded(uri):
         try:
             info = get_model_info(uri)
             (images,) = info.signature.inputs.inputs
@@ -184,18 +186,14 @@ def model_interface(store: Store, uri: str) -> ModelInterface:
             return ModelInterface((height, width, channels), tuple(info.metadata["classes"]))
         except (AttributeError, KeyError, TypeError, ValueError):
             raise ModelError(f"{uri} does not tell its classes and image size, as models of cifar-mlflow do") from None
-        except Exception as error:
-            raise ModelError(f"{uri} cannot be loaded: {no_room(error) or first_line(error)}") from error
 
 
 def download(uri: str, directory: Path) -> Path:
     """Where in `directory` a copy of the model's files was put; ModelError if there are none."""
     import mlflow.artifacts
 
-    try:
+    with _told_if_it_cannot_be_loaded(uri):
         copy = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(directory)))
-    except Exception as error:  # each artifact store has errors of its own
-        raise ModelError(f"{uri} cannot be loaded: {no_room(error) or first_line(error)}") from error
     if not (copy / "MLmodel").is_file():  # MLflow copies what it finds, even if that is nothing
         raise ModelError(f"{uri} cannot be loaded: its files are gone from where it was logged")
     return copy
@@ -214,7 +212,7 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
     torch_logger = logging.getLogger("torch.export")  # it would print a traceback, for an error that is told below
     before, torch_logger.disabled = torch_logger.disabled, True
     try:
-        with tempfile.TemporaryDirectory() as temporary:
+        with _told_if_it_cannot_be_loaded(uri), tempfile.TemporaryDirectory() as temporary:
             directory = download(uri, Path(temporary))
             if changed := digests.differences(directory, tags):
                 raise ModelError(
@@ -222,12 +220,21 @@ def load_model(uri: str, tags: Mapping[str, str]) -> Any:
                     "loaded; put the original back, or train again"
                 )
             return mlflow.pytorch.load_model(str(directory))
+    finally:
+        torch_logger.disabled = before
+
+
+@contextmanager
+def _told_if_it_cannot_be_loaded(uri: str) -> Iterator[None]:
+    """ModelError for whatever goes wrong in the block but want of memory: each artifact store has errors of its own."""
+    try:
+        yield
     except ModelError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise
         reason = no_room(error) or first_line(error)
         if "pickle" in reason:  # MLflow gives this error no code of its own, and would tell how to allow it
             reason = "it is a pickle, or holds one, which is never loaded: it could run any code"
         raise ModelError(f"{uri} cannot be loaded: {reason}") from error
-    finally:
-        torch_logger.disabled = before

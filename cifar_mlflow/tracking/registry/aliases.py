@@ -10,8 +10,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import TypeAdapter
+
+from cifar_mlflow.errors import ModelError
+from cifar_mlflow.text import shown
 from cifar_mlflow.tracking.registry import versions
 from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing import provenance
@@ -21,6 +25,9 @@ PREFIX = "mlflow.cifar_mlflow.move."  # MLflow's UI does not show tags that begi
 KEPT = 50  # moves at the registered model itself
 ARCHIVED_AT_ONCE = 100  # of a registered model with more than a few too many, so that a turn stays short
 OUR_DESCRIPTION = "Aliases are moved by `cifar-mlflow promote`, which proves a model before."
+
+
+Action = Literal["promote", "rollback", "outside"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,7 @@ class Move:
 
     number: int
     alias: str
-    action: str
+    action: Action
     version: str | None
     before: str | None
     time: str
@@ -72,9 +79,18 @@ def previous_alias(alias: str) -> str:
 
 def moves(store: Store, name: str, alias: str | None = None) -> list[Move]:
     """The moves of the alias, or of all aliases, in order."""
-    tagged = [*(version.tags for version in versions.read_all(store, name)), versions.find(store, name).tags]
+    tagged = [
+        (f"delete_model_version_tag({name!r}, {version.version!r}", version.tags)
+        for version in versions.read_all(store, name)
+    ]
+    tagged.append((f"delete_registered_model_tag({name!r}", versions.find(store, name).tags))
     # One that is being archived is in both places.
-    found = {key: Move(**json.loads(tags[key])) for tags in tagged for key in tags if key.startswith(PREFIX)}
+    found = {
+        key: _read(text, f"{delete}, {key!r})")
+        for delete, tags in tagged
+        for key, text in tags.items()
+        if key.startswith(PREFIX)
+    }
     return sorted((move for move in found.values() if alias in (None, move.alias)), key=lambda move: move.number)
 
 
@@ -144,7 +160,7 @@ def repair(store: Store, name: str, alias: str) -> list[Move]:
     return record
 
 
-def move(store: Store, name: str, alias: str, action: str, version: str, *, reason: str = "", **judged: Any) -> None:
+def move(store: Store, name: str, alias: str, action: Action, version: str, *, reason: str = "", **judged: Any) -> None:
     """Moves the alias to the version and records it; under the name's lease, after `repair`.
 
     `judged` are the `accuracy` by which it was chosen, `on` and `images` of the Move.
@@ -168,7 +184,20 @@ def rollback_target(store: Store, name: str, record: Sequence[Move]) -> str | No
     return next((version for version in reversed(earlier) if version in there and version != present), None)
 
 
-def _new_move(store: Store, name: str, alias: str, action: str, version: str | None, before: str | None) -> Move:
+def _read(text: str, delete: str) -> Move:
+    """The move that a tag records; ModelError, with the request that would `delete` it, if it was changed since."""
+    try:
+        move = TypeAdapter(Move).validate_json(text)
+        datetime.fromisoformat(move.time)
+    except ValueError:  # of which pydantic's is one
+        raise ModelError(
+            f"a move of an alias, as it is recorded in the registry, cannot be read: {shown(text)}. "
+            f"To go on without it, delete its tag: mlflow.MlflowClient().{delete}"
+        ) from None
+    return move
+
+
+def _new_move(store: Store, name: str, alias: str, action: Action, version: str | None, before: str | None) -> Move:
     number = max((each.number for each in moves(store, name)), default=0) + 1
     now = datetime.now(UTC).isoformat(timespec="seconds")
     by = "unknown" if action == "outside" else provenance.user()

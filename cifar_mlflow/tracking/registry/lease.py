@@ -79,7 +79,7 @@ class _Clocks:
     def look(self, tickets: Mapping[str, Mapping[str, Any]]) -> None:
         now = time.time()
         for key, ticket in tickets.items():
-            written, host = float(ticket["expires"]) - SECONDS, str(ticket.get("host"))
+            written, host = ticket["expires"] - SECONDS, str(ticket.get("host"))
             # One that came since the last look was not written before it.
             came = self._seen is not None and self._seen.get(key) != ticket["expires"]
             ahead, behind = written - now, self._looked - written if came else 0.0
@@ -123,11 +123,19 @@ def _write(store: Store, name: str, key: str, number: int) -> float:
 
 def _tickets(store: Store, name: str) -> dict[str, dict[str, Any]]:
     tags = store.client.get_registered_model(name).tags
-    return {key: json.loads(value) for key, value in tags.items() if key.startswith(PREFIX)}
+    return {key: _ticket(value) for key, value in tags.items() if key.startswith(PREFIX)}
+
+
+def _ticket(value: str) -> dict[str, Any]:
+    """The ticket that a tag holds; one that another hand has changed is as good as expired."""
+    with suppress(ValueError, TypeError, KeyError):
+        ticket = json.loads(value)
+        return {**ticket, "number": int(ticket["number"]), "expires": float(ticket["expires"])}
+    return {"number": 0, "expires": 0.0}
 
 
 def _is_over(key: str, ticket: dict[str, Any]) -> bool:
-    if time.time() > float(ticket["expires"]):
+    if not time.time() <= ticket["expires"]:
         return True
     if processes.is_elsewhere(ticket):
         return False

@@ -172,13 +172,13 @@ def test_a_difference_that_is_large_is_found_with_three_seeds(make_run: MakeRun,
 
 def test_values_of_few_images_that_agree_have_an_interval(make_run: MakeRun) -> None:
     known = compare(repeats(make_run, [97.9, 97.9], images={"train": 1200, "validation": 143})).rows[0]
-    assert wording.interval(known, "final_val_accuracy") == "96.09–99.71"
+    assert wording.interval(known.summary, "final_val_accuracy") == "96.09–99.71"
     unknown = compare(repeats(make_run, [97.9, 97.9])).rows[0]
-    assert wording.interval(unknown, "final_val_accuracy") == "no spread"
+    assert wording.interval(unknown.summary, "final_val_accuracy") == "no spread"
     # A loss is no share of images.
     metrics = {"val_loss": 0.5}
     loss = compare(repeats(make_run, [97.9, 97.9], images={"validation": 143}, metrics=metrics), objective="val_loss")
-    assert wording.interval(loss.rows[0], "val_loss") == "no spread"
+    assert wording.interval(loss.rows[0].summary, "val_loss") == "no spread"
 
 
 def test_a_loss_has_no_difference_worth_finding_unless_it_is_given(make_run: MakeRun) -> None:
