@@ -44,10 +44,11 @@ def test_a_similar_name_is_hinted_at(cifar, trained, tiny, command):
 
 
 def test_a_registered_model_that_is_named_without_its_alias(cifar, trained, client):
+    (model,) = client().search_logged_models([trained.info.experiment_id], max_results=1)
     client().create_registered_model("tiny")
-    client().create_model_version("tiny", "models:/m-1")
+    client().create_model_version("tiny", f"models:/{model.model_id}", model_id=model.model_id)
     client().set_registered_model_alias("tiny", "champion", "1")
-    assert "(did you mean tiny@champion?)" in cifar("evaluate", "tiny@champon".replace("@", "-")).stderr
+    assert "(did you mean tiny@champion?)" in cifar("evaluate", "tiny-champion").stderr
     assert "(did you mean tiny?)" in cifar("history", "tinny").stderr
 
 
