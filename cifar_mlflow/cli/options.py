@@ -17,7 +17,9 @@ def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
     schema = TrainingConfig.model_json_schema()["properties"]
     for name, field in reversed(TrainingConfig.model_fields.items()):
         text = f"{field.description}  [{as_option(field.default)}]"
-        command = click.option(option_name(name), name, metavar=metavar(schema[name]), help=text)(command)
+        # Of true or false, the option alone is true.
+        alone = {"is_flag": False, "flag_value": "true"} if schema[name].get("type") == "boolean" else {}
+        command = click.option(option_name(name), name, metavar=metavar(schema[name]), help=text, **alone)(command)
     return command
 
 
