@@ -18,7 +18,8 @@ def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for name, field in reversed(TrainingConfig.model_fields.items()):
         text = f"{field.description}  [{as_option(field.default)}]"
         # Of true or false, the option alone is true.
-        alone = {"is_flag": False, "flag_value": "true"} if schema[name].get("type") == "boolean" else {}
+        is_truth = schema[name].get("type") == "boolean"
+        alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if is_truth else {}
         command = click.option(option_name(name), name, metavar=metavar(schema[name]), help=text, **alone)(command)
     return command
 

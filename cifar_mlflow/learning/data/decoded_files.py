@@ -69,7 +69,7 @@ class DecodedFiles:
         with self._path.open("rb", buffering=0) as file:
             for image, row in zip(images, rows.tolist(), strict=True):
                 file.seek(row * one.nbytes)
-                file.readinto(one)
+                file.readinto(one.data)
                 if _digest(one.data) != self.pixel_digest[row].tobytes():
                     raise ValueError(f"image {row} has changed on disk")
                 image[:] = one[..., :channels]

@@ -17,7 +17,9 @@ def same_groups(digests: np.ndarray) -> list[np.ndarray]:
     """The positions that share a digest, of uint8 (n, 16), where more than one do, in the order of the first."""
     _, first, counts = np.unique(digests, axis=0, return_inverse=True, return_counts=True)
     order = np.argsort(first.ravel(), kind="stable")
-    return sorted((same for same in np.split(order, np.cumsum(counts)[:-1]) if len(same) > 1), key=lambda same: same[0])
+    ends = np.cumsum(counts)
+    found = [order[end - count : end] for end, count in zip(ends, counts, strict=True) if count > 1]
+    return sorted(found, key=lambda same: int(same[0]))
 
 
 def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
@@ -27,7 +29,7 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
     that", The Hacker Factor Blog (2013).
     """
     hashes = [np.empty(0, np.uint64)]
-    for block in torch.from_numpy(pixels).split(_BLOCK):
+    for block in torch.split(torch.from_numpy(pixels), _BLOCK):
         squares = F.adaptive_avg_pool2d(block.float().mean(-1)[:, None], (8, 9))[:, 0]
         bits = (squares.diff(dim=2) > 0).flatten(1).numpy()
         hashes.append(np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64))

@@ -184,9 +184,9 @@ class _Scan:
             alike[unicodedata.normalize("NFC", name).casefold()].add(name)
             if told := fault(name, NAME_LIMIT):
                 yield f"{shown(name)}: no class can have this name: {told}"
-        for names in alike.values():
-            if len(names) > 1:
-                yield f"{', '.join(map(shown, sorted(names)))}: the names of these classes differ by case alone"
+        for same in alike.values():
+            if len(same) > 1:
+                yield f"{', '.join(map(shown, sorted(same)))}: the names of these classes differ by case alone"
         for folder, part in parts.items():
             for name in sorted(each for at, each in self._found if at == part):
                 place = shown(os.path.join(folder, name))

@@ -7,13 +7,14 @@ What is done to an image, in this order:
 - What is transparent is laid on white. Palettes and CMYK become RGB.
 - A model of 3 channels gets gray three times; one of 1 channel gets the luma of RGB (ITU-R 601).
 - An image of exactly the model's size is left as it is, byte for byte. Any other is scaled (bicubic, antialiased) so
-  that its shorter side fits, and the centre is cut out. A JPEG file of twice that size, or more, is unpacked at the
-  least of a half, a quarter and an eighth that is not smaller (libjpeg's own scaling), which takes half the time.
+  that its shorter side fits, and the centre is cut out. A JPEG file of twice that size, or more, is first unpacked at
+  the least of a half, a quarter and an eighth that is not smaller (libjpeg's own scaling), in half the time.
 
 Refused: images of several frames, of 32 bits or floating point numbers, and those of more than `PIXELS` pixels. (Of the
 several pictures that cameras put into one JPEG file, the first is the photograph.)
 """
 
+import functools
 import hashlib
 import logging
 import os
@@ -24,8 +25,9 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 from PIL import ExifTags, ImageOps, UnidentifiedImageError
@@ -42,6 +44,7 @@ PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this number; h
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _GRAY_16 = {"I;16", "I;16L", "I;16B", "I;16N"}
 _GRAY = _GRAY_16 | {"1", "L", "LA", "La"}
+_BLAKE2B = functools.partial(hashlib.blake2b, digest_size=16)
 _STANDARD_ERROR = threading.Lock()  # it is one and the same for all threads
 
 
@@ -141,7 +144,7 @@ def decode(path: Path, shape: tuple[int, int, int]) -> Decoded | Skipped:
             image.draft(None, (max(shape[:2]),) * 2)  # of a JPEG file; others know no such thing
             pixels = fitted(image, shape)
             file.seek(0)
-            return Decoded(pixels, hashlib.file_digest(file, _blake2b_16).digest(), size, gray)
+            return Decoded(pixels, hashlib.file_digest(file, _BLAKE2B).digest(), size, gray)
     except Exception as error:  # each of Pillow's decoders has exceptions of its own
         return Skipped(str(path), _reason(error, first_line(error)))
 
@@ -161,10 +164,6 @@ def measure(path: Path) -> tuple[int, int] | None:
 def _upright_size(image: pillow.Image) -> tuple[int, int]:
     width, height = image.size
     return (height, width) if image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8) else (width, height)
-
-
-def _blake2b_16() -> Any:
-    return hashlib.blake2b(digest_size=16)
 
 
 def _reason(error: Exception, damage: str) -> str:
@@ -198,7 +197,7 @@ def strict() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[pillow.Image, IO[bytes]]]:
+def _opened(path: Path) -> Iterator[tuple[pillow.Image, BufferedReader]]:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
         raise _Refused("it is not a file")

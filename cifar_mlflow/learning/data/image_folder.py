@@ -60,7 +60,8 @@ class FolderImages:
 
     def labels(self, part: str) -> np.ndarray:
         """int64 (n), of the part's images."""
-        return self.file_labels[self.rows[part]]
+        labels: np.ndarray = self.file_labels[self.rows[part]]
+        return labels
 
     def counts(self, part: str) -> np.ndarray:
         """How many images of each class the part has; none if nothing could be decoded."""
@@ -201,15 +202,15 @@ def _split(
         chosen = split_by_hash.choose(drawn, found.file_labels[train], size)
         rows["train"], rows[part] = train[~chosen], train[chosen]
 
-    given = {file.part for file in found.tree.files}
+    given, test_size = {file.part for file in found.tree.files}, config.test_size
     if "test" not in given:
-        take_out("test", AUTO_TEST_SHARE if config.test_size == "auto" else config.test_size)
+        take_out("test", AUTO_TEST_SHARE if test_size == "auto" else test_size)
     elif config.test_size != "auto":
         found.warnings.append(f"--test-size {config.test_size} has no effect: the folder has test images of its own")
     if "validation" not in given:
         if config.validation_size != 0:
-            is_auto = config.validation_size == "auto"
-            take_out("validation", AUTO_VALIDATION_SHARE if is_auto else config.validation_size)
+            size = config.validation_size
+            take_out("validation", AUTO_VALIDATION_SHARE if size == "auto" else size)
     elif config.validation_size == 0:
         rows["train"] = np.sort(np.concatenate([rows["train"], rows["validation"]]))
         rows["validation"] = rows["validation"][:0]

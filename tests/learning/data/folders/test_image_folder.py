@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from photos import encoded, image, write, write_classes, write_parts
 from PIL import Image
+from support import encoded, photo, write_classes, write_parts, write_photo
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
@@ -72,17 +72,17 @@ class TestLayouts:
 
     def test_nested_images_belong_to_the_class_above(self, photos):
         write_classes(photos, 20)
-        write(photos, "cat/2024/may/deep.JPG", 5000, "JPEG")
+        write_photo(photos, "cat/2024/may/deep.JPG", 5000, "JPEG")
         assert "deep.JPG" in set.union(*names_of(photos).values())
 
     def test_hidden_and_other_files_are_left_out_and_told(self, photos):
         write_parts(photos)
-        write(photos, ".hidden.png", 1)
-        write(photos, "train/.cache/x.png", 2)
-        write(photos, "train/cat/.DS_Store", 3)
-        write(photos, "train/loose.png", 4)
+        write_photo(photos, ".hidden.png", 1)
+        write_photo(photos, "train/.cache/x.png", 2)
+        write_photo(photos, "train/cat/.DS_Store", 3)
+        write_photo(photos, "train/loose.png", 4)
         (photos / "train" / "cat" / "notes.txt").write_text("x")
-        write(photos, "unlabelled/x/y.png", 5)
+        write_photo(photos, "unlabelled/x/y.png", 5)
         found = load(photos)
         assert len(found.train) + len(found.validation) == 20
         assert sorted(found.warnings) == [
@@ -95,7 +95,7 @@ class TestLayouts:
         write_classes(photos, 20, classes=("cat",))
         write_classes(work / "elsewhere", 20, classes=("dog",), first=7000)
         (photos / "dog").symlink_to(work / "elsewhere" / "dog")
-        (photos / "cat" / "linked.png").symlink_to(write(work, "single.png", 5000))
+        (photos / "cat" / "linked.png").symlink_to(write_photo(work, "single.png", 5000))
         found = load(photos)
         assert len(found.train) + len(found.validation) + len(found.test) == 41
 
@@ -103,7 +103,7 @@ class TestLayouts:
         write_classes(photos, 10, mode="L")
         gray = load(photos)
         assert gray.image_shape == (16, 16, 1)
-        write(photos, "cat/coloured.png", 4711)
+        write_photo(photos, "cat/coloured.png", 4711)
         assert load(photos).image_shape == (16, 16, 3)
 
     def test_validation_size_0_trains_on_the_validation_images_too(self, photos):
@@ -165,7 +165,7 @@ class TestSize:
 
     def test_is_asked_for_with_those_that_were_found(self, photos):
         write_classes(photos, 10, size=(24, 16))
-        write(photos, "cat/large.png", 1234, size=(100, 80))
+        write_photo(photos, "cat/large.png", 1234, size=(100, 80))
         text = told(photos)
         assert "--image-size: say how many pixels a side" in text
         assert "24 x 16 (20), 100 x 80 (1)" in text
@@ -178,7 +178,7 @@ class TestSize:
     @pytest.mark.parametrize(("form", "name"), [("PNG", "a.png"), ("JPEG", "a.jpg"), ("WEBP", "a.webp")])
     def test_is_made_by_the_code_of_predict(self, photos, form, name):
         write_classes(photos, 10)
-        file = write(photos, f"cat/{name}", 4321, form, size=(301, 200))
+        file = write_photo(photos, f"cat/{name}", 4321, form, size=(301, 200))
         found = image_folder.read(resolve({"dataset": f"{photos}/", "image_size": 32}), datasets.no_bar)
         row = found.names.index(f"cat/{name}")
         (part,) = [part for part, rows in found.rows.items() if row in rows]
@@ -205,7 +205,7 @@ class TestFaults:
         write_classes(photos, 20)
         (photos / "cat" / "empty.png").touch()
         (photos / "dog" / "text.jpg").write_text("hello")
-        whole = write(photos, "dog/cut.png", 77, size=(64, 64)).read_bytes()
+        whole = write_photo(photos, "dog/cut.png", 77, size=(64, 64)).read_bytes()
         (photos / "dog" / "cut.png").write_bytes(whole[: len(whole) // 2])
         text = told(photos, image_size=16)
         assert "cat/empty.png: it is empty" in text
@@ -224,7 +224,7 @@ class TestFaults:
     def test_one_image_in_two_parts_or_classes(self, photos):
         write_parts(photos)
         shutil.copy(photos / "train/cat/100000.png", photos / "test/cat/again.png")
-        (photos / "train/dog/other.bmp").write_bytes(encoded(image(100_001), "BMP"))  # the same pixels in other bytes
+        (photos / "train/dog/other.bmp").write_bytes(encoded(photo(100_001), "BMP"))  # the same pixels in other bytes
         text = told(photos)
         assert "one image in two parts: test/cat/again.png, train/cat/100000.png" in text
         assert "one image in two classes: train/cat/100001.png, train/dog/other.bmp" in text
@@ -236,7 +236,7 @@ class TestFaults:
 
     def test_almost_the_same_image_in_two_classes_is_a_warning(self, photos):
         write_classes(photos, 20)
-        nearly = Image.fromarray(np.clip(np.asarray(image(3)).astype(int) + 2, 0, 255).astype(np.uint8))
+        nearly = Image.fromarray(np.clip(np.asarray(photo(3)).astype(int) + 2, 0, 255).astype(np.uint8))
         (photos / "dog" / "nearly.png").write_bytes(encoded(nearly))
         (warning,) = load(photos).warnings
         assert warning.startswith("1 pair of almost the same image in two parts or classes: ")
@@ -253,15 +253,15 @@ class TestFaults:
             (lambda root: root.rmdir(), "it cannot be read: No such file or directory"),
             (lambda root: (root.rmdir(), root.write_text("x")), "it cannot be read: Not a directory"),
             (lambda root: None, "it has no folder with images of a class"),
-            (lambda root: write(root, "a.png", 1), "it has no folder with images of a class"),
+            (lambda root: write_photo(root, "a.png", 1), "it has no folder with images of a class"),
             (lambda root: write_classes(root, 20, classes=("cat",)), "there is one class, 'cat'"),
             (lambda root: (write_classes(root, 9), (root / "bird").mkdir()), "'bird': there is no image in it"),
             (
-                lambda root: (write_parts(root), write(root, "test/cats/a.png", 9)),
+                lambda root: (write_parts(root), write_photo(root, "test/cats/a.png", 9)),
                 "'test/cats': no class of the training images has this name (did you mean cat?)",
             ),
             (
-                lambda root: (write_classes(root, 9), write(root, "CAT/a.png", 9)),
+                lambda root: (write_classes(root, 9), write_photo(root, "CAT/a.png", 9)),
                 "'CAT', 'cat': the names of these classes differ by case alone",
             ),
             (
@@ -285,7 +285,7 @@ class TestFaults:
                 "cat/pipe.png: it is not a file",
             ),
             (
-                lambda root: (write_classes(root, 9), write(root, "a\nb/a.png", 9)),
+                lambda root: (write_classes(root, 9), write_photo(root, "a\nb/a.png", 9)),
                 "'a\\nb': no class can have this name: it contains '\\n'",
             ),
         ],
@@ -305,8 +305,8 @@ class TestFaults:
         shutil.copy(photos / "train/cat/100000.png", photos / "test/cat/again.png")
         (photos / "train/dog/text.jpg").write_text("hello")
         (photos / "train/dog/gone.png").symlink_to("nowhere")
-        write(photos, "train/Cat/a.png", 5, size=(300, 200))
-        write(photos, "test/bird/a.png", 6)
+        write_photo(photos, "train/Cat/a.png", 5, size=(300, 200))
+        write_photo(photos, "test/bird/a.png", 6)
         (photos / "train/fish").mkdir()
         text = told(photos)
         for fault in (
@@ -342,10 +342,10 @@ def test_the_digest_tells_pixels_split_and_classes_apart(photos):
     (photos / "cat").rename(photos / "puma")
     others.append(load(photos))
     (photos / "puma").rename(photos / "cat")
-    write(photos, "cat/00000.png", 555)
+    write_photo(photos, "cat/00000.png", 555)
     others.append(load(photos))
     assert len({first.digest, *(each.digest for each in others)}) == 6
-    write(photos, "cat/00000.png", 0)
+    write_photo(photos, "cat/00000.png", 0)
     again = load(photos)
     assert again.digest == first.digest
     assert torch.equal(again.train.pixels, first.train.pixels)
