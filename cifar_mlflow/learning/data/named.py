@@ -1,12 +1,14 @@
 """CIFAR-100, MNIST, Fashion-MNIST and SVHN: found on disk or downloaded, checked by the official md5s, and read, all by
 torchvision's own loaders and with the md5s that torchvision has."""
 
+import gzip
+import hashlib
 import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Mapping
-from contextlib import ExitStack
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,14 @@ from cifar_mlflow.errors import DataError
 from cifar_mlflow.learning.data.cifar10 import DOWNLOAD_TIMEOUT, ENVIRONMENT_VARIABLE, cache_directory
 from cifar_mlflow.text import first_line
 
-DEBIAN = "Debian's package dataset-fashion-mnist has them too"
+SYSTEM = Path("/usr/share/datasets")  # where Debian's package dataset-fashion-mnist puts its files
+# md5s of the content of MNIST's and Fashion-MNIST's files, which others, as Debian, have packed once more.
+CONTENT = {
+    "train-images-idx3-ubyte.gz": ("6bbc9ace898e44ae57da46a324031adb", "f4a8712d7a061bf5bd6d2ca38dc4d50a"),
+    "train-labels-idx1-ubyte.gz": ("a25bea736e30d166cdddb491f175f624", "9018921c3c673c538a1fc5bad174d6f9"),
+    "t10k-images-idx3-ubyte.gz": ("2646ac647ad5339dbf082846283269ea", "8181f5470baa50b63fa0f6fddb340f0a"),
+    "t10k-labels-idx1-ubyte.gz": ("27ae3e4e09519cfbb04c329615203637", "15d484375f8d13e6eb1aabb0c3f46965"),
+}
 _Read = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...], str]
 
 
@@ -49,9 +58,11 @@ class _Named:
         return getattr(datasets, self.loader)
 
     def find(self, directory: Path) -> Path | None:
-        """Where below the directory all the files are, if they are."""
+        """Where below the directory all the files are, if they are: a directory, or the archive of them."""
         places = [directory / part for part in (self.folder, *self.elsewhere, "")]
-        return next((place for place in places if all((place / name).is_file() for name in self.files())), None)
+        folders = (place for place in places if all((place / name).is_file() for name in self.files()))
+        archive = directory / self.kind().filename if self.loader == "CIFAR100" else None
+        return next(folders, archive if archive and archive.is_file() else None)
 
 
 _SVHN_SPLITS = ({"split": "train"}, {"split": "test"})
@@ -73,23 +84,25 @@ def read(name: str, data_dir: str) -> _Read:
     dataset = DATASETS[name]
     place = locate(name, data_dir)
     _check_files(dataset, place)
-    with ExitStack() as after:
-        root = after.enter_context(tempfile.TemporaryDirectory(prefix="cifar-mlflow-"))
+    with tempfile.TemporaryDirectory(prefix="cifar-mlflow-") as root:
         _lay_out(dataset, place, Path(root))
         (x_train, y_train), (x_test, y_test) = (_arrays(dataset.kind()(root, **split)) for split in dataset.splits)
         return x_train, y_train, x_test, y_test, _classes(dataset, root), str(place)
 
 
 def locate(name: str, data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
-    """The directory that holds the files: in `data_dir`, else in $CIFAR_MLFLOW_DATA, else in the user's cache.
+    """The directory that holds the files, or their archive.
 
-    Only the cache is downloaded to. `timeout` is the longest silence of the server, in seconds.
+    It is in `data_dir`; else in $CIFAR_MLFLOW_DATA, the user's cache or `SYSTEM`, whichever has it first. Only the
+    cache is downloaded to. `timeout` is the longest silence of the server, in seconds.
 
     Raises DataError if they are not there, and there is no download of them either.
     """
     dataset, given = DATASETS[name], os.environ.get(ENVIRONMENT_VARIABLE, "")
     places = [Path(os.path.expanduser(given))] if given else []
-    places = [*places, cache_directory() / name] if data_dir == "auto" else [Path(os.path.expanduser(data_dir))]
+    places += [cache_directory() / name, SYSTEM]
+    if data_dir != "auto":
+        places = [Path(os.path.expanduser(data_dir))]
     for place in places:
         if found := dataset.find(place):
             return found
@@ -100,11 +113,14 @@ def locate(name: str, data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT)
 
 
 def _check_files(dataset: _Named, place: Path) -> None:
-    from torchvision.datasets.utils import check_md5
-
-    for name, md5 in dataset.files().items():
+    archived = {"": dataset.kind().tgz_md5} if place.is_file() else {}
+    for name, md5 in (archived or dataset.files()).items():
         try:
-            is_official = check_md5(place / name, md5)
+            is_official = _md5(open, place / name) == md5 or (
+                name in CONTENT and _md5(gzip.open, place / name) == CONTENT[name][dataset.loader == "FashionMNIST"]
+            )
+        except (gzip.BadGzipFile, EOFError, zlib.error):
+            is_official = False
         except OSError as error:
             raise DataError(f"{place / name} cannot be read: {error.strerror}") from None
         if not is_official:
@@ -114,10 +130,18 @@ def _check_files(dataset: _Named, place: Path) -> None:
             )
 
 
+def _md5(opened: Callable[..., Any], path: Path) -> str:
+    with opened(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def _lay_out(dataset: _Named, place: Path, root: Path) -> None:
     """Makes of `root` what torchvision looks for, by links, and unpacks there what it wants unpacked."""
     from torchvision.datasets.utils import extract_archive
 
+    if place.is_file():
+        extract_archive(str(place), str(root))
+        return
     folder = root / dataset.folder
     folder.mkdir(parents=True, exist_ok=True)
     for name in dataset.files():
@@ -168,7 +192,7 @@ def _download(dataset: _Named, cache: Path, timeout: float) -> Path:
             f"{dataset.title} is not on this machine and could not be downloaded ({_reason(error)}).\n"
             f"Put the files {', '.join(dataset.files())} into a directory and name it by --data-dir or "
             f"${ENVIRONMENT_VARIABLE}, or use --dataset digits, which needs no files."
-            + (f" {DEBIAN}." if dataset.loader == "FashionMNIST" else "")
+            + (" Debian's package dataset-fashion-mnist has them." if dataset.loader == "FashionMNIST" else "")
         ) from None
     finally:
         socket.setdefaulttimeout(before)
