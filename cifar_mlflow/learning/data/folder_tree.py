@@ -193,7 +193,8 @@ class _Scan:
                 if part in ("", "train") and not self._found[part, name]:
                     yield f"{place}: there is no image in it"
                 elif name not in trained:
-                    yield f"{place}: no class of the training images has this name{printable(did_you_mean(name, trained))}"
+                    hint = printable(did_you_mean(name, trained))
+                    yield f"{place}: no class of the training images has this name{hint}"
 
     def _told(self) -> Iterator[str]:
         for what, why, names in (
