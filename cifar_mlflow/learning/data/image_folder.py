@@ -220,6 +220,8 @@ def _split(
             f"--validation-size: {config.validation_size} is refused: the folder has {len(rows['validation']):,} "
             "validation images of its own; give auto, or 0 to train on them too"
         )
+    if config.split_seed and {"test", "validation"} <= given:
+        found.warnings.append("--split-seed has no effect: the folder has test and validation images of its own")
     return rows
 
 
