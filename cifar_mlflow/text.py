@@ -40,6 +40,11 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
+def printable(name: str) -> str:
+    """The name of a file as one line can hold it: line breaks and bytes that are no text are escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+
+
 def count(number: int, noun: str) -> str:
     """1 run, 2 runs, 1,000 runs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

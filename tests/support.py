@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 TINY_CLASSES = 3
 # Enough for the tiny dataset to be learned, in a fraction of a second.
@@ -160,3 +161,44 @@ def write_old(directory: Path, lines: list[bytes], delivered: bytes | None = Non
     for name, content in (("delivered", delivered), ("run_id", run_id)):
         if content is not None:
             (directory / name).write_bytes(content)
+
+
+# ------------------------------------------------------------------------------------------------ folders of images
+
+PHOTO_CLASSES = ("cat", "dog")
+
+
+def photo(seed: int, size=(16, 16), mode="RGB") -> Image.Image:
+    """A smooth picture of its own for each seed, so that no two are nearly the same."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+    return small.resize(size, Image.Resampling.BICUBIC).convert(mode)
+
+
+def encoded(picture: Image.Image, form="PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def write_photo(root: Path, path: str, seed: int, form="PNG", **options) -> Path:
+    """A file with an image of `size` and `mode`."""
+    file = root / path
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(encoded(photo(seed, **options), form))
+    return file
+
+
+def write_classes(root: Path, count=20, classes=PHOTO_CLASSES, part="", first=0, **options) -> Path:
+    """DIR/CLASS/*, `count` images of each class; with a `part`, DIR/PART/CLASS/*."""
+    for label, name in enumerate(classes):
+        for number in range(count):
+            seed = first + 1000 * label + number
+            write_photo(root, f"{part}/{name}/{seed:05d}.png".lstrip("/"), seed, **options)
+    return root
+
+
+def write_parts(root: Path, count=10, parts=("train", "test"), classes=PHOTO_CLASSES, **options) -> Path:
+    for number, part in enumerate(parts):
+        write_classes(root, count, classes, part, first=100_000 * (number + 1), **options)
+    return root

@@ -98,6 +98,23 @@ def gallery(
     return _png(figure)
 
 
+def contact_sheet(rows: Mapping[str, np.ndarray], title: str) -> bytes:
+    """Images uint8 (n, height, width, channels) of each class, in a row beside its name."""
+    height, width, _ = next(iter(rows.values())).shape[1:]
+    columns = max(map(len, rows.values()))
+    sheet = np.full((len(rows), height + 2, columns, width + 2, 3), 255, np.uint8)
+    for row, images in zip(sheet, rows.values(), strict=True):
+        row[1:-1, : len(images), 1:-1] = images.transpose(1, 0, 2, 3)
+    figure = _figure(0.8 * columns + 2.2, 0.8 * len(rows) * height / width + 0.8)
+    axes = figure.add_subplot(title=_plain(title), xticks=[])
+    axes.imshow(sheet.reshape(len(rows) * (height + 2), columns * (width + 2), 3))
+    centres = (np.arange(len(rows)) + 0.5) * (height + 2)
+    axes.set_yticks(centres, [_plain(name if len(name) <= 20 else name[:19] + "…") for name in rows], fontsize=9)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return _png(figure)
+
+
 def sweep_curves(
     configurations: Sequence[tuple[str, Sequence[tuple[int, float, float, float]]]], metric: str, title: str
 ) -> bytes:

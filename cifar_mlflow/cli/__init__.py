@@ -27,7 +27,7 @@ CONTEXT = {
 COMMANDS = (
     training.train, sweeps.sweep, sweeps.compare, models.evaluate, models.predict, registry.promote, registry.rollback,
     registry.history, reproduction.reproduce, setup.download, setup.check, setup.sync, setup.doctor,
-    browsing.list_runs, browsing.ui,
+    browsing.data, browsing.list_runs, browsing.ui,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""list and ui: what there is, in the terminal and in a browser."""
+"""list, ui and data: what there is, in the terminal and in a browser, and in a folder of images."""
 
 import json
 import webbrowser
@@ -8,7 +8,10 @@ from dataclasses import asdict
 import click
 
 from cifar_mlflow.cli.options import choice
+from cifar_mlflow.cli.output import write_file
+from cifar_mlflow.errors import DataError
 from cifar_mlflow.tables import csv_lines, table
+from cifar_mlflow.text import count as counted
 
 
 @click.command("list")
@@ -62,3 +65,34 @@ def ui(port: int, no_browser: bool) -> None:
             click.echo("Ctrl-C ends it", err=True)
             with suppress(KeyboardInterrupt):
                 server.wait()
+
+
+@click.command()
+@click.argument("directory", metavar="DIR")
+@click.option("--image-size", metavar="VALUE", help="as in train  [auto]")
+@click.option("--test-size", metavar="VALUE", help="as in train  [auto]")
+@click.option("--validation-size", metavar="VALUE", help="as in train  [auto]")
+@click.option("--split-seed", metavar="N", help="as in train  [0]")
+@choice("--format", "form", values=("table", "json", "csv"))
+@click.option("--contact-sheet", metavar="FILE", help="PNG file to write with images of each class")
+def data(directory: str, form: str, contact_sheet: str | None, **options: str | None) -> None:
+    """Tell what is in DIR, a folder of images in a folder for each class, without training on it.
+
+    DIR/train/CLASS/*, DIR/test/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/* alone. Told are the images of each class
+    and part, their sizes, images that are there twice or nearly so, and all that is wrong. Exit code 3 if train would
+    refuse the folder.
+    """
+    from cifar_mlflow.jobs.browsing import data as job
+
+    given = {name: value for name, value in options.items() if value is not None}
+    outcome = job.data(directory, given, contact_sheet=contact_sheet is not None)
+    if form == "json":
+        click.echo(json.dumps(outcome.document(), indent=2))
+    elif form == "csv":
+        click.echo(csv_lines([job.PER_CLASS, *(row.values() for row in outcome.classes)]), nl=False)
+    else:
+        click.echo(job.as_text(outcome))
+    if contact_sheet is not None and outcome.contact_sheet is not None:
+        write_file("--contact-sheet", contact_sheet, outcome.contact_sheet)
+    if outcome.faults:
+        raise DataError(f"{outcome.directory}: {counted(len(outcome.faults), 'fault')} to see to")

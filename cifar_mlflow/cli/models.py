@@ -7,6 +7,7 @@ import click
 from cifar_mlflow.cli.options import choice
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.tables import table
+from cifar_mlflow.text import printable
 
 WEIGHTS = choice("--weights", values=("last", "best"), help="which epoch's weights, if MODEL is a run")
 FORM = choice("--format", "form", values=("table", "json", "csv"))
@@ -46,9 +47,10 @@ def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None
         for row in outcome.rows()
     ]
     click.echo(table(rows, "lrrr", ("class", "precision", "recall", "images")))
+    balanced = f", balanced {outcome.balanced_accuracy:.2f}%" if outcome.balanced_accuracy is not None else ""
     click.echo(
         f"{outcome.dataset} test accuracy {score.accuracy:.2f}% (95% interval {low:.2f} to {high:.2f}, "
-        f"{score.images:,} images), loss {score.loss:.4f}, calibration error {score.calibration_error:.2f}%"
+        f"{score.images:,} images){balanced}, loss {score.loss:.4f}, calibration error {score.calibration_error:.2f}%"
     )
     click.echo(f"written to the run {outcome.run_id}")
 
@@ -88,6 +90,6 @@ def predict(model: str, images: tuple[str, ...], weights: str, top: int, form: s
                 write(job.line(outcome, result, form))
             else:
                 skipped += result.images
-                say(f"skipped {job.shown(result.name)}: {job.shown(result.reason)}")
+                say(f"skipped {printable(result.name)}: {printable(result.reason)}")
     if skipped:
         raise DataError(f"{skipped:,} of {told + skipped:,} images could not be read")

@@ -32,12 +32,14 @@ def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
     schema = TrainingConfig.model_json_schema()["properties"]
     for name, field in reversed(TrainingConfig.model_fields.items()):
         kind, told = metavar(schema[name]), field.description
-        if kind == "true|false":
+        if is_truth := kind == "true|false":
             kind = "BOOL"
         elif "|" in kind:  # too wide to stand beside the option
             kind, told = "NAME", f"{told} ({kind.replace('|', ', ')})"
-        option = click.option(option_name(name), name, metavar=kind, help=f"{told}  [{as_option(field.default)}]")
-        command = option(command)
+        # Of true or false, the option alone is true.
+        alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if is_truth else {}
+        text = f"{told}  [{as_option(field.default)}]"
+        command = click.option(option_name(name), name, metavar=kind, help=text, **alone)(command)
     return command
 
 

@@ -141,6 +141,23 @@ def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
     click.echo(f"written to {path}", err=True)
 
 
+def write_file(option: str, path: str, content: bytes) -> None:
+    """Writes the file that the option names, whole or not at all. ConfigurationError as `lines_to`."""
+    if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
+        raise ConfigurationError(f"{option}: {path!r} is relative; give an absolute path under `mlflow run`", "options")
+    target = Path(os.path.realpath(path))
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(target)
+    except OSError as error:
+        raise ConfigurationError(f"{option}: {path} cannot be written: {error.strerror}", "options") from None
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    click.echo(f"written to {path}", err=True)
+
+
 def _print(text: str) -> None:
     from tqdm import tqdm
 

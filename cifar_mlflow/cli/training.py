@@ -95,6 +95,7 @@ def _tell(outcome: TrainOutcome, offline: bool) -> None:
     scored = not math.isnan(outcome.final_accuracy)
     accuracy = f"{outcome.final_accuracy:.2f}%"
     best = f", best {outcome.best_accuracy:.2f}% at epoch {outcome.best_epoch}" if outcome.held_out != "test" else ""
+    best += f", balanced {outcome.balanced_accuracy:.2f}%" if outcome.balanced_accuracy is not None else ""
     click.echo(f"run       {outcome.run_id} ({outcome.run_name})")
     click.echo(f"accuracy  {f'{accuracy} {outcome.held_out}{best}' if scored else 'not scored yet'}")
     if outcome.waiting:

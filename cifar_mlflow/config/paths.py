@@ -13,7 +13,9 @@ def is_path(name: str, value: object) -> bool:
     """Whether the field `name` holds a path, if it has this `value`."""
     if not isinstance(value, str) or fault(value, PATH_LIMIT):
         return False
-    return value.endswith(".npz") if name == "dataset" else name == "data_dir" and value not in ("", "auto")
+    if name == "dataset":
+        return value.endswith(".npz") or "/" in value or value in ("~", ".", "..")
+    return name == "data_dir" and value not in ("", "auto")
 
 
 def absolute(path: str, directory: str | Path = "") -> str:
@@ -22,7 +24,9 @@ def absolute(path: str, directory: str | Path = "") -> str:
     Links of directories are followed, so that `..` means what it means to the system. The file keeps its own name,
     even if that is a link: caches keep what links lead to under names of their own.
     """
-    place, name = os.path.split(os.path.join(directory, os.path.expanduser(path)))
+    place, name = os.path.split(os.path.join(directory, os.path.expanduser(path)).rstrip("/"))
+    if name in ("", ".", ".."):
+        return os.path.realpath(os.path.join(place, name) or "/")
     return os.path.join(os.path.realpath(place), name)
 
 
@@ -44,13 +48,18 @@ def relative_faults(values: Mapping[str, Any]) -> list[str]:
 
 
 def moved(config: TrainingConfig, data_dir: str) -> dict[str, str]:
-    """The fields by which a recorded configuration finds its data in `data_dir`, a directory or itself an .npz file.
+    """The fields by which a recorded configuration finds its data in `data_dir`.
 
-    An .npz that is not there is looked for where it was recorded. Its digest must prove that it is the one.
+    That is a directory that holds them, or itself the .npz file or the folder of images. What is not there is looked
+    for where it was recorded. Its digest must prove that it is the one.
     """
     if data_dir == "auto" or not is_path("dataset", config.dataset):
         return {"data_dir": data_dir}
     recorded = os.path.expanduser(config.dataset)
+    if config.is_folder:
+        within = os.path.join(data_dir, os.path.basename(recorded))
+        found = next(filter(os.path.isdir, (within, data_dir, recorded)), within)
+        return {"data_dir": data_dir, "dataset": found}
     here = data_dir if data_dir.endswith(".npz") else os.path.join(data_dir, os.path.basename(recorded))
     is_as_recorded = os.path.isfile(recorded) and not os.path.isfile(here)
     return {"data_dir": data_dir, "dataset": recorded if is_as_recorded else here}

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from cifar_mlflow.config.faults import describe
 from cifar_mlflow.config.paths import moved, relative_faults, with_absolute_paths
-from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.config.training import NAMED_DATASETS, TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import as_option, did_you_mean, option_name
 
@@ -91,7 +91,7 @@ ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
     "step_size": ("scheduler", {"step"}),
     "gamma": ("scheduler", {"step", "multistep", "exponential"}),
     "milestones": ("scheduler", {"multistep"}),
-    "data_dir": ("dataset", {"cifar10"}),
+    "data_dir": ("dataset", {"cifar10", *NAMED_DATASETS}),
 }
 
 
@@ -112,6 +112,11 @@ def without_effect(config: TrainingConfig) -> list[str]:
         for name, (decider, effective) in ACTS_ONLY_WITH.items()
         if getattr(config, name) != getattr(defaults, name) and chosen[decider] not in effective
     ]
+    of_folders = [
+        f"{option_name(name)} {chosen[name]} has no effect with --dataset {config.dataset}: it is for folders of images"
+        for name in ("image_size", "test_size", "skip_unreadable")
+        if getattr(config, name) != getattr(defaults, name) and not config.is_folder
+    ]
     late = [milestone for milestone in config.milestones if milestone >= config.epochs]
     falls = config.scheduler in ACTS_ONLY_WITH["gamma"][1]
     others = {
@@ -131,4 +136,4 @@ def without_effect(config: TrainingConfig) -> list[str]:
             falls and config.gamma > 1
         ),
     }
-    return inert + [text for text, holds in others.items() if holds]
+    return inert + of_folders + [text for text, holds in others.items() if holds]

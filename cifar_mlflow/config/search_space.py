@@ -18,6 +18,7 @@ _REASONS = {
     "threads": "it is set for the whole sweep, beside workers",
     "epoch_evaluation": "it does not change what is trained; set it in base",
     "split_seed": "runs that hold out different images cannot be compared",
+    "test_size": "runs that hold out different images cannot be compared; set it in base",
     "validation_size": "runs that hold out different images cannot be compared; set it in base",
 }
 

@@ -27,6 +27,7 @@ MAX_RUNS = 10_000  # more is a mistake in the spec: at a minute a run it would t
 OBJECTIVES = {
     "final_val_accuracy": ("val_accuracy", True),
     "best_val_accuracy": ("val_accuracy", True),
+    "final_val_balanced_accuracy": ("val_balanced_accuracy", True),
     "val_loss": ("val_loss", False),
 }
 # What may change between two starts of one sweep: where and how fast it runs, and how much of it. That the data are the
@@ -77,7 +78,8 @@ class SweepConfig(BaseModel):
     pruner: Literal["none", "successive_halving"] = "none"
     min_epochs: PositiveInt = 1
     objective: Annotated[
-        Literal["final_val_accuracy", "best_val_accuracy", "val_loss"], BeforeValidator(_not_of_the_test_set)
+        Literal["final_val_accuracy", "best_val_accuracy", "final_val_balanced_accuracy", "val_loss"],
+        BeforeValidator(_not_of_the_test_set),
     ] = "final_val_accuracy"
     workers: AutoOrPositive = "auto"
     threads: Threads = 1

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -21,9 +22,12 @@ from cifar_mlflow.config.faults import expected
 from cifar_mlflow.text import PATH_LIMIT, as_option, fault
 
 BUILT_IN_NETWORKS = ("report_cnn", "fast")
-BUILT_IN_DATASETS = ("cifar10", "digits")
+NAMED_DATASETS = ("cifar100", "mnist", "fashion_mnist", "svhn")  # those of torchvision
+BUILT_IN_DATASETS = ("cifar10", "digits", *NAMED_DATASETS)
 # What may differ between two runs of one configuration. Not epoch_evaluation: without it the best epoch is the last.
-NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "accelerate", "device", "data_dir"})
+NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "accelerate", "device", "data_dir", "skip_unreadable"})
+# Fields that came later: left out of the fingerprint at their defaults, so that runs recorded before keep their names.
+_LATER = frozenset({"image_size", "test_size", "class_weights"})
 
 
 def _split_commas(value: object) -> object:
@@ -55,8 +59,15 @@ Network = Annotated[
 ]
 Dataset = Annotated[
     str,
-    Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz)$"),
-    expected(f"{', '.join(BUILT_IN_DATASETS)} or a path that ends in .npz"),
+    Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz|.*/.*|~|\.\.?)$"),
+    expected(f"{', '.join(BUILT_IN_DATASETS)}, a path that ends in .npz, or a folder, with a slash, as in photos/"),
+]
+ImageSize = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=4, le=1024)], expected("auto or a whole number from 4 to 1024")
+]
+PartSize = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)],
+    expected("auto, a number of images, 1 or more, or a share between 0 and 1"),
 ]
 Milestones = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)]
 Widths = Annotated[
@@ -111,14 +122,28 @@ class TrainingConfig(BaseModel):
     averaging_decay: float = field(0.99, "share of the average that a step keeps (ema)", gt=0, lt=1)
     epoch_evaluation: bool = field(True, "score after each epoch; false: after the last, and never on test images")
     seed: Seed = field(0, "seed of the weights, the order of the images, dropout and augmentation")
-    dataset: Dataset = field("cifar10", "cifar10, digits, or the path of an .npz file")
-    data_dir: str = field(
-        "auto", "directory that holds CIFAR-10; auto is $CIFAR_MLFLOW_DATA, else a download to the user's cache"
+    dataset: Dataset = field(
+        "cifar10", f"{', '.join(BUILT_IN_DATASETS)}, an .npz file, or a folder with a folder of images for each class"
     )
+    data_dir: str = field(
+        "auto",
+        "directory that holds the files of a dataset with a name; auto is $CIFAR_MLFLOW_DATA, else a download to the "
+        "user's cache",
+    )
+    image_size: ImageSize = field(
+        "auto", "pixels a side of the images of a folder; auto is the size that all have, if it is at most 64"
+    )
+    test_size: PartSize = field(
+        "auto", "test images, or their share, taken from a folder that has no test folder; auto is 15%"
+    )
+    skip_unreadable: bool = field(False, "go on without the files of a folder that cannot be read")
     validation_size: AutoOrCount = field(
         "auto", "images held out of training; auto is 10%; 0 trains on all and scores on the test set"
     )
     split_seed: Seed = field(0, "seed of the train/validation split, which all repeats share")
+    class_weights: Literal["none", "balanced"] = field(
+        "none", "weight of each class in the loss; balanced: inverse to its number of training images, 1 on average"
+    )
     device: Literal["auto", "cpu", "cuda", "mps"] = field("auto", "where to train")
     precision: Precision = field("auto", "arithmetic of the training steps; auto is bfloat16 where the hardware has it")
     threads: AutoOrThreads = field("auto", "processor threads; auto is torch's own choice")
@@ -149,6 +174,17 @@ class TrainingConfig(BaseModel):
         return self.validation_size == 0
 
     @property
+    def dataset_name(self) -> str:
+        """What the dataset is called: its own name, or that of its file or folder."""
+        place = PurePath(self.dataset)
+        return (place.stem if self.dataset.endswith(".npz") else place.name) or "images"
+
+    @property
+    def is_folder(self) -> bool:
+        """True if the dataset is a folder of images."""
+        return self.dataset not in BUILT_IN_DATASETS and not self.dataset.endswith(".npz")
+
+    @property
     def fingerprint(self) -> str:
         """16 hex digits that name the configuration: equal for runs that differ in seed or machine only.
 
@@ -156,6 +192,7 @@ class TrainingConfig(BaseModel):
         """
         # Runs that were recorded before epoch_evaluation counted keep their names.
         extra = {"epoch_evaluation"} if self.epoch_evaluation else set()
+        extra |= {name for name in _LATER if getattr(self, name) == type(self).model_fields[name].default}
         values = self.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, *extra})
         if self.dataset not in BUILT_IN_DATASETS:
             values["dataset"] = "file"  # one and the same wherever it is, which its digest says

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from cifar_mlflow.jobs.sweeping.report import Winner
     from cifar_mlflow.learning.training import EpochResult
 
-HISTORY = ("train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy", "learning_rate", "images_per_second")
+HISTORY = (
+    "train_loss", "train_accuracy", "held_out_loss", "held_out_accuracy", "held_out_balanced_accuracy",
+    "learning_rate", "images_per_second",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

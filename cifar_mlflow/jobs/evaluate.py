@@ -14,6 +14,7 @@ from cifar_mlflow.analysis.statistics import wilson_interval
 from cifar_mlflow.config.rules import resolve, resolve_moved
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.listener import bar, warn
+from cifar_mlflow.jobs.training import data
 from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models
@@ -46,6 +47,8 @@ class EvaluateOutcome:
     score: classification.Score
     interval: tuple[float, float]
     metrics: dict[str, float]
+    balanced_accuracy: float | None = None
+    """The mean recall, per cent, where the classes are unequal; else None: it would say the same as the accuracy."""
 
     def rows(self) -> list[dict[str, object]]:
         """One row a class: its name, precision and recall (per cent, None where undefined) and images."""
@@ -63,7 +66,7 @@ def evaluate(
 ) -> EvaluateOutcome:
     """Scores `model` on the test set of its own dataset, or of another `dataset` with the same classes.
 
-    Of an .npz `dataset` only the test images are read. `data_dir` is where the model's own data are now
+    Of the user's own `dataset` only the test images are read. `data_dir` is where the model's own data are now
     (`config.paths.moved`). `views` is how often it sees each image (`learning.evaluation.predict`); with more than one
     the metrics have names of their own, as in test_6_views_accuracy.
 
@@ -85,11 +88,12 @@ def evaluate_model(
     predictor = models.load_model(found.uri, found.tags)
 
     from cifar_mlflow.learning import evaluation
-    from cifar_mlflow.learning.data import datasets
 
     config = resolve_moved(found.config, data_dir)
-    trained_on = datasets.load_recorded(config, found.dataset_digest, found.run_id)
-    scored = trained_on if dataset is None else read_test_set(dataset, trained_on.classes, data_dir)
+    trained_on = data.load_recorded(config, found.dataset_digest, found.run_id)
+    scored = (
+        trained_on if dataset is None else read_test_set(dataset, trained_on.classes, trained_on.image_shape, data_dir)
+    )
     _check_test_set(scored, trained_on)
     if views > 1 and found.config.augmentation == "none":
         warn(f"--views {views} shows mirrored images, and the model was trained without any (augmentation none)")
@@ -103,6 +107,7 @@ def evaluate_model(
     prefix += f"_{views}_views" if views > 1 else ""
     measured = {
         "accuracy": score.accuracy,
+        "balanced_accuracy": float(np.nanmean(score.recall)),
         "loss": score.loss,
         "accuracy_low": low,
         "accuracy_high": high,
@@ -120,6 +125,7 @@ def evaluate_model(
         score=score,
         interval=(low, high),
         metrics={f"{prefix}_{name}": value for name, value in measured.items()},
+        balanced_accuracy=measured["balanced_accuracy"] if data.unequal_classes(scored) else None,
     )
     run = Recorder(store, found.run_id, found.experiment_id, found.run_name)
     looks.add(store, found.run_id)
@@ -128,16 +134,20 @@ def evaluate_model(
     return outcome
 
 
-def read_test_set(dataset: str, classes: tuple[str, ...], data_dir: str | None = None) -> Dataset:
-    """The `dataset` by whose test images models of these `classes` are scored; an .npz needs no other images.
+def read_test_set(
+    dataset: str, classes: tuple[str, ...], image_shape: tuple[int, int, int], data_dir: str | None = None
+) -> Dataset:
+    """The `dataset` by whose test images models of these `classes` are scored; the user's own needs no other images.
 
-    DataError if it is missing or damaged.
+    Images of a folder are fitted to `image_shape`. DataError if it is missing or damaged.
     """
     from cifar_mlflow.learning.data import datasets
 
     config = resolve({"dataset": dataset, **({"data_dir": data_dir} if data_dir else {})}, "options")
+    if config.is_folder:
+        return data.load_test_folder(config.dataset, classes, image_shape)
     is_file = config.dataset.endswith(".npz")
-    return datasets.load_test_set(config.dataset, classes) if is_file else datasets.load(config)
+    return datasets.load_test_set(config.dataset, classes) if is_file else data.load(config)
 
 
 def _check_test_set(scored: Dataset, trained_on: Dataset) -> None:

@@ -17,6 +17,7 @@ from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.learning.data import image_files
 from cifar_mlflow.learning.data.image_files import DecodedImage, Skipped
 from cifar_mlflow.tables import csv_lines
+from cifar_mlflow.text import printable
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import models
 from cifar_mlflow.tracking.writing.recorder import mark_job
@@ -183,9 +184,4 @@ def line(outcome: PredictOutcome, prediction: Prediction, form: str) -> str:
         return csv_lines((image, rank, *guess) for rank, guess in enumerate(ranking, 1))
     # The image comes last, since its name alone may have any length: so no line has to wait for the others.
     cells = [f"{name:<{outcome.class_width}}  {100 * probability:10.1f}%  " for name, probability in ranking]
-    return "".join(cells) + shown(prediction.image) + "\n"
-
-
-def shown(name: str) -> str:
-    """The name of a file as a line on a terminal can hold it: line breaks and bytes that are no text are escaped."""
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+    return "".join(cells) + printable(prediction.image) + "\n"

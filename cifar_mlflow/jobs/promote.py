@@ -68,10 +68,11 @@ def promote(
     store = tracking_store.connect()
     mark_job(store)
     found = models.find_model(store, model or sweeps.winner(store, str(best_of)), weights)
-    name = name or Path(found.config.dataset).stem
+    name = name or found.config.dataset_name
     images = ImageSet(on)
     if dataset is not None:
-        scored = read_test_set(dataset, models.model_interface(found.uri).classes, data_dir)
+        takes = models.model_interface(found.uri)
+        scored = read_test_set(dataset, takes.classes, takes.image_shape, data_dir)
         images = ImageSet(on, scored.name, scored.test_digest)
     return _Promotion(store, found, name, alias, thresholds, force, dry_run, images, dataset, data_dir).run()
 

@@ -16,7 +16,7 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import train_watched
-from cifar_mlflow.jobs.training import record
+from cifar_mlflow.jobs.training import data, record
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import store as tracking_store
@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 TOLERANCE = 0.001
 # The metrics that must be equal: images_per_second depends on the machine, test_* are written by other commands.
 EPOCH_METRICS = (
-    "val_accuracy", "val_loss", "epoch_test_accuracy", "epoch_test_loss", "train_accuracy", "train_loss", "lr",
+    "val_accuracy", "val_loss", "val_balanced_accuracy",
+    "epoch_test_accuracy", "epoch_test_loss", "epoch_test_balanced_accuracy", "train_accuracy", "train_loss", "lr",
 )  # fmt: skip
-FINAL_METRICS = ("best_val_accuracy", "final_val_accuracy")
+FINAL_METRICS = ("best_val_accuracy", "final_val_accuracy", "final_val_balanced_accuracy")
 
 
 @dataclass(frozen=True)
@@ -111,10 +112,8 @@ def reproduce(
         raise ModelError(f"the run {original.run_id} ({original.status}) has no epoch to compare with")
     if reached < original.config.epochs:
         say(f"the original, {original.status}, has {reached} of {original.config.epochs} epochs; those are compared")
-    from cifar_mlflow.learning.data import datasets
-
     config = _as_used(original, changes)
-    dataset = datasets.load_recorded(config, original.tags["dataset_digest"], original.run_id)
+    dataset = data.load_recorded(config, original.tags["dataset_digest"], original.run_id)
     differences = _differences(original, config)
     for difference in differences:
         say(str(difference))

@@ -12,6 +12,7 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, train_watched
+from cifar_mlflow.jobs.training import data
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.jobs.training.record import hardware_tags
@@ -81,10 +82,8 @@ def resume(
         data_dir = given.pop("data_dir", None)
         _check_given(run, given, experiment, run_name)
         saved = _last_checkpoint(checkpoints, run)
-        from cifar_mlflow.learning.data import datasets
-
         config = resolve_moved(run.config, data_dir)
-        dataset = datasets.load_recorded(config, run.tags["dataset_digest"], run.run_id)
+        dataset = data.load_recorded(config, run.tags["dataset_digest"], run.run_id)
         differences = _differences(run, saved)
         for difference in differences:
             warn(f"{difference}; the numbers may come out otherwise than in one go")

@@ -268,7 +268,7 @@ def _experiment(store: Store, spec: SweepConfig) -> str:
     if store.project_run_id:
         run = store.client.get_run(store.project_run_id)
         return str(store.client.get_experiment(run.info.experiment_id).name)
-    return spec.experiment or environment_experiment(store) or Path(spec.base_config.dataset).stem
+    return spec.experiment or environment_experiment(store) or spec.base_config.dataset_name
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.listener import TrainingListener, current_listener, say, warn
-from cifar_mlflow.jobs.training import signals
+from cifar_mlflow.jobs.training import data, signals
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
@@ -50,6 +50,8 @@ class TrainOutcome:
     waiting: int
     """Writes that have not reached the store; they are kept in `spool` until `sync` delivers them."""
     spool: Path
+    balanced_accuracy: float | None = None
+    """The mean recall after the last epoch, per cent, where the classes are unequal; else None."""
 
 
 @process_state.preserved()
@@ -87,12 +89,11 @@ def train(
     # torch is imported only now, so that a fault found above is told at once.
     from cifar_mlflow.learning import hardware
     from cifar_mlflow.learning.compiled import bindings
-    from cifar_mlflow.learning.data import datasets
 
     on_cpu = hardware.choose_device(config).type == "cpu"
     if on_cpu and config.accelerate == "auto" and (warning := bindings.warning()):
         warn(warning)
-    dataset = datasets.load(config)
+    dataset = data.load(config)
     if warning := batch_warning(config, len(dataset.train)):
         warn(warning)
     experiment = experiment or environment_experiment(store) or dataset.name
@@ -202,4 +203,5 @@ def record_training(
         record.best.epoch,
         waiting,
         run.directory,
+        record.results[-1].held_out_balanced_accuracy if data.unequal_classes(dataset) else None,
     )

@@ -13,15 +13,24 @@ TINY = 1e-30  # a probability of zero has a logarithm then
 
 
 @torch.inference_mode()
-def loss_and_accuracy(network: Callable[[torch.Tensor], torch.Tensor], images: LabeledImages) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy (per cent) over every image; `network` maps uint8 images to logits."""
+def loss_and_accuracies(
+    network: Callable[[torch.Tensor], torch.Tensor], images: LabeledImages
+) -> tuple[float, float, float]:
+    """Mean cross-entropy, accuracy and balanced accuracy over every image; `network` maps uint8 images to logits.
+
+    Balanced accuracy is the mean recall of the classes that have images; accuracies are per cent.
+    """
     loss = torch.zeros((), device=images.labels.device)
-    correct = torch.zeros((), dtype=torch.int64, device=images.labels.device)
+    correct = []
     for pixels, labels in _batches(images):
         logits = network(pixels)
         loss += torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-        correct += (logits.argmax(1) == labels).sum()
-    return loss.item() / len(images), 100 * correct.item() / len(images)
+        correct.append(logits.argmax(1) == labels)
+    told = torch.cat(correct).cpu()
+    labels = images.labels.cpu()
+    there = labels.bincount()
+    recalls = labels[told].bincount(minlength=len(there))[there > 0] / there[there > 0].double()
+    return loss.item() / len(images), 100 * told.sum().item() / len(images), 100 * recalls.mean().item()
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from cifar_mlflow.errors import ConfigurationError, Diverged
 from cifar_mlflow.learning import compiled, hardware
 from cifar_mlflow.learning.data.augmentation import Augmentation
 from cifar_mlflow.learning.data.datasets import Dataset
-from cifar_mlflow.learning.evaluation import loss_and_accuracy
+from cifar_mlflow.learning.evaluation import loss_and_accuracies
 from cifar_mlflow.learning.networks import build, own
 from cifar_mlflow.learning.networks.fast import FastNetwork
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
@@ -41,6 +41,8 @@ class EpochResult:
     held_out_accuracy: float
     learning_rate: float
     images_per_second: float
+    held_out_balanced_accuracy: float = math.nan
+    """Mean recall of the classes; NaN in checkpoints of earlier versions."""
 
 
 @dataclass
@@ -111,7 +113,8 @@ class Training:
             average = get_ema_multi_avg_fn(config.averaging_decay)  # type: ignore[no-untyped-call]
             with own.faults_told(config, "its weights cannot be averaged"), own.Copyable():
                 self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self._loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+        weights = class_weights(data.train.labels, len(data.classes)) if config.class_weights == "balanced" else None
+        self._loss = nn.CrossEntropyLoss(weights, label_smoothing=config.label_smoothing).to(self.device)
         self._batches = _batch_bounds(len(data.train), config.batch_size)
         self._optimizer = build_optimizer(config, self.network)
         self._schedule = Schedule(config, self._optimizer, len(self._batches))
@@ -131,18 +134,20 @@ class Training:
             size = f"with --batch-size {self.config.batch_size}; try half of it"
             with hardware.enough_memory(f"epoch {epoch}: the {self.device.type} device is out of memory {size}"):
                 loss, accuracy, rate, speed = self._train_epoch(epoch)
-                held_out = self._score(epoch)
+                held_out_loss, held_out_accuracy, balanced = self._score(epoch)
             self._passed, self._in_progress = epoch, None
-            yield EpochResult(epoch, loss, accuracy, *held_out, rate, speed)
+            yield EpochResult(epoch, loss, accuracy, held_out_loss, held_out_accuracy, rate, speed, balanced)
 
-    def _score(self, epoch: int) -> tuple[float, float]:
-        """Mean loss and accuracy over the held-out images; NaN after an epoch that is not scored."""
+    def _score(self, epoch: int) -> tuple[float, float, float]:
+        """Mean loss, accuracy and balanced accuracy over the held-out images; NaN after an epoch that is not scored."""
         is_last = epoch == self.config.epochs
         if not self.config.epoch_evaluation and (self.config.trains_on_all or not is_last):
-            return math.nan, math.nan
+            return math.nan, math.nan, math.nan
         with own.faults_told(self.config, "it fails in evaluation"):
             network = self._result().eval()
-            return loss_and_accuracy(lambda pixels: own.logits_of(network(self.preprocessing(pixels))), self._held_out)
+            return loss_and_accuracies(
+                lambda pixels: own.logits_of(network(self.preprocessing(pixels))), self._held_out
+            )
 
     def _result(self) -> nn.Module:
         """The network that the training is for: the one that is trained, or the average of its weights."""
@@ -266,6 +271,12 @@ class Training:
                 f"The likely cause is a learning rate that is too high (--learning-rate {self.config.learning_rate} "
                 f"with --optimizer {self.config.optimizer}); try a tenth of it"
             )
+
+
+def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """float32 (classes): inverse to the number of each class's `labels` int64 (n), 1 on average."""
+    inverse = 1 / labels.cpu().bincount(minlength=classes).clamp(min=1).double()
+    return (inverse / inverse.mean()).float()
 
 
 def _batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:

@@ -21,7 +21,7 @@ def error_code(error: TrackingError) -> str | None:
     return getattr(error.__cause__, "error_code", None)
 
 
-def find(request: Callable[..., Found], *arguments: str) -> Found | None:
+def find(request: Callable[..., Found], *arguments: Any) -> Found | None:
     """What `request`, a method of the client, answers; None if the store has no such thing."""
     try:
         return request(*arguments)

@@ -126,7 +126,10 @@ def test_a_misspelled_pruner_is_the_only_fault(faults):
         ),
         ({"min_epochs": 2}, "min_epochs: it has no effect without pruner: successive_halving"),
         ({"min_epochs": 0, "pruner": "successive_halving"}, "min_epochs: 0 is refused"),
-        ({"objective": "accuracy"}, "'accuracy' is not one of final_val_accuracy, best_val_accuracy, val_loss"),
+        (
+            {"objective": "accuracy"},
+            "'accuracy' is not one of final_val_accuracy, best_val_accuracy, final_val_",
+        ),
         ({"base": {"config": "nowhere.yaml"}}, "nowhere.yaml: it cannot be read"),
         (
             {"base": {"epoch_evaluation": False}, "pruner": "successive_halving"},

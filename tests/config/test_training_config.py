@@ -46,8 +46,12 @@ OTHER = {
     "seed": 1,
     "dataset": "digits",
     "data_dir": "/data",
+    "image_size": 48,
+    "test_size": 0.2,
+    "skip_unreadable": True,
     "validation_size": 100,
     "split_seed": 1,
+    "class_weights": "balanced",
     "device": "cpu",
     "precision": "float32",
     "threads": 2,
@@ -242,7 +246,7 @@ class TestFingerprint:
         assert same == (name in NOT_IN_FINGERPRINT)
 
     def test_leaves_out_what_this_test_says(self):
-        assert {"seed", "threads", "accelerate", "device", "data_dir"} == NOT_IN_FINGERPRINT
+        assert {"seed", "threads", "accelerate", "device", "data_dir", "skip_unreadable"} == NOT_IN_FINGERPRINT
 
     def test_is_that_of_the_user_s_file_wherever_it_is(self):
         paths = ("a.npz", "/elsewhere/b.npz")

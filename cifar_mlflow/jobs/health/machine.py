@@ -111,15 +111,16 @@ def leftovers() -> Iterator[Finding]:
     """Files of ours that were being written when their process was killed, in directories that are ours alone."""
     cache, saved = cifar10.cache_directory(), state_directory() / "checkpoints"
     found = [path for path in saved.glob("*/.*.part") if not _in_training(path.parent)]
-    if not locks.is_locked(cache / f"{cifar10.ARCHIVE}.lock"):
-        found += cache.glob("*.partial")
+    partial_ones = [*cache.glob("*.partial"), *cache.glob("images/*.partial")]
+    found += [path for path in partial_ones if not locks.is_locked(path.with_suffix(".lock"))]
     for path in sorted(found):
-        text = f"{path.absolute()}: {megabytes(path.stat().st_size)} that a killed process had begun to write"
+        size = sum(file.stat().st_size for file in (path, *path.rglob("*")))
+        text = f"{path.absolute()}: {megabytes(size)} that a killed process had begun to write"
         yield Finding("warning", text, FIX, partial(_remove_file, path))
 
 
 def _remove_file(path: Path) -> str:
-    path.unlink(missing_ok=True)
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     return "removed"
 
 

@@ -7,7 +7,7 @@ from cifar_mlflow.config.rules import recorded
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.jobs.sweeping.trial import data_settings
+from cifar_mlflow.jobs.sweeping.trial import SETTINGS_OF_DATA, data_settings
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import count
 
@@ -24,7 +24,7 @@ def refuse_changed(
     """
     changed: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for record in filter(_is_result, records):
-        varied = {name: record.parameters[name] for name in COMPARED.values() if name in spec.space}
+        varied = {name: record.parameters[name] for name in (*SETTINGS_OF_DATA, "network") if name in spec.space}
         config = TrainingConfig.model_validate({**spec.base, **varied})
         now = dict(zip(COMPARED, digests(data_settings(config), config.network), strict=True))
         for tag in (tag for tag in COMPARED if record.tags.get(tag, "") != now[tag]):

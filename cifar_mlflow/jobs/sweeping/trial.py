@@ -14,6 +14,7 @@ from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import TrainingListener, listen
 from cifar_mlflow.jobs.train import record_training
+from cifar_mlflow.jobs.training import data
 from cifar_mlflow.jobs.training.record import Pruned
 from cifar_mlflow.records import TrialOutcome
 from cifar_mlflow.tracking import store as tracking_store
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 # Seconds for which a run that has ended waits for a store that takes nothing; the sweep delivers what is left.
 DRAIN_TIMEOUT = 2.0
-SETTINGS_OF_DATA = {"dataset", "data_dir", "validation_size", "split_seed"}
+SETTINGS_OF_DATA = {
+    "dataset", "data_dir", "validation_size", "split_seed", "image_size", "test_size", "skip_unreadable",
+}  # fmt: skip
 # What a run imports only when it comes to it, each a second or so.
 NEEDED = ("cifar_mlflow.learning.training", "cifar_mlflow.learning.export", "matplotlib.backends.backend_agg")
 NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
@@ -84,7 +87,10 @@ class _Reporter(TrainingListener):
         self.value = math.nan
 
     def epoch(self, result: EpochResult) -> None:
-        self.value = result.held_out_loss if self._objective == "val_loss" else result.held_out_accuracy
+        values = {
+            "val_loss": result.held_out_loss, "final_val_balanced_accuracy": result.held_out_balanced_accuracy
+        }  # fmt: skip
+        self.value = values.get(self._objective, result.held_out_accuracy)
         if not math.isnan(self.value) and not self._tell((result.epoch, self.value)):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
 
@@ -117,6 +123,4 @@ def forget_dataset() -> None:
 
 @functools.lru_cache(maxsize=1)
 def _load(config: TrainingConfig) -> Dataset:
-    from cifar_mlflow.learning.data import datasets
-
-    return datasets.load(config)
+    return data.load(config)

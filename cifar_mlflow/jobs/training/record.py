@@ -14,6 +14,7 @@ from cifar_mlflow.config.training import TrainingConfig, parsed
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
 from cifar_mlflow.jobs.listener import warn
 from cifar_mlflow.memory import is_out_of_memory
+from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.text import as_option, count, first_line, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import runs
@@ -77,14 +78,22 @@ class TrainingRecord:
             ConfigurationError: the run has a parameter already, with another value.
         """
         from cifar_mlflow.learning.networks import own, source
+        from cifar_mlflow.learning.training import class_weights
 
         config, dataset = self._config, self.dataset
         self._check_parameters()
         self._run.log_parameters(config.as_options())
         network = source.of(config.network)
         files = {f"network/{name}": content for name, content in network.files.items()} if network else {}
+        if dataset.skipped:
+            rows = [("file", "reason"), *((each.name, each.reason) for each in dataset.skipped)]
+            files["skipped_images.csv"] = csv_lines(rows).encode()
+        if config.class_weights == "balanced":
+            weights = class_weights(dataset.train.labels, len(dataset.classes)).tolist()
+            rows = [("class", "weight"), *zip(dataset.classes, map(str, weights), strict=True)]
+            files["class_weights.csv"] = csv_lines(rows).encode()
         self._run.log_files({"config.yaml": config.as_yaml().encode(), **files})
-        if network and not files:
+        if network and not network.files:
             warn(f"--network {config.network} has no source file, so the run cannot record it")
         if changed := source.edited(config.network):
             was = "was imported by this process, and as it was then it is trained"
@@ -145,7 +154,11 @@ class TrainingRecord:
                 self.best_weights = session.weights()
         self.results.append(result)
         prefix = "epoch_test" if self._config.trains_on_all else "val"
-        scores = {f"{prefix}_accuracy": result.held_out_accuracy, f"{prefix}_loss": result.held_out_loss}
+        scores = {
+            f"{prefix}_accuracy": result.held_out_accuracy,
+            f"{prefix}_loss": result.held_out_loss,
+            f"{prefix}_balanced_accuracy": result.held_out_balanced_accuracy,
+        }
         metrics = {
             **{name: value for name, value in scores.items() if not np.isnan(value)},
             "train_accuracy": result.train_accuracy,
@@ -162,7 +175,9 @@ class TrainingRecord:
         network = export.classifier(session.preprocessing, session.network, session.weights())
         files = {"curves.png": self._curves()}
         accuracy = last.held_out_accuracy
-        kept: list[_Kept] = [(network, "last", last, {} if config.trains_on_all else {"final_val_accuracy": accuracy})]
+        final = {"final_val_accuracy": accuracy, "final_val_balanced_accuracy": last.held_out_balanced_accuracy}
+        final = {name: value for name, value in final.items() if not config.trains_on_all and not np.isnan(value)}
+        kept: list[_Kept] = [(network, "last", last, final)]
         if config.trains_on_all:
             summary = "" if np.isnan(accuracy) else f" Test accuracy after the last epoch: {accuracy:.2f}%."
         else:

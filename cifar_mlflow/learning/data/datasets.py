@@ -1,4 +1,4 @@
-"""Datasets as resident uint8 tensors: CIFAR-10, scikit-learn's digits, or the user's own .npz file."""
+"""Datasets as resident uint8 tensors: those with a name, and the user's own .npz files and folders of images."""
 
 import hashlib
 import importlib.util
@@ -14,7 +14,9 @@ import torch
 from cifar_mlflow.config.paths import is_path
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, DataError
-from cifar_mlflow.learning.data import cifar10, npz_files
+from cifar_mlflow.learning.data import cifar10, image_folder, named, npz_files
+from cifar_mlflow.learning.data.decoded_files import Bar, no_bar
+from cifar_mlflow.learning.data.image_files import Skipped
 
 DIGITS_TEST_SHARE = 5  # every fifth image of a class, about 360 of 1,797
 AUTO_VALIDATION_SHARE = 0.1
@@ -42,7 +44,8 @@ class Dataset:
     """One dataset, split. `validation` is empty if the run trains on all training images.
 
     `digest` (32 hex digits) covers every byte, the class names and the split; `test_digest` the test images and
-    their labels alone. `validation_indices` are positions in the original training set.
+    their labels alone. `validation_indices` are positions in the original training set. `skipped` are files that were
+    left out, since they cannot be read; `warnings` are for the user.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Dataset:
     test: LabeledImages
     digest: str
     test_digest: str
+    skipped: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -82,15 +87,19 @@ class _Arrays(NamedTuple):
     source: str
 
 
-def load(config: TrainingConfig) -> Dataset:
-    """The dataset that `config` names, split by its `split_seed`.
+def load(config: TrainingConfig, bar: Bar = no_bar) -> Dataset:
+    """The dataset that `config` names, split by its `split_seed`; `bar` shows what takes long.
 
     Raises:
         DataError: missing, damaged or of the wrong shape; the message names the file.
         ConfigurationError: the validation split does not fit the dataset.
     """
+    if config.is_folder:
+        return _of_folder(config.dataset_name, image_folder.read(config, bar))
     if config.dataset == "cifar10":
         arrays = _Arrays(*cifar10.read(config.data_dir))
+    elif config.dataset in named.DATASETS:
+        arrays = _Arrays(*named.read(config.dataset, config.data_dir))
     elif config.dataset == "digits":
         arrays = _read_digits()
     else:
@@ -99,7 +108,7 @@ def load(config: TrainingConfig) -> Dataset:
     validation = stratified_indices(arrays.y_train, held_out, config.split_seed)
     train = np.setdiff1d(np.arange(len(arrays.y_train)), validation)
     return Dataset(
-        name=Path(config.dataset).stem,
+        name=config.dataset_name,
         source=arrays.source,
         classes=arrays.classes,
         train=_images(arrays.x_train[train], arrays.y_train[train]),
@@ -111,13 +120,13 @@ def load(config: TrainingConfig) -> Dataset:
     )
 
 
-def load_recorded(config: TrainingConfig, digest: str, run_id: str) -> Dataset:
+def load_recorded(config: TrainingConfig, digest: str, run_id: str, bar: Bar = no_bar) -> Dataset:
     """As `load`; raises DataError too if these are not the data with the `digest` that the run recorded."""
     if is_path("dataset", config.dataset) and not os.path.exists(config.dataset):
         raise DataError(
             f"{config.dataset}, on which the run {run_id} trained, is not there; say by --data-dir where it is"
         )
-    dataset = load(config)
+    dataset = load(config, bar)
     if dataset.digest != digest:
         raise DataError(
             f"{dataset.source} is not the data that the run {run_id} trained on (digest {dataset.digest}, recorded "
@@ -134,6 +143,41 @@ def load_test_set(path: str, classes: tuple[str, ...]) -> Dataset:
     x, y, names = npz_files.read_test(Path(path), classes)
     none, digest = _images(x[:0], y[:0]), _digest(x, y)
     return Dataset(Path(path).stem, path, names, none, none, np.array([]), _images(x, y), digest, digest)
+
+
+def load_test_folder(path: str, classes: tuple[str, ...], shape: tuple[int, int, int], bar: Bar = no_bar) -> Dataset:
+    """The test images of a folder, as a model takes them of these `classes`, among which the folder's are.
+
+    They are fitted to `shape` (height, width, channels); there are no others. Raises DataError as `load`.
+    """
+    found = image_folder.read_test(path, classes, shape, bar)
+    numbers = np.array([classes.index(name) for name in found.tree.classes], dtype=np.int64)
+    x, y = found.pixels["test"], numbers[found.labels("test")]
+    none, digest = _images(x[:0], y[:0]), _digest(x, y)
+    return Dataset(
+        Path(path).name, path, classes, none, none, np.array([]), _images(x, y), digest, digest,
+        warnings=tuple(found.warnings),
+    )  # fmt: skip
+
+
+def _of_folder(name: str, found: image_folder.FolderImages) -> Dataset:
+    parts = {part: _images(found.pixels[part], found.labels(part)) for part in image_folder.PARTS}
+    training = np.sort(np.concatenate([found.rows["train"], found.rows["validation"]]))
+    validation = np.searchsorted(training, found.rows["validation"])
+    x_train, x_test = (found.digests[rows] for rows in (training, found.rows["test"]))  # which stand for all pixels
+    shape = np.array(found.pixels["train"].shape[1:])
+    y_train = found.file_labels[training]
+    return Dataset(
+        name=name,
+        source=str(found.tree.root),
+        classes=found.tree.classes,
+        **parts,
+        validation_indices=validation,
+        digest=_digest(shape, x_train, y_train, x_test, found.labels("test"), validation, np.array(found.tree.classes)),
+        test_digest=_digest(parts["test"].pixels.numpy(), found.labels("test")),
+        skipped=tuple(found.skipped),
+        warnings=tuple(found.warnings),
+    )
 
 
 def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -65,7 +65,7 @@ def _arrays(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
                     what = "holds Python objects, which are never loaded: they could run any code"
                     faults.append(f"{name} {what}; save it as {name}.astype({as_type})")
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file; --dataset takes cifar10, digits or an .npz file") from None
+        raise DataError(f"{path}: there is no such file; --dataset takes a name, an .npz file or a folder") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: this is not a readable .npz file ({error})") from None
     except Exception as error:  # zipfile and zlib raise classes of their own, with no common base

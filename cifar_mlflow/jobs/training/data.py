@@ -1,0 +1,56 @@
+"""The data of a job: read with a bar, and what is worth telling of them told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.jobs.listener import bar, warn
+from cifar_mlflow.text import shown
+
+if TYPE_CHECKING:
+    from cifar_mlflow.learning.data.datasets import Dataset
+
+UNEQUAL = 3  # times as many images has the largest class: then balanced accuracy is told too
+
+
+def load(config: TrainingConfig) -> Dataset:
+    """As `datasets.load`."""
+    from cifar_mlflow.learning.data import datasets
+
+    return _told(datasets.load(config, bar))
+
+
+def load_recorded(config: TrainingConfig, digest: str, run_id: str) -> Dataset:
+    """As `datasets.load_recorded`."""
+    from cifar_mlflow.learning.data import datasets
+
+    return _told(datasets.load_recorded(config, digest, run_id, bar))
+
+
+def load_test_folder(path: str, classes: tuple[str, ...], image_shape: tuple[int, int, int]) -> Dataset:
+    """As `datasets.load_test_folder`."""
+    from cifar_mlflow.learning.data import datasets
+
+    return _told(datasets.load_test_folder(path, classes, image_shape, bar))
+
+
+def _told(dataset: Dataset) -> Dataset:
+    for text in [*dataset.warnings, *filter(None, [unequal_classes(dataset)])]:
+        warn(text)
+    return dataset
+
+
+def unequal_classes(dataset: Dataset) -> str:
+    """That accuracy would flatter, if classes are very unequal in the images that are trained on, or else scored."""
+    images = dataset.train if len(dataset.train) else dataset.test
+    counts = {name: int((images.labels == label).sum()) for label, name in enumerate(dataset.classes)}
+    counts = {name: number for name, number in counts.items() if number}
+    largest, smallest = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
+    if counts[largest] <= UNEQUAL * counts[smallest]:
+        return ""
+    return (
+        f"the classes are unequal: {shown(largest)} has {counts[largest]:,} images and {shown(smallest)} "
+        f"{counts[smallest]:,}, so accuracy flatters what favours the large ones; balanced accuracy, the mean recall, "
+        "does not (--class-weights balanced, --objective final_val_balanced_accuracy)"
+    )

@@ -1,0 +1,204 @@
+"""The images of a folder, decoded once in all cores and kept in the user's cache, so that a second start takes seconds.
+
+An entry of the cache is a directory, which takes its name when it is whole: the digest of the files' names, sizes and
+times, and of how they were decoded. It holds the pixels of all images one after the other, and a table of what each
+file was. Each image is checked against its digest when it is read. What nobody has used for `DAYS_KEPT` is removed.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from filelock import FileLock
+from PIL import __version__ as pillow_version
+
+from cifar_mlflow.directories import no_room
+from cifar_mlflow.errors import DataError
+from cifar_mlflow.learning.data import image_files
+from cifar_mlflow.learning.data.cifar10 import cache_directory
+from cifar_mlflow.learning.data.folder_tree import ImageFile
+from cifar_mlflow.learning.data.image_files import Skipped
+
+VERSION = 1  # of the entries; another one is read by nobody
+DAYS_KEPT = 30
+AHEAD = 32  # images a thread that are decoded before they are written
+PIXELS, TABLE = "pixels", "files.npz"
+
+_Result = TypeVar("_Result")
+Bar = Callable[[int, str, str], AbstractContextManager[Callable[[int], object]]]
+
+
+def no_bar(total: int, description: str, unit: str) -> AbstractContextManager[Callable[[int], object]]:
+    return nullcontext(lambda count: None)
+
+
+class DecodedFiles:
+    """What became of each file, in their order: arrays with one entry a file; `shape` is (height, width, channels).
+
+    `digest` and `pixel_digest` are uint8 (files, 16), of its bytes and of its pixels; `size` is its own (width,
+    height); `reason` says why it cannot be read, and is empty if it can.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Reads the table in the directory; ValueError, OSError or KeyError if it is not what was written there."""
+        with np.load(directory / TABLE, allow_pickle=False) as table:
+            self.digest, self.pixel_digest, self.size = (table[name] for name in ("digest", "pixel_digest", "size"))
+            self.gray, self.reason = table["gray"], table["reason"]
+            height, width, channels = map(int, table["shape"])
+        self.shape = (height, width, channels)
+        self._path = directory / PIXELS
+        if self._path.stat().st_size != len(self.gray) * height * width * channels:
+            raise ValueError("the pixels are not all there")
+
+    def pixels(self, rows: np.ndarray, channels: int) -> np.ndarray:
+        """The images of these files, uint8 (rows, height, width, channels), of gray ones the first channel if need be.
+
+        ValueError if one has changed since it was decoded.
+        """
+        images = np.empty((len(rows), *self.shape[:2], channels), np.uint8)
+        one = np.empty(self.shape, np.uint8)
+        with self._path.open("rb", buffering=0) as file:
+            for image, row in zip(images, rows.tolist(), strict=True):
+                file.seek(row * one.nbytes)
+                file.readinto(one.data)
+                if _digest(one.data) != self.pixel_digest[row].tobytes():
+                    raise ValueError(f"image {row} has changed on disk")
+                image[:] = one[..., :channels]
+        return images
+
+    def remove(self) -> None:
+        shutil.rmtree(self._path.parent, ignore_errors=True)
+
+
+@contextmanager
+def decoded(
+    root: Path, files: Sequence[ImageFile], shape: tuple[int, int, int], bar: Bar, warnings: list[str]
+) -> Iterator[DecodedFiles]:
+    """The files below `root`, each fitted to `shape`; within the block their pixels can be read.
+
+    If the cache cannot be written, `warnings` gets to know, and they are decoded to a temporary place. DataError if
+    that cannot be written either.
+    """
+    cache = cache_directory() / "images"
+    key = _key(files, shape)
+    entry = cache / key
+    if found := _read(entry):
+        yield found
+        return
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache / f"{key}.lock"):
+            if not _read(entry):  # another process may have been at it
+                _remove_old(cache)
+                shutil.rmtree(entry, ignore_errors=True)
+                _write(root, files, shape, bar, entry)
+    except OSError as error:
+        told = no_room(error) or error.strerror
+        warnings.append(f"{cache} cannot be written ({told}), so each start decodes all images anew")
+    if found := _read(entry):
+        yield found
+        return
+    with ExitStack() as after:
+        try:
+            directory = after.enter_context(tempfile.TemporaryDirectory(prefix="cifar-mlflow-images-"))
+            _write(root, files, shape, bar, entry := Path(directory) / key)
+        except OSError as error:
+            told = no_room(error) or f"no temporary file can be written: {error.strerror}"
+            raise DataError(f"{root}: its images were decoded in vain: {told}") from None
+        yield DecodedFiles(entry)
+
+
+def measured(root: Path, files: Sequence[ImageFile], bar: Bar) -> list[tuple[int, int] | None]:
+    """(width, height) of each image, by what the files say of themselves; None of what is no image."""
+    return list(_in_all_cores(lambda file: image_files.measure(root / file.path), files, "measuring", bar))
+
+
+def _key(files: Sequence[ImageFile], shape: tuple[int, int, int]) -> str:
+    total = hashlib.blake2b(f"{VERSION} {pillow_version} {shape}".encode(), digest_size=16)
+    for file in files:
+        total.update(os.fsencode(file.path) + f"\0{file.size} {file.times}\0".encode())
+    return total.hexdigest()
+
+
+def _read(entry: Path) -> DecodedFiles | None:
+    try:
+        found = DecodedFiles(entry)
+        os.utime(entry)
+    except Exception:  # numpy, zipfile and zlib raise classes of their own for what is damaged
+        return None
+    return found
+
+
+def _remove_old(cache: Path) -> None:
+    """Removes what nobody has used for long, or a killed process has begun to write."""
+    for path in cache.iterdir():
+        with suppress(OSError):
+            days = 1 if path.suffix == ".partial" else DAYS_KEPT
+            if path.stat().st_mtime < time.time() - days * 24 * 3600:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _write(root: Path, files: Sequence[ImageFile], shape: tuple[int, int, int], bar: Bar, entry: Path) -> None:
+    """Decodes the files into the directory `entry`, which is there whole or not at all."""
+    partial = entry.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    count, unread = len(files), np.zeros(shape, np.uint8)
+    digest, pixel_digest = np.zeros((count, 16), np.uint8), np.zeros((count, 16), np.uint8)
+    size, gray, reasons = np.zeros((count, 2), np.int32), np.zeros(count, bool), [""] * count
+    try:
+        with (partial / PIXELS).open("wb") as out:
+            results = _in_all_cores(lambda file: image_files.decode(root / file.path, shape), files, "decoding", bar)
+            for row, result in enumerate(results):
+                if isinstance(result, Skipped):
+                    reasons[row] = result.reason
+                    out.write(unread.data)
+                    continue
+                out.write(np.ascontiguousarray(result.pixels).data)
+                digest[row], size[row], gray[row] = np.frombuffer(result.digest, np.uint8), result.size, result.gray
+                pixel_digest[row] = np.frombuffer(_digest(np.ascontiguousarray(result.pixels).data), np.uint8)
+        np.savez(
+            partial / TABLE,
+            digest=digest,
+            pixel_digest=pixel_digest,
+            size=size,
+            gray=gray,
+            reason=np.array(reasons, dtype=str),
+            shape=shape,
+        )
+        partial.rename(entry)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _in_all_cores(
+    work: Callable[[ImageFile], _Result], files: Sequence[ImageFile], what: str, bar: Bar
+) -> Iterator[_Result]:
+    """What `work` makes of each file, in order. Threads will do: Pillow lets others run while it decodes."""
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with image_files.strict(), bar(len(files), what, " images") as update:
+        pool, begun = ThreadPoolExecutor(threads), deque[Future[_Result]]()
+        try:
+            for file in files:
+                begun.append(pool.submit(work, file))
+                if len(begun) > AHEAD * threads:
+                    yield begun.popleft().result()
+                    update(1)
+            for future in begun:
+                yield future.result()
+                update(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _digest(data: memoryview) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
