@@ -32,7 +32,10 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
         click.echo(json.dumps(list(map(asdict, found)), indent=2, default=lambda moment: moment.isoformat()))
         return
     if form == "csv":
-        rows = [[each.isoformat() if name == "started" else each for name, each in vars(run).items()] for run in found]
+        rows = [
+            [each.isoformat() if name == "started" and each else each for name, each in vars(run).items()]
+            for run in found
+        ]
         click.echo(csv_lines([RunSummary.__dataclass_fields__, *rows]), nl=False)
         return
     if not found:
@@ -41,7 +44,8 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
     lines = []
     for run in found:
         scores = ["-" if value is None else f"{value:.2f}" for value in (run.accuracy, run.test_accuracy)]
-        started, minutes = f"{run.started:%Y-%m-%d %H:%M}", "-" if run.minutes is None else f"{run.minutes:.1f}"
+        started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else "-"
+        minutes = "-" if run.minutes is None else f"{run.minutes:.1f}"
         lines.append((run.run_id, run.name, run.experiment, run.status.lower(), *scores, started, minutes))
     headings = ("run", "name", "experiment", "status", "accuracy", "test", "started (UTC)", "minutes")
     click.echo(table(lines, "llllrrlr", headings))

@@ -52,8 +52,9 @@ def checked(job: Callable[Arguments, Result], **narrower: Any) -> Callable[Argum
         for name, value in bound.arguments.items():
             bound.arguments[name] = plain(value)
             try:
-                adapter = TypeAdapter(types[name], config=ConfigDict(arbitrary_types_allowed=True))
-                adapter.validate_python(bound.arguments[name], strict=True)
+                # In a tuple, since a dataclass by itself may not be given settings.
+                adapter = TypeAdapter(tuple[types.get(name, Any)], config=ConfigDict(arbitrary_types_allowed=True))  # type: ignore[valid-type]
+                adapter.validate_python((bound.arguments[name],), strict=True)
             except ValidationError as error:
                 faults += refused(name, value, error.errors()[0]["msg"].replace("Input should", "it must")).faults
         if faults:

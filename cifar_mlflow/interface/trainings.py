@@ -12,6 +12,7 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.interface.call import called, checked, plain, refused
 from cifar_mlflow.interface.results import Comparison, Run, Sweep
+from cifar_mlflow.text import NAME_LIMIT, fault
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.reproduce import ReproduceOutcome
@@ -50,6 +51,9 @@ def train(
     """
     if not isinstance(config, TrainingConfig | Mapping | str | Path | None):
         raise refused("config", config, "it must be a TrainingConfig, a mapping or a YAML file")
+    for name, text in (("experiment", experiment), ("run_name", run_name)):
+        if isinstance(text, str) and (told := fault(text, NAME_LIMIT) or ("" if text.strip() else "it is empty")):
+            raise refused(name, text, told)
     given = read_yaml(config) if isinstance(config, str | Path) else dict(config or {})
     resolved = resolve({str(name): plain(value) for name, value in {**given, **options}.items()}, "options")
     epochs: list[EpochResult] = []

@@ -108,13 +108,8 @@ def connect() -> Store:
     with lock, _short_timeouts(), translated_errors(uri):
         if uri.startswith(SQLITE):
             _check_sqlite(uri)
-        try:
-            _check_database_server(uri)
-            client = mlflow.MlflowClient(uri)
-        except ImportError as error:
-            raise TrackingError(
-                f"{redact(uri)} needs a database driver that is not installed here ({error}); install it with pip"
-            ) from None
+        _check_database_server(uri)
+        client = mlflow.MlflowClient(uri)
         client.search_experiments(max_results=1)
     patient = cast("MlflowClient", PatientClient(client, translated_errors(uri)))
     return Store(patient, uri, project_run_id)
@@ -153,7 +148,7 @@ def translated_errors(uri: str) -> Iterator[None]:
         from sqlalchemy.exc import SQLAlchemyError
 
         # The errors of requests are OSErrors; a ValueError may be about one of MLflow's variables.
-        known = (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError)
+        known = (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError, ImportError)
         if not isinstance(error, known) and not (isinstance(error, ValueError) and "MLFLOW_" in str(error)):
             raise
         raise TrackingError(redact(_explain(uri, error))) from error
@@ -168,6 +163,8 @@ def _explain(uri: str, error: Exception) -> str:
             f"{uri} refuses access ({short}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
             "or MLFLOW_TRACKING_TOKEN"
         )
+    if missing := next((each for each in found if isinstance(each, ImportError)), None):
+        return f"{uri} needs a package for its database or its artifacts that is not here ({missing}); install it"
     if is_verdict(error):
         return f"{uri}: {short}"
     if "out-of-date database schema" in short:  # MLflow has no code for it

@@ -68,7 +68,9 @@ def test_a_database_whose_driver_is_not_installed(refused_store):
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         uri = f"postgresql+pg8000://user:secret@127.0.0.1:{listening.getsockname()[1]}/db"
-        refused_store(uri, "needs a database driver that is not installed here (No module named 'pg8000')")
+        refused_store(
+            uri, "needs a package for its database or its artifacts that is not here (No module named 'pg8000')"
+        )
 
 
 @pytest.mark.parametrize(

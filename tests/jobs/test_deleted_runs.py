@@ -57,6 +57,20 @@ def test_a_run_that_was_deleted_with_its_experiment(cifar, candidates, client):
         )
 
 
+@pytest.mark.parametrize("command", [("train", "--resume"), ("reproduce",)])
+def test_an_experiment_that_was_deleted_alone(cifar, candidates, client, statuses, command):
+    """As where its run was restored, and it was not: told before anything is trained."""
+    experiment_id = client().get_run(candidates.good[0]).info.experiment_id
+    client().set_terminated(candidates.good[0], "KILLED")
+    client().delete_experiment(experiment_id)
+    client().restore_run(candidates.good[0])
+    before = statuses()
+    outcome = cifar(*command, candidates.good[0])
+    assert outcome.code == 6
+    assert f"was deleted; restore it by `mlflow experiments restore -x {experiment_id}`" in outcome.stderr
+    assert len(statuses()) == len(before)
+
+
 @pytest.mark.parametrize("gone", ["run", "files", "a byte"])
 def test_no_rollback_to_what_is_gone(promote, candidates, cifar, client, champion, model_directory, gone):
     directory = model_directory(candidates.good[0])

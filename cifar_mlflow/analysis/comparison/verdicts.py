@@ -152,7 +152,7 @@ def compare(
     pruned = map(configurations.configuration_of, by_reason.get(PRUNED, []))
     columns, common = _columns([row.parameters for row in rows], pruned)
     singles = [] if replication else [row.runs[0] for row in rows if len(row.runs) == 1]
-    consulted = sum(int(tag) for run in runs if (tag := run.tags.get("test_evaluations", "0")).isdecimal())
+    consulted = sum(int(tag) for run in runs if (tag := run.tags.get("test_evaluations", "0")[:9]).isdecimal())
     unmatched = [entry for entry in published if not any(configurations.matches(entry, row.parameters) for row in rows)]
     return Comparison(
         objective=objective,

@@ -26,7 +26,7 @@ class RunSummary:
     metric: str | None
     accuracy: float | None
     test_accuracy: float | None
-    started: datetime
+    started: datetime | None
     minutes: float | None
 
 
@@ -52,7 +52,6 @@ def latest(count: int = 20, experiment: str | None = None) -> list[RunSummary]:
     summaries = []
     for run, record in zip(found, runs.to_records(store, found), strict=True):
         metric = next((name for name in OBJECTIVES if name in record.metrics), None)
-        assert record.start_time is not None
         summary = RunSummary(
             run_id=record.run_id,
             name=record.name,

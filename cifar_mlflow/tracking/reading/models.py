@@ -151,7 +151,7 @@ def _model_of_uri(store: Store, name: str) -> LoggedModel:
 def _model_id_of_version(store: Store, name: str) -> str:
     """Of the version that NAME/VERSION or NAME@ALIAS names."""
     by_alias = "@" in name
-    if not by_alias and not re.fullmatch(r"[^/]+/\d+", name):
+    if not by_alias and not re.fullmatch(r"[^/]+/\d{1,9}", name):
         raise ModelError(f"models:/{name} names no version; give models:/NAME/VERSION or models:/NAME@ALIAS")
     registered, wanted = name.rsplit("@" if by_alias else "/", 1)
     request = store.client.get_model_version_by_alias if by_alias else store.client.get_model_version
@@ -235,6 +235,8 @@ def _told_if_it_cannot_be_loaded(uri: str) -> Iterator[None]:
         if is_out_of_memory(error):
             raise
         reason = no_room(error) or first_line(error)
+        if isinstance(error, AttributeError | KeyError | TypeError):  # of MLflow's, which expects more in a file
+            reason = f"its files are damaged ({type(error).__name__}: {reason})"
         if "pickle" in reason:  # MLflow gives this error no code of its own, and would tell how to allow it
             reason = "it is a pickle, or holds one, which is never loaded: it could run any code"
         raise ModelError(f"{uri} cannot be loaded: {reason}") from error

@@ -58,7 +58,12 @@ def not_recorded(run: Run, missing: Sequence[str]) -> str:
 
 
 def from_run(store: Store, run: Run) -> RecordedTraining:
-    """The run as a recorded training; ModelError as `runs.configuration` raises it."""
+    """The run as a recorded training; ModelError as `runs.configuration`, or if its experiment was deleted."""
     info, config = run.info, runs.configuration(run)
-    experiment = store.client.get_experiment(info.experiment_id).name
-    return RecordedTraining(info.run_id, info.run_name, info.status, experiment, config, dict(run.data.tags))
+    experiment = store.client.get_experiment(info.experiment_id)
+    if experiment.lifecycle_stage == "deleted":
+        raise ModelError(
+            f"the experiment {experiment.name!r} of the run {info.run_id} was deleted; restore it by "
+            f"`mlflow experiments restore -x {info.experiment_id}`"
+        )
+    return RecordedTraining(info.run_id, info.run_name, info.status, experiment.name, config, dict(run.data.tags))

@@ -104,13 +104,20 @@ def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]
         parameters=typed,
         kind=run.data.tags.get("kind", "single"),
         metrics={name: value for name, value in run.data.metrics.items() if not name.startswith(system_metrics.PREFIX)},
-        minutes=(ended - started) / 60_000 if ended else None,
-        start_time=datetime.fromtimestamp(started / 1000, UTC),
+        minutes=(ended - started) / 60_000 if started and ended else None,
+        start_time=_moment(started),
         curves=curves,
         url=store.run_url(run.info.experiment_id, run.info.run_id),
         tags={**run.data.tags, looks.TAG: str(looks.count(run.data.tags))},
         images=_split_sizes(run),
     )
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    """None where a program has written no time, or one that no calendar has."""
+    with suppress(TypeError, ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(milliseconds / 1000, UTC)  # type: ignore[operator]
+    return None
 
 
 def _split_sizes(run: Run) -> dict[str, int]:

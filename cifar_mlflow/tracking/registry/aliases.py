@@ -66,6 +66,9 @@ class Move:
         return f"{at}: {self.alias}{origin} to {target}, {how}{by}{accuracy}{reason}"
 
 
+_MOVE = TypeAdapter(Move)  # making one takes longer than reading many moves with it
+
+
 def holder(store: Store, name: str, alias: str) -> str | None:
     """The version that the alias names, or None."""
     version = versions.find(store, name).aliases.get(alias)
@@ -187,7 +190,7 @@ def rollback_target(store: Store, name: str, record: Sequence[Move]) -> str | No
 def _read(text: str, delete: str) -> Move:
     """The move that a tag records; ModelError, with the request that would `delete` it, if it was changed since."""
     try:
-        move = TypeAdapter(Move).validate_json(text)
+        move = _MOVE.validate_json(text)
         datetime.fromisoformat(move.time)
     except ValueError:  # of which pydantic's is one
         raise ModelError(
