@@ -15,6 +15,7 @@ from cifar_mlflow.learning.data import datasets
 METRICS = {
     "test_accuracy",
     "test_loss",
+    "test_balanced_accuracy",
     "test_accuracy_low",
     "test_accuracy_high",
     "test_calibration_error",

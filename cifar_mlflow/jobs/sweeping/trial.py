@@ -31,6 +31,8 @@ DRAIN_TIMEOUT = 2.0
 SETTINGS_OF_DATA = {
     "dataset", "data_dir", "validation_size", "split_seed", "image_size", "test_size", "skip_unreadable",
 }  # fmt: skip
+# The value of an epoch that an objective is made of, where it is not the accuracy.
+SCORES = {"val_loss": "held_out_loss", "final_val_balanced_accuracy": "held_out_balanced_accuracy"}
 # What a run imports only when it comes to it, each a second or so.
 NEEDED = ("cifar_mlflow.learning.training", "cifar_mlflow.learning.export", "matplotlib.backends.backend_agg")
 NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
@@ -87,10 +89,7 @@ class _Reporter(TrainingListener):
         self.value = math.nan
 
     def epoch(self, result: EpochResult) -> None:
-        values = {
-            "val_loss": result.held_out_loss, "final_val_balanced_accuracy": result.held_out_balanced_accuracy
-        }  # fmt: skip
-        self.value = values.get(self._objective, result.held_out_accuracy)
+        self.value = getattr(result, SCORES.get(self._objective, "held_out_accuracy"))
         if not math.isnan(self.value) and not self._tell((result.epoch, self.value)):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
 

@@ -175,12 +175,12 @@ class TrainingRecord:
         network = export.classifier(session.preprocessing, session.network, session.weights())
         files = {"curves.png": self._curves()}
         accuracy = last.held_out_accuracy
-        final = {"final_val_accuracy": accuracy, "final_val_balanced_accuracy": last.held_out_balanced_accuracy}
-        final = {name: value for name, value in final.items() if not config.trains_on_all and not np.isnan(value)}
-        kept: list[_Kept] = [(network, "last", last, final)]
+        kept: list[_Kept] = [(network, "last", last, {} if config.trains_on_all else {"final_val_accuracy": accuracy})]
         if config.trains_on_all:
             summary = "" if np.isnan(accuracy) else f" Test accuracy after the last epoch: {accuracy:.2f}%."
         else:
+            if not np.isnan(last.held_out_balanced_accuracy):  # it is of a checkpoint of earlier versions
+                self._run.log_metrics({"final_val_balanced_accuracy": last.held_out_balanced_accuracy})
             summary = (
                 f" Validation accuracy after the last epoch: {accuracy:.2f}%; "
                 f"the best, {best.held_out_accuracy:.2f}%, after epoch {best.epoch}."

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,8 +96,6 @@ def test_files_that_cannot_be_read_are_passed_over_and_recorded(photos, cifar, c
     assert "warning: left out: 1 file that cannot be read: dark/empty.jpg" in outcome.stderr
     assert client().get_run(run_id).data.params["skip_unreadable"] == "true"
     (listed,) = [each.path for each in client().list_artifacts(run_id) if each.path.startswith("skipped")]
-    from pathlib import Path
-
     content = Path(client().download_artifacts(run_id, listed)).read_text()
     assert content == "file,reason\ndark/empty.jpg,it is empty\n"
 
@@ -214,6 +213,13 @@ class TestData:
         outcome = cifar("data", *words)
         assert outcome.code == 3
         assert "it cannot be read: " in outcome.stdout
+
+    def test_is_an_entry_point_of_the_project(self, work):
+        from mlflow.projects import utils
+
+        entry = utils.load_project(str(Path(__file__).parents[3])).get_entry_point("data")
+        command = entry.compute_command({"directory": ".", "format": "json"}, None)
+        assert command == f"python -m cifar_mlflow data {work} --format json"
 
     def test_refuses_a_wrong_option(self, work, cifar):
         outcome = cifar("data", "photos", "--image-size", "huge")

@@ -81,9 +81,7 @@ def test_a_run_tells_both_accuracies_and_can_be_compared_by_either(unequal, cifa
     assert metrics["test_balanced_accuracy"] == pytest.approx(np.mean(recalls), abs=0.1)
 
     assert cifar("train", *words, "--seed", 1).code == 0
-    compared = cifar(
-        "compare", "--experiment", "unequal", "--objective", "final_val_balanced_accuracy", "--format", "json"
-    )
+    compared = cifar("compare", "unequal", "--objective", "final_val_balanced_accuracy", "--format", "json")
     assert compared.code == 0, compared.output
     assert json.loads(compared.stdout)["objective"] == "final_val_balanced_accuracy"
 

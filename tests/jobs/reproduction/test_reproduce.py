@@ -41,11 +41,11 @@ class TestTheSameRunAgain:
         outcome, original, run, _ = done
         assert outcome.code == 0, outcome.output
         lines = outcome.stdout.splitlines()
-        assert lines[-1] == "identical to the bit: 5 metrics over 3 epochs and 2 final metrics"
+        assert lines[-1] == "identical to the bit: 6 metrics over 3 epochs and 3 final metrics"
         assert f"run       {run.info.run_id} (tiny-prelu-adam-seed0-again), reproduces {original.info.run_id}" in lines
         assert lines[0].split() == ["metric", "verdict", "differs", "from", "epoch", "largest", "difference"]
-        metrics = ["val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", *FINAL_METRICS]
-        assert [line.split() for line in lines[1:8]] == [[metric, "identical", "-", "0"] for metric in metrics]
+        metrics = [name for name in (*EPOCH_METRICS, *FINAL_METRICS) if "test" not in name]
+        assert [line.split() for line in lines[1:10]] == [[metric, "identical", "-", "0"] for metric in metrics]
         assert "differs:" not in outcome.stderr
 
     def test_stands_beside_the_original_and_points_to_it(self, done):
@@ -95,7 +95,7 @@ def test_a_difference_within_the_tolerance_is_no_failure(cifar, run_id, shift):
     shift("val_loss", 3, 0.0004)
     outcome = cifar("reproduce", run_id)
     assert outcome.code == 0
-    assert outcome.stdout.splitlines()[-1].startswith("equal within the tolerance 0.001: 5 metrics over 3 epochs")
+    assert outcome.stdout.splitlines()[-1].startswith("equal within the tolerance 0.001: 6 metrics over 3 epochs")
 
 
 def test_json_is_printed_for_programs(cifar, run_id, shift, again):

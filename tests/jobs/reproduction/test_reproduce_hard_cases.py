@@ -66,7 +66,7 @@ def test_a_run_that_was_cut_off_is_compared_as_far_as_it_went(cifar, runs, clien
     outcome = cifar("reproduce", original.info.run_id)
     assert outcome.code == 0
     assert "the original, KILLED, has 2 of 3 epochs; those are compared" in outcome.stderr
-    assert outcome.stdout.splitlines()[-1] == "identical to the bit: 5 metrics over 2 epochs"
+    assert outcome.stdout.splitlines()[-1] == "identical to the bit: 6 metrics over 2 epochs"
     assert len(client().get_metric_history(runs()[0].info.run_id, "lr")) == 3
 
     # The new run is an original too.
@@ -92,7 +92,7 @@ def test_a_failure_is_reproduced_too(cifar, runs, tiny_training, monkeypatch):
         outcome = cifar("reproduce", original.info.run_id)
         assert outcome.code == 0
         assert "the training failed as the original did: the loss is nan at epoch 2, step 1 of 14" in outcome.stderr
-        assert outcome.stdout.splitlines()[-1] == "identical to the bit: 5 metrics over 1 epoch"
+        assert outcome.stdout.splitlines()[-1] == "identical to the bit: 6 metrics over 1 epoch"
         assert [run.info.status for run in runs()] == ["FAILED", "FAILED"]
         # A failure of its own is none of the original.
         patch.setattr(Training, "_check", lambda self, losses, epoch: check(self, losses * float("inf"), epoch))
