@@ -17,10 +17,10 @@ def everything(page):
     return [fence for fence in pages.fences(page) if fence.commands()]
 
 
-def faults(page, fences):
+def faults(page, fences, short=False):
     session, found = pages.Session(), []
     for fence in fences:
-        for command, wrong, printed in pages.run(fence, session):
+        for command, wrong, printed in pages.run(fence, session, short=short):
             if wrong:
                 found.append(f"{fence.where}: {command.text}: {wrong}\nprinted is:\n" + "\n".join(printed))
     return found
@@ -30,7 +30,7 @@ def test_the_commands_of_readme(tmp_path):
     fences = [fence for fence in everything(README) if not fence.note("not run") and "long" not in fence.notes]
     assert sum(len(fence.commands()) for fence in fences) >= 6
     with pages.clean_directory(tmp_path, short=True):
-        assert not faults(README, fences)
+        assert not faults(README, fences, short=True)
 
 
 @LONG
