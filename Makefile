@@ -10,10 +10,10 @@ export PATH := $(BIN):$(PATH)
 UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
 MAKE_VENV = uv venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV)
-INSTALL = uv pip install --quiet --python $(BIN)/python
+INSTALL = uv pip install --python $(BIN)/python
 else
 MAKE_VENV = $(PYTHON) -m venv $(VENV)
-INSTALL = $(BIN)/python -m pip install --quiet
+INSTALL = $(BIN)/python -m pip install
 endif
 
 .PHONY: run test test-unit test-long mutants lint docs
@@ -62,10 +62,9 @@ lint: $(VENV)/.tested
 	ruff format --check .
 	mypy
 
-# What a run needs; uv, where it is on PATH, installs it in a third of the time. UV_TORCH_BACKEND=cpu has it take torch's
-# smaller wheels, without CUDA.
+# What a run needs, by uv where it is on PATH. UV_TORCH_BACKEND=cpu has uv take torch's smaller wheels, without CUDA.
 $(VENV)/.installed: pyproject.toml setup.py $(wildcard cifar_mlflow/learning/compiled/csrc/*)
-	@echo "installing the project into $(VENV) with $(if $(UV),uv,pip): torch with CUDA and MLflow are most of it" >&2
+	@echo "installing the project into $(VENV) with $(if $(UV),uv,pip): about 6 GB, most of it torch with CUDA" >&2
 	@$(MAKE_VENV)
 	@$(INSTALL) --editable .
 	@echo "installed: $$(du -sh $(VENV) | cut -f1) in $(VENV)" >&2

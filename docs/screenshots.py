@@ -73,7 +73,9 @@ def main() -> None:
         page.goto(f"{address.partition('/#')[0]}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
                   f"&viewStateShareKey={curves}&compareRunsMode=CHART")  # fmt: skip
         page.locator(".js-plotly-plot").nth(2).wait_for()
-        taken(page, "mlflow-curves")
+        page.set_viewport_size({**SIZE, "height": 860})
+        taken(page, "mlflow-curves", height=860)
+        page.set_viewport_size(SIZE)
         page.goto(Path("comparison.html").absolute().as_uri())
         taken(page, "comparison")
         browser.close()

@@ -29,7 +29,7 @@ def evaluate(
     `options` are weights, dataset, data_dir and views.
 
     >>> cm.evaluate(run.id).score.images
-    360
+    364
 
     Raises:
         ModelError: there is no such model.
@@ -49,8 +49,8 @@ def load(model: str, *, weights: str = "last", tracking_uri: str | Path | None =
 
     >>> model = cm.load(run.name)
     >>> model.image_shape
-    (32, 32, 1)
-    >>> model(np.zeros((2, 32, 32, 1), dtype=np.uint8)).shape
+    (32, 32, 3)
+    >>> model(np.zeros((2, 32, 32, 3), dtype=np.uint8)).shape
     (2, 10)
 
     Raises:
@@ -78,7 +78,7 @@ def predict(
     channels) of the model's size. What is no image of the model's size is made one, as `cifar-mlflow predict` does; a
     file that cannot be read is a Skipped in the list.
 
-    >>> told = cm.predict(run.id, np.zeros((2, 32, 32, 1), dtype=np.uint8), top=3)
+    >>> told = cm.predict(run.id, np.zeros((2, 32, 32, 3), dtype=np.uint8), top=3)
     >>> [len(each.ranking) for each in told]
     [3, 3]
 

@@ -16,7 +16,7 @@ MOST_BYTES = 300_000
 def results(page) -> list[list[str]]:
     """The cells of the table of results."""
     table = re.search(r"^\| .*\| n \|.*\n\| ---.*\n((?:\|.*\n)+)", page.read_text(encoding="utf-8"), re.MULTILINE)
-    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in table[1].splitlines()]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[1].splitlines()]
 
 
 def test_every_figure_of_the_results_was_measured():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.text import did_you_mean
@@ -35,7 +36,8 @@ def matches(store: Store, word: str) -> dict[str, str]:
     if BEGINNING.fullmatch(word):
         found += runs.search(store, names, f"attributes.run_id LIKE '{word}%'")
     quote = '"' if "'" in word else "'"  # MLflow's filter cannot hold every name, and refuses those
-    found += queries.find(runs.search, store, names, f"attributes.run_name = {quote}{word}{quote}") or []
+    named = partial(runs.search, store, names, f"attributes.run_name = {quote}{word}{quote}")
+    found += queries.find(named) or []
     found = [run for run in found if run.data.tags.get("kind") != "job"] or found
     found.sort(key=lambda run: -run.info.start_time)
     return {run.info.run_id: _description(run, names[run.info.experiment_id]) for run in found}
