@@ -13,6 +13,7 @@ from cifar_mlflow.config.paths import absolute, is_path
 from cifar_mlflow.config.training import TrainingConfig, parsed
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
 from cifar_mlflow.jobs.listener import warn
+from cifar_mlflow.jobs.training import pretrained
 from cifar_mlflow.text import as_option, count, first_line, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import runs
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from cifar_mlflow.learning.data.datasets import Dataset
     from cifar_mlflow.learning.export import Classifier
+    from cifar_mlflow.learning.networks.pretrained import Pretrained
     from cifar_mlflow.learning.training import EpochResult, Training
 
     # A network, its weights (last or best), their epoch, and the metrics that tell its worth.
@@ -63,8 +65,10 @@ class TrainingRecord:
     are the network's after it; there are none if the test set would choose them.
     """
 
-    def __init__(self, run: SpooledRecorder, config: TrainingConfig, dataset: Dataset) -> None:
-        self._run, self._config, self.dataset = run, config, dataset
+    def __init__(
+        self, run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, weights: Pretrained | None = None
+    ) -> None:
+        self._run, self._config, self.dataset, self._weights = run, config, dataset, weights
         self.results: list[EpochResult] = []
         self.best: EpochResult
         self.best_weights: dict[str, torch.Tensor] = {}
@@ -77,7 +81,7 @@ class TrainingRecord:
         """
         from cifar_mlflow.learning.networks import own, source
 
-        config, dataset = self._config, self.dataset
+        config, dataset, weights = self._config, self.dataset, self._weights
         self._check_parameters()
         self._run.log_parameters(config.as_options())
         network = source.of(config.network)
@@ -92,10 +96,13 @@ class TrainingRecord:
             {
                 "config_fingerprint": config.fingerprint,
                 ui_views.COLOR_TAG: ui_views.run_color(config.fingerprint),
-                "run_fingerprint": config.run_fingerprint(dataset.digest, network.digest if network else ""),
+                "run_fingerprint": config.run_fingerprint(
+                    dataset.digest, network.digest if network else "", weights.digest if weights else ""
+                ),
                 "dataset_digest": dataset.digest,
                 "test_digest": dataset.test_digest,
                 **({"network_digest": network.digest} if network else {}),
+                **({pretrained.DIGEST: weights.digest, pretrained.SOURCE: weights.source} if weights else {}),
                 "mlflow.note.content": self._sentence(),
                 **({"trains_on_all": "true"} if config.trains_on_all else {}),
                 **provenance.tags(own.module_file(config)),
@@ -122,10 +129,12 @@ class TrainingRecord:
             faults.append("give each parameter once, by its name in MLproject, as in -P learning_rate=0.01")
             raise ConfigurationError(faults, f"parameters of the run {self._run.run_id}")
 
-    def log_session(self, session: Training) -> None:
+    def log_session(self, session: Training, fitted: str = "") -> None:
+        """`fitted` is what of the network was changed to fit it to the images."""
         memory_format = str(session.memory_format).removeprefix("torch.")
         tags = hardware_tags(self._config, session.device, session.precision)
-        self._run.set_tags({**tags, "memory_format": memory_format})
+        changed = {"network_fitted": fitted} if fitted else {}
+        self._run.set_tags({**tags, "memory_format": memory_format, **changed})
 
     def restore(self, results: Sequence[Mapping[str, Any]], best_weights: dict[str, torch.Tensor]) -> None:
         """Takes over the epochs of a checkpoint, and writes them: the store may lack the last ones."""
@@ -178,7 +187,11 @@ class TrainingRecord:
                 self._run.log_metrics(metrics)
         if log_models and fault:
             summary += f" {fault}"
-        self._run.set_tags({"mlflow.note.content": self._sentence() + summary})
+        stopped = {}
+        if reason := session.stopping.reason:
+            summary += f" It ended after {count(last.epoch, 'epoch')}: {reason}."
+            stopped = {"stopped_epoch": str(last.epoch), "stopped_because": reason}
+        self._run.set_tags({**stopped, "mlflow.note.content": self._sentence() + summary})
 
     def _log_models(self, kept: Sequence[_Kept]) -> str:
         """Why there is no model to be served but the weights alone; empty if there is."""
