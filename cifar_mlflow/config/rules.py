@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from cifar_mlflow.config.faults import describe
-from cifar_mlflow.config.paths import moved, relative_faults, with_absolute_paths
+from cifar_mlflow.config.paths import is_path, moved, relative_faults, with_absolute_paths
 from cifar_mlflow.config.training import TORCHVISION, TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import as_option, did_you_mean, option_name
@@ -157,8 +157,8 @@ def without_effect(config: TrainingConfig) -> list[str]:
         "--scheduler exponential has no effect: the rate first falls after epoch 1, and the run has 1": (
             config.scheduler == "exponential" and config.epochs == 1
         ),
-        "--normalize true has no effect with --pretrained default: the weights have a normalization of their own": (
-            config.normalize and config.pretrained == "default"
+        f"--normalize true has no effect with --pretrained {config.pretrained}: that has a normalization of its own": (
+            config.normalize and config.pretrained != "none" and not is_path("pretrained", config.pretrained)
         ),
         "--freeze backbone with --pretrained none leaves the backbone as it was drawn at random": (
             config.freeze == "backbone" and config.pretrained == "none"

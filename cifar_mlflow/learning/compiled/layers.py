@@ -100,7 +100,7 @@ def _block_of(layers: list[nn.Module]) -> _Block | None:
             nn.Dropout2d(inplace=False) as dropout,
             nn.BatchNorm2d(
                 affine=True, track_running_stats=True, momentum=float() | int(),
-                weight=torch.Tensor(dtype=torch.float32), bias=torch.Tensor(), training=True,
+                weight=torch.Tensor(dtype=torch.float32), bias=torch.Tensor(),
             ) as normalization,
             *rest,
         ]:  # fmt: skip

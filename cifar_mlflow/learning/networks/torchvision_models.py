@@ -60,12 +60,12 @@ def _keep_size(network: nn.Module) -> None:
     so that what was learned from larger images fits. What cuts an image into patches stays as it is.
     """
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
-    (name, first), (next_name, second), *_ = layers
+    (name, first), *behind = layers
     if not 1 < first.stride[0] < first.kernel_size[0]:
         return
     changed = [f"{name} steps by 1 pixel instead of {first.stride[0]}"]
     first.stride = (1, 1)
-    if isinstance(second, nn.MaxPool2d):
-        changed.append(f"{next_name} is left out")
-        network.set_submodule(next_name, nn.Identity())
+    if behind and isinstance(behind[0][1], nn.MaxPool2d):
+        changed.append(f"{behind[0][0]} is left out")
+        network.set_submodule(behind[0][0], nn.Identity())
     setattr(network, CHANGED, changed)
