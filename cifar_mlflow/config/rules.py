@@ -84,8 +84,8 @@ def _contradictions(config: TrainingConfig) -> Iterator[tuple[set[str], str]]:
         if config.scheduler in ENDS_WITH_THE_RUN:
             yield (
                 {"patience", "scheduler"},
-                f"--patience: {config.patience} cannot be combined with --scheduler {config.scheduler}, whose rate falls "
-                "towards the last of --epochs; use none, step, multistep or exponential",
+                f"--patience: {config.patience} cannot be combined with --scheduler {config.scheduler}, whose rate "
+                "falls towards the last of --epochs; use none, step, multistep or exponential",
             )
         if config.trains_on_all:
             text = "--patience: with --validation-size 0 the test images would say when to end"

@@ -140,7 +140,9 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     original = recorded_training.find(tracking_store.connect(), what)
     others = {name: value for name, value in (changes or {}).items() if name != "data_dir"}
     there = _found(original, changes or {}).model_dump()
-    config = resolve({**there, **_used(original), **others, "pretrained": pretrained.named(original.config, original.tags)})
+    config = resolve(
+        {**there, **_used(original), **others, "pretrained": pretrained.named(original.config, original.tags)}
+    )
     words = ["cifar-mlflow", "train"]
     for name, value in config:
         if name in ("seed", "device", "precision", "threads") or value != TrainingConfig.model_fields[name].default:

@@ -21,7 +21,6 @@ from cifar_mlflow.learning.data.mixing import mixing
 from cifar_mlflow.learning.evaluation import loss_and_accuracy
 from cifar_mlflow.learning.networks import build, own, transfer
 from cifar_mlflow.learning.networks.fast import FastNetwork
-from cifar_mlflow.learning.networks.preprocessing import Preprocessing
 from cifar_mlflow.learning.networks.pretrained import Pretrained
 from cifar_mlflow.learning.optimizers.build import build_optimizer
 from cifar_mlflow.learning.optimizers.schedule import Schedule
@@ -82,8 +81,8 @@ class Training:
         """`on_step` is told the images of each step and the epoch's number of steps; it must not take long.
 
         `on_check` is called now and then between two steps, when `state()` can be taken. `memory_format` is how images
-        and weights lie in memory: channels_last, or contiguous_format for a network that takes no other. `pretrained` are
-        the weights that --pretrained names; `last_epoch` is as in `Stopping`.
+        and weights lie in memory: channels_last, or contiguous_format for a network that takes no other. `pretrained`
+        are the weights that --pretrained names; `last_epoch` is as in `Stopping`.
 
         Raises:
             ConfigurationError: the device asked for is not there, the network cannot be built, the weights do not fit
@@ -102,6 +101,7 @@ class Training:
         hardware.seed_all(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._on_step, self._on_check = on_step, on_check
+        self._image_size = data.image_shape[:2]
         self._train = data.train.to(self.device)
         self._held_out = (data.test if config.trains_on_all else data.validation).to(self.device)
         self.preprocessing = transfer.preprocessing(config, data, memory_format, pretrained).to(self.device)
@@ -228,7 +228,7 @@ class Training:
         return _EpochInProgress(
             drawn_from,
             order,
-            Augmentation(self.config, epoch, order, self._generator),
+            Augmentation(self.config, epoch, order, self._generator, self._image_size),
             losses=torch.zeros(len(self._batches), device=self.device),
             correct=torch.zeros((), dtype=torch.int64, device=self.device),
             started=time.perf_counter(),

@@ -56,7 +56,9 @@ def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -
     dataset = load_dataset(trial.config)
     here = digests(settings(trial.config))
     if trial.config.run_fingerprint(*here) != trial.tags["run_fingerprint"]:
-        raise ConfigurationError("data, network or weights have changed since the sweep was started; start it again", "sweep")
+        raise ConfigurationError(
+            "data, network or weights have changed since the sweep was started; start it again", "sweep"
+        )
     tags = {**trial.tags, **process_tags()}
     start = functools.partial(SpooledRecorder.start, _store(), experiment, trial.name, tags, may_wait=True)
     reporter = _Reporter(spec.objective, tell)

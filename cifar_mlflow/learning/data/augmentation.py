@@ -1,30 +1,29 @@
 """Random changes to training images, drawn for a whole epoch at once and applied to a whole batch at once."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 
 from cifar_mlflow.config.rules import SHIFTING
 from cifar_mlflow.config.training import TrainingConfig
-
-# What torchvision does to an image, beside the flip and the shift, by the augmentation of which it is a part.
-OF_TORCHVISION = {
-    "random_resized_crop": "RandomResizedCrop",
-    "random_erasing": "RandomErasing",
-    "trivial_augment": "TrivialAugmentWide",
-}
+from cifar_mlflow.learning.data import rectangles, trivial_augment
 
 
 class Augmentation:
     """What to do to the images of each step of one epoch, by their positions in its order."""
 
-    def __init__(self, config: TrainingConfig, epoch: int, order: torch.Tensor, generator: torch.Generator) -> None:
-        """Draws for the `order` int64 (n) in which the `epoch`, from 1, goes through the images.
+    def __init__(
+        self,
+        config: TrainingConfig,
+        epoch: int,
+        order: torch.Tensor,
+        generator: torch.Generator,
+        size: tuple[int, int] = (32, 32),
+    ) -> None:
+        """Draws for the `order` int64 (n) in which the `epoch`, from 1, goes through the images, of this `size`.
 
         On the device of `order`; `generator` is one of the CPU.
         """
-        self._flips = self._corners = self._seeds = None
+        self._flips = self._corners = self._crops = self._erased = self._operations = None
         self._shift, self._reflect = config.shift, config.padding == "reflect"
         images, device = len(order), order.device
         if config.augmentation != "none" and config.alternate_flip:
@@ -35,9 +34,12 @@ class Augmentation:
             self._flips = (torch.rand(images, generator=generator) < 0.5).to(device)
         if config.augmentation in SHIFTING:
             self._corners = torch.randint(0, 2 * self._shift + 1, (images, 2), generator=generator).to(device)
-        if config.augmentation in OF_TORCHVISION:
-            self._name = config.augmentation
-            self._seeds = torch.randint(0, 2**63 - 1, (images,), generator=generator).tolist()
+        if config.augmentation == "random_resized_crop":
+            self._crops = rectangles.draw_crops(images, size, generator).to(device)
+        elif config.augmentation == "random_erasing":
+            self._erased = rectangles.draw_erased(images, size, generator).to(device)
+        elif config.augmentation == "trivial_augment":
+            self._operations = trivial_augment.draw(images, generator, device)
 
     def apply(self, pixels: torch.Tensor, positions: slice) -> torch.Tensor:
         """`pixels` uint8 (n, height, width, channels), changed as drawn for these `positions` of the epoch."""
@@ -45,8 +47,12 @@ class Augmentation:
             pixels = torch.where(self._flips[positions, None, None, None], pixels.flip(2), pixels)
         if self._corners is not None:
             pixels = self._cropped(pixels, self._corners[positions])
-        if self._seeds is not None:
-            pixels = each_by_its_seed(pixels, self._seeds[positions], self._name)
+        if self._crops is not None:
+            pixels = rectangles.cropped(pixels, self._crops[positions])
+        if self._erased is not None:
+            pixels = rectangles.erased(pixels, self._erased[positions])
+        if self._operations is not None:
+            pixels = trivial_augment.apply(pixels, self._operations.at(positions))
         return pixels
 
     def _cropped(self, pixels: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
@@ -73,21 +79,3 @@ def padded_by(pixels: torch.Tensor, shift: int, reflect: bool) -> torch.Tensor:
         before, after = pixels.narrow(side, 1, shift), pixels.narrow(side, size - 1 - shift, shift)
         pixels = torch.cat((before.flip(side), pixels, after.flip(side)), side)
     return pixels
-
-
-def each_by_its_seed(pixels: torch.Tensor, seeds: Sequence[int], name: str) -> torch.Tensor:
-    """`pixels` uint8 (n, height, width, channels), each changed by torchvision's transform under a seed of its own.
-
-    For a whole batch torchvision would draw once.
-    """
-    from torchvision.transforms import v2
-
-    options = {"size": pixels.shape[1:3], "antialias": True} if name == "random_resized_crop" else {}
-    transform = getattr(v2, OF_TORCHVISION[name])(**options)
-    images = pixels.permute(0, 3, 1, 2)
-    with torch.random.fork_rng(devices=[]):  # the transforms draw from the processor's generator
-        changed = []
-        for image, seed in zip(images, seeds, strict=True):
-            torch.default_generator.manual_seed(seed)
-            changed.append(transform(image))
-    return torch.stack(changed).permute(0, 2, 3, 1).contiguous()

@@ -46,9 +46,7 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     return tried(config, network, classes, image_shape)
 
 
-def tried(
-    config: TrainingConfig, network: nn.Module, classes: int, image_shape: tuple[int, int, int]
-) -> nn.Module:
+def tried(config: TrainingConfig, network: nn.Module, classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
     """The network in train mode, if it takes images of `image_shape` (height, width, channels) to `classes` logits.
 
     Raises ConfigurationError if it does not.

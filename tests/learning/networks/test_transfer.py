@@ -20,6 +20,7 @@ from cifar_mlflow.learning.training import Training
 
 CLASSES = ("a", "b", "c")
 SHAPE = (8, 8, 3)
+DEFAULT = {"network": "torchvision:resnet18", "pretrained": "default"}
 HEAD = frozenset({"19.weight", "19.bias"})  # of report_cnn
 
 
@@ -156,9 +157,7 @@ class TestTraining:
         weights = Pretrained("model", first.weights(), state, first_classes := ("a", "b"))
         again = prepare(weights)
         assert same(dict(again.preprocessing.state_dict()), state)
-        assert all(
-            again.weights()[name].equal(tensor) for name, tensor in first.weights().items() if name not in HEAD
-        )
+        assert all(again.weights()[name].equal(tensor) for name, tensor in first.weights().items() if name not in HEAD)
         assert first_classes != datasets.load(again.config).classes
         assert "19.bias" in again.start.told
 
@@ -244,17 +243,15 @@ class TestTorchvisionsWeights:
         monkeypatch.setattr(models, "get_model_weights", lambda name: kind)
         return state, digest
 
-    CONFIG = {"network": "torchvision:resnet18", "pretrained": "default"}
-
     def test_are_downloaded_once_and_have_their_own_normalization(self, server, prepare, work):
         state, digest = server
         before = socket.getdefaulttimeout()
-        found = pretrained.of_torchvision(resolve(self.CONFIG))
+        found = pretrained.of_torchvision(resolve(DEFAULT))
         assert socket.getdefaulttimeout() == before
         assert same(dict(found.weights), dict(state))
         (work / f"resnet18-{digest}.pth").unlink()
-        assert pretrained.of_torchvision(resolve(self.CONFIG)).digest == found.digest  # from the cache
-        session = prepare(found, **self.CONFIG)
+        assert pretrained.of_torchvision(resolve(DEFAULT)).digest == found.digest  # from the cache
+        session = prepare(found, **DEFAULT)
         black = session.preprocessing(torch.zeros(1, 8, 8, 3, dtype=torch.uint8))[0, :, 0, 0]
         mean, deviation = torch.tensor((0.485, 0.456, 0.406)), torch.tensor((0.229, 0.224, 0.225))
         torch.testing.assert_close(black, -mean / deviation)
@@ -265,17 +262,17 @@ class TestTorchvisionsWeights:
         _, digest = server
         (work / f"resnet18-{digest}.pth").unlink()
         with pytest.raises(DataError, match=rf"Put that file at .*/weights/resnet18-{digest}.pth"):
-            pretrained.of_torchvision(resolve(self.CONFIG))
+            pretrained.of_torchvision(resolve(DEFAULT))
 
     def test_with_another_content_are_refused(self, server, work):
         _, digest = server
         (work / f"resnet18-{digest}.pth").write_bytes(b"something else")
         with pytest.raises(DataError, match="could not be downloaded"):
-            pretrained.of_torchvision(resolve(self.CONFIG))
+            pretrained.of_torchvision(resolve(DEFAULT))
         cache = pretrained.cifar10.cache_directory() / "weights" / f"resnet18-{digest}.pth"
         cache.write_bytes(b"something else")
         with pytest.raises(DataError, match="its sha256 differs"):
-            pretrained.of_torchvision(resolve(self.CONFIG))
+            pretrained.of_torchvision(resolve(DEFAULT))
 
 
 class TestTheConfiguration:
@@ -299,7 +296,10 @@ class TestTheConfiguration:
         [
             ({"freeze": "backbone"}, "--freeze backbone with --pretrained none leaves"),
             ({"freeze": "backbone", "pretrained": "w.pt", "backbone_rate": 0.1}, "--backbone-rate 0.1 has no effect"),
-            ({"pretrained": "default", "network": "torchvision:resnet18", "normalize": True}, "--normalize true has no"),
+            (
+                {"pretrained": "default", "network": "torchvision:resnet18", "normalize": True},
+                "--normalize true has no",
+            ),
             ({"pretrained": "a@champion", "normalize": True}, "--normalize true has no effect with --pretrained a@ch"),
         ],
     )
