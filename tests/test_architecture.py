@@ -66,6 +66,7 @@ ROOMS = {
     "analysis": {
         "statistics": set(),
         "classification": set(),
+        "contact_sheet": set(),
         "paired": set(),
         "gates": {"paired", "statistics"},
         "plots": {"comparison"},

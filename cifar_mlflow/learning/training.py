@@ -10,12 +10,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from cifar_mlflow.config.rules import SHIFTING
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, Diverged
 from cifar_mlflow.learning import compiled, hardware
 from cifar_mlflow.learning.batches import divide
-from cifar_mlflow.learning.data.augmentation import Augmentation
+from cifar_mlflow.learning.data.augmentation import Augmentation, refuse_small
 from cifar_mlflow.learning.data.datasets import Dataset
 from cifar_mlflow.learning.data.mixing import mixing
 from cifar_mlflow.learning.evaluation import loss_and_accuracy
@@ -88,9 +87,7 @@ class Training:
             ConfigurationError: the device asked for is not there, the network cannot be built, the weights do not fit
                 it, or the images are smaller than the shift.
         """
-        side = min(data.image_shape[:2])
-        if config.augmentation in SHIFTING and config.shift >= side:
-            raise ConfigurationError(f"--shift: {config.shift} is refused: the images have {side} pixels a side")
+        refuse_small(config, data.image_shape)
         if config.threads != "auto":
             torch.set_num_threads(config.threads)
         self.config = config

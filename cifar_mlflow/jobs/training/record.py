@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_mlflow.analysis import classification, plots
+from cifar_mlflow.analysis.contact_sheet import contact_sheet
 from cifar_mlflow.config.paths import absolute, is_path
 from cifar_mlflow.config.training import TrainingConfig, parsed
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
@@ -79,6 +80,7 @@ class TrainingRecord:
         Raises:
             ConfigurationError: the run has a parameter already, with another value.
         """
+        from cifar_mlflow.learning.data import preview
         from cifar_mlflow.learning.networks import own, source
 
         config, dataset, weights = self._config, self.dataset, self._weights
@@ -86,7 +88,8 @@ class TrainingRecord:
         self._run.log_parameters(config.as_options())
         network = source.of(config.network)
         files = {f"network/{name}": content for name, content in network.files.items()} if network else {}
-        self._run.log_files({"config.yaml": config.as_yaml().encode(), **files})
+        images = contact_sheet(preview.preview(config, dataset).numpy())
+        self._run.log_files({"config.yaml": config.as_yaml().encode(), "training_images.png": images, **files})
         if network and not files:
             warn(f"--network {config.network} has no source file, so the run cannot record it")
         if changed := source.edited(config.network):

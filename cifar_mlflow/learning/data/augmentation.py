@@ -5,6 +5,7 @@ import torch.nn.functional as F
 
 from cifar_mlflow.config.rules import SHIFTING
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.learning.data import rectangles, trivial_augment
 
 
@@ -68,6 +69,13 @@ class Augmentation:
         top, left = corners.unbind(1)
         cropped = cuts[torch.arange(n, device=pixels.device), top, left]
         return cropped.view(n, height, width, channels)
+
+
+def refuse_small(config: TrainingConfig, image_shape: tuple[int, int, int]) -> None:
+    """Raises ConfigurationError if a shift could leave nothing of images of this shape."""
+    side = min(image_shape[:2])
+    if config.augmentation in SHIFTING and config.shift >= side:
+        raise ConfigurationError(f"--shift: {config.shift} is refused: the images have {side} pixels a side")
 
 
 def padded_by(pixels: torch.Tensor, shift: int, reflect: bool) -> torch.Tensor:
