@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.text import count
 
 
 class Stopping:
@@ -38,7 +39,7 @@ class Stopping:
             self._best, self._best_epoch = accuracy, epoch
         patience = self._config.patience
         if patience != "none" and patience <= epoch - self._best_epoch and epoch < self._config.epochs:
-            self.reason = f"for {patience} epochs (--patience) none was better than epoch {self._best_epoch}"
+            self.reason = f"for {count(patience, 'epoch')} (--patience) none was better than epoch {self._best_epoch}"
 
     def state(self) -> dict[str, Any]:
         return {

@@ -17,7 +17,7 @@ def test_patience_ends_it_and_so_it_does_when_it_is_done_again(cifar, tiny_train
     reached = int(run.data.tags["stopped_epoch"])
     assert 2 <= reached < 20
     assert run.info.status == "FINISHED"
-    reason = f"for 1 epochs (--patience) none was better than epoch {reached - 1}"
+    reason = f"for 1 epoch (--patience) none was better than epoch {reached - 1}"
     assert run.data.tags["stopped_because"] == reason
     assert f"ended after {reached} epochs: {reason}" in outcome.stderr
     assert f"It ended after {reached} epochs: {reason}." in run.data.tags["mlflow.note.content"]

@@ -79,7 +79,7 @@ def _recolored(name: str, images: torch.Tensor, amounts: torch.Tensor, strengths
     from torchvision.transforms.v2 import functional
 
     if name in BLENDED:
-        without = {
+        without: torch.Tensor = {
             "brightness": functional.adjust_brightness,
             "color": functional.adjust_saturation,
             "contrast": functional.adjust_contrast,
@@ -89,8 +89,9 @@ def _recolored(name: str, images: torch.Tensor, amounts: torch.Tensor, strengths
         blended = start + (1 + amounts[:, None, None, None]) * (images.float() - start)
         return blended.clamp(0, 255).to(torch.uint8)
     if name == "posterize":
-        bits = 8 - (6 * strengths).round().int()
-        return images & (255 - (2 ** (8 - bits) - 1)).to(torch.uint8)[:, None, None, None]
+        zeroed = (6 * strengths).round().int()  # of the eight bits
+        kept: torch.Tensor = (256 - 2**zeroed).to(torch.uint8)
+        return images & kept[:, None, None, None]
     if name == "solarize":
         return torch.where(images >= 255 * (1 - strengths[:, None, None, None]), 255 - images, images)
     changed: torch.Tensor = getattr(functional, name)(images)

@@ -42,7 +42,7 @@ class Pretrained:
         total = hashlib.sha256()
         for name, tensor in sorted(self.weights.items()):
             total.update(f"{name}\n{tensor.dtype}\n{tuple(tensor.shape)}\n".encode())
-            total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+            total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return total.hexdigest()[:32]
 
 

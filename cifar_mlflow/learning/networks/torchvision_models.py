@@ -61,7 +61,7 @@ def _keep_size(network: nn.Module) -> None:
     """
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
     (name, first), *behind = layers
-    if not 1 < first.stride[0] < first.kernel_size[0]:
+    if not isinstance(first, nn.Conv2d) or not 1 < first.stride[0] < first.kernel_size[0]:
         return
     changed = [f"{name} steps by 1 pixel instead of {first.stride[0]}"]
     first.stride = (1, 1)
