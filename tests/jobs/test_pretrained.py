@@ -133,6 +133,7 @@ def test_a_network_of_torchvision_is_trained_kept_and_used(cifar, write_npz, run
     assert f"torchvision:squeezenet1_1: fitted to the images: {fitted}" in outcome.stderr
     assert run.info.run_name == "changed-squeezenet1_1-adam-seed0"
     assert "network_digest" not in run.data.tags
+    assert run.data.tags["mlflow.note.content"].startswith("torchvision:squeezenet1_1 on changed (108 training images)")
     assert cifar("predict", run.info.run_id, gray).code == 0
     outcome = cifar("train", "--dataset", gray, *words, "--pretrained", run.info.run_id, "--freeze", "backbone")
     assert outcome.code == 0, outcome.output

@@ -11,7 +11,7 @@ import numpy as np
 from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.analysis.contact_sheet import contact_sheet
 from cifar_mlflow.config.paths import absolute, is_path
-from cifar_mlflow.config.training import TrainingConfig, parsed
+from cifar_mlflow.config.training import TORCHVISION, TrainingConfig, parsed
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
 from cifar_mlflow.jobs.listener import warn
 from cifar_mlflow.jobs.training import pretrained
@@ -201,11 +201,12 @@ class TrainingRecord:
         from cifar_mlflow.learning import evaluation, export, hardware
 
         config, example = self._config, self.dataset.test.first(EXAMPLE_IMAGES)
+        activation = "" if config.network.startswith(TORCHVISION) else f"-{config.activation}"
         models = []
         for network, weights, result, metrics in kept:
             model = ExportedModel(
                 network,
-                name=f"{config.network.rpartition(':')[2]}-{config.activation}-{weights}",
+                name=f"{config.network.rpartition(':')[2]}{activation}-{weights}",
                 weights=weights,
                 epoch=result.epoch,
                 example=example.pixels.numpy(),
@@ -250,11 +251,13 @@ class TrainingRecord:
     def _sentence(self) -> str:
         config = self._config
         schedule = "a constant rate" if config.scheduler == "none" else f"the {config.scheduler} schedule"
+        activation = "" if config.network.startswith(TORCHVISION) else f" with {config.activation}"
+        start = f" from {self._weights.source}" if self._weights else ""
         extras = f"dropout {config.dropout}, " if config.dropout else ""
         extras += f"augmentation {config.augmentation}, " if config.augmentation != "none" else ""
         return (
-            f"{config.network} with {config.activation} on {self.dataset.name} ({len(self.dataset.train):,} training "
-            f"images): {config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
+            f"{config.network}{activation}{start} on {self.dataset.name} ({len(self.dataset.train):,} training images): "
+            f"{config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
             f"{count(config.epochs, 'epoch')}, {extras}seed {config.seed}."
         )
 
