@@ -256,8 +256,8 @@ class TrainingRecord:
         extras = f"dropout {config.dropout}, " if config.dropout else ""
         extras += f"augmentation {config.augmentation}, " if config.augmentation != "none" else ""
         return (
-            f"{config.network}{activation}{start} on {self.dataset.name} ({len(self.dataset.train):,} training images): "
-            f"{config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
+            f"{config.network}{activation}{start} on {self.dataset.name} ({len(self.dataset.train):,} training "
+            f"images): {config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
             f"{count(config.epochs, 'epoch')}, {extras}seed {config.seed}."
         )
 
