@@ -44,12 +44,14 @@ ROOMS = {
         "hardware": set(),
         "data": set(),
         "compiled": set(),
+        "batches": set(),
+        "stopping": set(),
         "checkpoint_files": set(),
         "networks": {"data", "compiled", "hardware"},
         "optimizers": {"hardware"},
         "evaluation": {"data", "hardware"},
         "export": {"compiled", "networks"},
-        "training": {"compiled", "data", "evaluation", "hardware", "networks", "optimizers"},
+        "training": {"batches", "compiled", "data", "evaluation", "hardware", "networks", "optimizers", "stopping"},
         "check": {"data", "export", "hardware", "networks", "training"},
     },
     "tracking": {
@@ -66,6 +68,7 @@ ROOMS = {
     "analysis": {
         "statistics": set(),
         "classification": set(),
+        "contact_sheet": set(),
         "paired": set(),
         "gates": {"paired", "statistics"},
         "plots": {"comparison"},

@@ -64,3 +64,16 @@ def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int) ->
     confidence = probabilities.max(1)
     wrong = np.flatnonzero(probabilities.argmax(1) != labels)
     return wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+
+
+def worst_by_pair(labels: np.ndarray, probabilities: np.ndarray, pairs: int, each: int) -> np.ndarray:
+    """Positions of the most confident mistakes of the pairs of classes that are most often confused.
+
+    Of at most so many `pairs` (true and predicted class), the commonest first, at most so many of `each`.
+    """
+    classes = probabilities.shape[1]
+    worst = worst_mistakes(labels, probabilities, len(labels))
+    pair = labels[worst] * classes + probabilities[worst].argmax(1)
+    kinds, counts = np.unique(pair, return_counts=True)
+    commonest = kinds[np.argsort(-counts, kind="stable")][:pairs]
+    return np.concatenate([worst[:0], *(worst[pair == kind][:each] for kind in commonest)])

@@ -12,14 +12,17 @@ from cifar_mlflow.text import NAME_LIMIT, as_option, fault, option_name, shown
 SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 # The fields of the configuration as the help of train shows them: every field is in one group.
 GROUPS = {
-    "Network": ("network", "widths", "activation", "dropout", "batch_norm", "weight_init"),
+    "Network": (
+        "network", "pretrained", "freeze", "backbone_rate", "widths", "activation", "dropout", "batch_norm",
+        "weight_init",
+    ),
     "Images": (
-        "dataset", "data_dir", "augmentation", "alternate_flip", "shift", "padding", "normalize", "validation_size",
-        "split_seed",
+        "dataset", "data_dir", "image_size", "test_size", "skip_unreadable", "augmentation", "mix", "alternate_flip",
+        "shift", "padding", "normalize", "validation_size", "split_seed", "class_weights",
     ),
     "Optimization": (
-        "epochs", "batch_size", "optimizer", "learning_rate", "bias_rate", "momentum", "weight_decay", "loss",
-        "label_smoothing", "averaging", "averaging_decay", "seed",
+        "epochs", "patience", "max_minutes", "batch_size", "accumulate", "clip_grad", "optimizer", "learning_rate",
+        "bias_rate", "momentum", "weight_decay", "loss", "label_smoothing", "averaging", "averaging_decay", "seed",
     ),
     "Schedule of the learning rate": ("scheduler", "step_size", "gamma", "milestones", "warmup"),
     "Scores": ("epoch_evaluation",),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.config.training import WEIGHT_FILES, TrainingConfig
 from cifar_mlflow.text import PATH_LIMIT, fault, option_name
 
 
@@ -13,6 +13,8 @@ def is_path(name: str, value: object) -> bool:
     """Whether the field `name` holds a path, if it has this `value`."""
     if not isinstance(value, str) or fault(value, PATH_LIMIT):
         return False
+    if name == "pretrained":
+        return value.endswith(WEIGHT_FILES) and not value.startswith("models:/")
     if name == "dataset":
         return value.endswith(".npz") or "/" in value or value in ("~", ".", "..")
     return name == "data_dir" and value not in ("", "auto")

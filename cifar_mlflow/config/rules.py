@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from cifar_mlflow.config.faults import describe
-from cifar_mlflow.config.paths import moved, relative_faults, with_absolute_paths
-from cifar_mlflow.config.training import NAMED_DATASETS, TrainingConfig
+from cifar_mlflow.config.paths import is_path, moved, relative_faults, with_absolute_paths
+from cifar_mlflow.config.training import NAMED_DATASETS, TORCHVISION, TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import as_option, did_you_mean, option_name
 
@@ -77,14 +77,33 @@ def _contradictions(config: TrainingConfig) -> Iterator[tuple[set[str], str]]:
     if not config.batch_norm and config.optimizer == "muon":
         text = "--optimizer muon sets the scale of each convolution, so it needs batch normalization"
         yield {"optimizer", "batch_norm"}, f"--batch-norm: {text}"
+    if config.pretrained == "default" and not config.network.startswith(TORCHVISION):
+        text = f"--pretrained: default is of torchvision's networks alone, not of --network {config.network}"
+        yield {"network", "pretrained"}, text
+    if config.patience != "none":
+        if config.scheduler in ENDS_WITH_THE_RUN:
+            yield (
+                {"patience", "scheduler"},
+                f"--patience: {config.patience} cannot be combined with --scheduler {config.scheduler}, whose rate "
+                "falls towards the last of --epochs; use none, step, multistep or exponential",
+            )
+        if config.trains_on_all:
+            text = "--patience: with --validation-size 0 the test images would say when to end"
+            yield {"patience", "validation_size"}, text
+        elif not config.epoch_evaluation:
+            text = "--patience: --epoch-evaluation false leaves out the scores by which it decides"
+            yield {"patience", "epoch_evaluation"}, text
 
 
+# Schedules whose rate, in every epoch, depends on how many there are.
+ENDS_WITH_THE_RUN = {"cosine", "one_cycle", "triangular"}
+SHIFTING = {"flip_crop", "random_erasing", "trivial_augment"}
 # Which options act only under which other one: option -> (deciding option, values under which it acts).
 ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
     "widths": ("network", {"fast"}),
-    "alternate_flip": ("augmentation", {"flip", "flip_crop"}),
-    "shift": ("augmentation", {"flip_crop"}),
-    "padding": ("augmentation", {"flip_crop"}),
+    "alternate_flip": ("augmentation", {"flip", "random_resized_crop", *SHIFTING}),
+    "shift": ("augmentation", SHIFTING),
+    "padding": ("augmentation", SHIFTING),
     "momentum": ("optimizer", {"sgd", "rmsprop", "muon"}),
     "warmup": ("scheduler", {"triangular"}),
     "averaging_decay": ("averaging", {"ema"}),
@@ -92,13 +111,19 @@ ACTS_ONLY_WITH: dict[str, tuple[str, set[str]]] = {
     "gamma": ("scheduler", {"step", "multistep", "exponential"}),
     "milestones": ("scheduler", {"multistep"}),
     "data_dir": ("dataset", {"cifar10", *NAMED_DATASETS}),
+    "backbone_rate": ("freeze", {"none"}),
 }
+# Options of our own networks, to which torchvision's do not listen.
+OF_OUR_NETWORKS = ("activation", "dropout", "batch_norm")
 
 
 def batch_warning(config: TrainingConfig, images: int) -> str | None:
-    """That a batch would be larger than all `images` to train on."""
+    """That a batch, or the batches of a step, would be more than all `images` to train on."""
     if config.batch_size <= images:
-        return None
+        batches = -(-images // config.batch_size)
+        one_step = f"each epoch is one step of all {batches:,} batches"
+        told = f"--accumulate {config.accumulate} has no effect beyond {batches:,}: {one_step}"
+        return told if config.accumulate > batches else None
     all_in_one = f"each epoch is one step of all {images:,} training images"
     return f"--batch-size {config.batch_size} has no effect beyond {images:,}: {all_in_one}"
 
@@ -117,6 +142,12 @@ def without_effect(config: TrainingConfig) -> list[str]:
         for name in ("image_size", "test_size", "skip_unreadable")
         if getattr(config, name) != getattr(defaults, name) and not config.is_folder
     ]
+    if config.network.startswith(TORCHVISION):
+        inert += [
+            f"{option_name(name)} {chosen[name]} has no effect with --network {config.network}"
+            for name in OF_OUR_NETWORKS
+            if getattr(config, name) != getattr(defaults, name)
+        ]
     late = [milestone for milestone in config.milestones if milestone >= config.epochs]
     falls = config.scheduler in ACTS_ONLY_WITH["gamma"][1]
     others = {
@@ -130,6 +161,15 @@ def without_effect(config: TrainingConfig) -> list[str]:
         ),
         "--scheduler exponential has no effect: the rate first falls after epoch 1, and the run has 1": (
             config.scheduler == "exponential" and config.epochs == 1
+        ),
+        f"--normalize true has no effect with --pretrained {config.pretrained}: that has a normalization of its own": (
+            config.normalize and config.pretrained != "none" and not is_path("pretrained", config.pretrained)
+        ),
+        "--freeze backbone with --pretrained none leaves the backbone as it was drawn at random": (
+            config.freeze == "backbone" and config.pretrained == "none"
+        ),
+        f"--patience {config.patience} has no effect: the run has {config.epochs} epochs": (
+            config.patience != "none" and config.patience >= config.epochs
         ),
         "--gamma 1 has no effect: it leaves the rate as it is": falls and config.gamma == 1,
         f"--gamma {config.gamma} makes the rate rise: a decaying schedule has a gamma below 1": (

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Annotated, Any, Literal
@@ -22,12 +23,19 @@ from cifar_mlflow.config.faults import expected
 from cifar_mlflow.text import PATH_LIMIT, as_option, fault
 
 BUILT_IN_NETWORKS = ("report_cnn", "fast")
+TORCHVISION = "torchvision:"  # what a network of torchvision.models begins with
 NAMED_DATASETS = ("cifar100", "mnist", "fashion_mnist", "svhn")  # those of torchvision
 BUILT_IN_DATASETS = ("cifar10", "digits", *NAMED_DATASETS)
+WEIGHT_FILES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 # What may differ between two runs of one configuration. Not epoch_evaluation: without it the best epoch is the last.
 NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "accelerate", "device", "data_dir", "skip_unreadable"})
-# Fields that came later: left out of the fingerprint at their defaults, so that runs recorded before keep their names.
-_LATER = frozenset({"image_size", "test_size", "class_weights"})
+# Fields that were added later: at their defaults, runs that were recorded before keep their names.
+ADDED = frozenset(
+    {
+        "image_size", "test_size", "class_weights",
+        "pretrained", "freeze", "backbone_rate", "mix", "accumulate", "clip_grad", "patience", "max_minutes",
+    }
+)  # fmt: skip
 
 
 def _split_commas(value: object) -> object:
@@ -40,7 +48,7 @@ def _split_commas(value: object) -> object:
 Activation = Literal["relu", "leaky_relu", "prelu", "rrelu", "elu", "gelu", "silu"]
 Optimizer = Literal["sgd", "adam", "adamw", "adagrad", "rmsprop", "adamax", "asgd", "muon"]
 Scheduler = Literal["none", "step", "multistep", "exponential", "cosine", "one_cycle", "triangular"]
-Augmentation = Literal["none", "flip", "flip_crop"]
+Augmentation = Literal["none", "flip", "flip_crop", "random_resized_crop", "random_erasing", "trivial_augment"]
 Precision = Literal["auto", "float32", "bfloat16"]
 WeightInit = Literal["default", "kaiming", "xavier"]
 _UNSIGNED_ZERO = AfterValidator(abs)  # -0.0 is 0.0
@@ -51,11 +59,19 @@ PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
 AutoOrPositive = Annotated[Literal["auto"] | PositiveInt, expected("auto or a whole number, 1 or more")]
 Threads = Annotated[int, Field(ge=1, le=1024)]  # with far more, the system runs out of memory or of processes
 AutoOrThreads = Annotated[Literal["auto"] | Threads, expected("auto or a whole number from 1 to 1024")]
+NoneOrCount = Annotated[Literal["none"] | PositiveInt, expected("none or a whole number, 1 or more")]
+NoneOrPositive = Annotated[Literal["none"] | Positive, expected("none or a number greater than 0")]
 AutoOrCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=0)], expected("auto or a whole number, 0 or more")]
 Network = Annotated[
     str,
     Field(pattern=rf"^({'|'.join(BUILT_IN_NETWORKS)}|[A-Za-z_][\w.]*:[A-Za-z_]\w*)$"),
-    expected(f"{', '.join(BUILT_IN_NETWORKS)} or package.module:function"),
+    expected(f"{', '.join(BUILT_IN_NETWORKS)}, torchvision:NAME or package.module:function"),
+]
+_SUFFIXES = "|".join(map(re.escape, WEIGHT_FILES))
+Pretrained = Annotated[
+    str,
+    Field(pattern=rf"(?s)^(none|default|[0-9a-f]{{32}}|[^/@]+@[^/@]+|models:/.+|.*({_SUFFIXES}))$"),
+    expected(f"none, default, a file of weights ({', '.join(WEIGHT_FILES[:3])}), a run id or NAME@ALIAS"),
 ]
 Dataset = Annotated[
     str,
@@ -87,16 +103,26 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    network: Network = field("report_cnn", "report_cnn, fast, or package.module:function for a network of your own")
+    network: Network = field(
+        "report_cnn", "report_cnn, fast, torchvision:NAME, or package.module:function for a network of your own"
+    )
+    pretrained: Pretrained = field(
+        "none", "weights to start from: default (torchvision's own), a file, or the model of a run id or NAME@ALIAS"
+    )
+    freeze: Literal["none", "backbone"] = field(
+        "none", "what of the network is not trained; the backbone is all but the last layer"
+    )
+    backbone_rate: Positive = field(1.0, "rate of the backbone, times --learning-rate")
     widths: Widths = field((64, 256, 256), "channels of the three blocks (fast), as in 32,64,128")
     activation: Activation = field("prelu", "activation function")
     dropout: Share = field(0.0, "probability that a channel or unit is dropped")
     batch_norm: bool = field(True, "batch normalization after each hidden layer")
     weight_init: WeightInit = field("default", "initialization of the weights; default is torch's own")
-    augmentation: Augmentation = field("none", "random changes to the training images: flip; flip and shift")
-    alternate_flip: bool = field(False, "flip each image in every other epoch instead of at random (flip, flip_crop)")
-    shift: PositiveInt = field(4, "most pixels of the shift, in each direction (flip_crop)", le=64)
-    padding: Literal["zeros", "reflect"] = field("zeros", "what a shift brings into the image (flip_crop)")
+    augmentation: Augmentation = field("none", "random changes to the training images: flip; flip and shift; others")
+    alternate_flip: bool = field(False, "flip each image in every other epoch instead of at random (all augmentations)")
+    shift: PositiveInt = field(4, "most pixels of a shift, in each direction (flip_crop and others)", le=64)
+    padding: Literal["zeros", "reflect"] = field("zeros", "what a shift brings into the image (flip_crop and others)")
+    mix: Literal["none", "mixup", "cutmix"] = field("none", "blend or paste two images of a batch, and their labels")
     normalize: bool = field(False, "standardize each channel by the training images' mean and deviation")
     loss: Literal["cross_entropy"] = field("cross_entropy", "loss function")
     label_smoothing: Share = field(0.0, "share of each label spread over all classes")
@@ -115,7 +141,11 @@ class TrainingConfig(BaseModel):
     gamma: Positive = field(0.2, "factor of each fall of the rate (step, multistep, exponential)")
     milestones: Milestones = field((15, 25), "epochs after which the rate falls (multistep), as in 15,25")
     batch_size: PositiveInt = field(32, "images a step")
+    accumulate: PositiveInt = field(1, "batches whose gradients make one step")
+    clip_grad: NoneOrPositive = field("none", "largest norm of a step's gradient, over all weights")
     epochs: PositiveInt = field(30, "passes over the training images")
+    patience: NoneOrCount = field("none", "end after so many epochs without a better validation accuracy")
+    max_minutes: NoneOrPositive = field("none", "end with the epoch in which so many minutes have passed")
     averaging: Literal["none", "ema"] = field(
         "none", "weights to score and keep: the last step's, or their exponential moving average"
     )
@@ -159,7 +189,7 @@ class TrainingConfig(BaseModel):
             raise ValueError("a number")
         return value
 
-    @field_validator("dataset", "data_dir")
+    @field_validator("dataset", "data_dir", "pretrained")
     @classmethod
     def _is_a_path(cls, value: str) -> str:
         if told := fault(value, PATH_LIMIT):
@@ -192,16 +222,26 @@ class TrainingConfig(BaseModel):
         """
         # Runs that were recorded before epoch_evaluation counted keep their names.
         extra = {"epoch_evaluation"} if self.epoch_evaluation else set()
-        extra |= {name for name in _LATER if getattr(self, name) == type(self).model_fields[name].default}
+        extra |= {name for name in ADDED if getattr(self, name) == type(self).model_fields[name].default}
         values = self.model_dump(mode="json", exclude={*NOT_IN_FINGERPRINT, *extra})
         if self.dataset not in BUILT_IN_DATASETS:
             values["dataset"] = "file"  # one and the same wherever it is, which its digest says
+        if self.pretrained not in ("none", "default"):
+            values["pretrained"] = "weights"  # likewise
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
-    def run_fingerprint(self, data_digest: str, network_digest: str = "") -> str:
-        """16 hex digits that name this run: the configuration, its seed, and the digests of data and own network."""
-        parts = [self.fingerprint, self.seed, data_digest, *([network_digest] if network_digest else [])]
+    def run_fingerprint(self, data_digest: str, network_digest: str = "", pretrained_digest: str = "") -> str:
+        """16 hex digits that name this run: the configuration, its seed, and the digests of what it was made from.
+
+        Those are the data, a network of the user's own, and the weights that it starts from.
+        """
+        parts = [self.fingerprint, self.seed, data_digest, *filter(None, [network_digest, pretrained_digest])]
         return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:16]
+
+    @property
+    def is_own_network(self) -> bool:
+        """True if the network is made by the user's own code."""
+        return self.network not in BUILT_IN_NETWORKS and not self.network.startswith(TORCHVISION)
 
     def as_options(self) -> dict[str, str]:
         """Every field as it is typed on a command line and logged as a parameter."""

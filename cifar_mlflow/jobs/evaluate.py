@@ -26,7 +26,7 @@ from cifar_mlflow.tracking.writing.recorder import Recorder, mark_job
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
 
-GALLERY_IMAGES = 24
+GALLERY_IMAGES, GALLERY_PAIRS = 24, 4
 PER_CLASS = ("class", "precision", "recall", "images")
 
 
@@ -169,19 +169,27 @@ def _record(run: Recorder, outcome: EvaluateOutcome, scored: Dataset, prefix: st
     """Writes the files, the metrics and the dataset to the run."""
     labels, probabilities, score = outcome.labels, outcome.probabilities, outcome.score
     predicted, names = probabilities.argmax(1), np.array(scored.classes)
+
+    def shown(chosen: np.ndarray, title: str) -> bytes:
+        return plots.gallery(
+            scored.test.pixels.numpy()[chosen],
+            list(names[labels[chosen]]),
+            list(names[predicted[chosen]]),
+            list(100 * probabilities[chosen].max(1)),
+            f"{run.run_name}: {title}",
+        )
+
     worst = classification.worst_mistakes(labels, probabilities, GALLERY_IMAGES)
+    confused = classification.worst_by_pair(labels, probabilities, GALLERY_PAIRS, GALLERY_IMAGES // GALLERY_PAIRS)
     predictions = io.BytesIO()
     np.savez_compressed(predictions, label=labels, predicted=predicted, probabilities=probabilities)
     title = f"{run.run_name}: {scored.name} test, {score.accuracy:.2f}% of {score.images:,} images"
     run.log_files(
         {
             f"{prefix}_confusion_matrix.png": plots.confusion_matrix(score.confusion, scored.classes, title),
-            f"{prefix}_mistakes.png": plots.gallery(
-                scored.test.pixels.numpy()[worst],
-                list(names[labels[worst]]),
-                list(names[predicted[worst]]),
-                list(100 * probabilities[worst].max(1)),
-                f"{run.run_name}: the most confident mistakes of {score.images - score.correct:,}",
+            f"{prefix}_mistakes.png": shown(worst, f"the most confident mistakes of {score.images - score.correct:,}"),
+            f"{prefix}_confused.png": shown(
+                confused, "the classes that are most often confused, the worst of each pair"
             ),
             f"{prefix}_predictions.npz": predictions.getvalue(),
             f"{prefix}_per_class.csv": per_class_csv(outcome).encode(),

@@ -16,7 +16,7 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import train_watched
-from cifar_mlflow.jobs.training import data, record
+from cifar_mlflow.jobs.training import data, pretrained, record
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.text import as_option, option_name
 from cifar_mlflow.tracking import store as tracking_store
@@ -29,6 +29,7 @@ from cifar_mlflow.tracking.writing.system_metrics import enable
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
+    from cifar_mlflow.learning.networks.pretrained import Pretrained
 
 TOLERANCE = 0.001
 # The metrics that must be equal: images_per_second depends on the machine, test_* are written by other commands.
@@ -114,11 +115,12 @@ def reproduce(
         say(f"the original, {original.status}, has {reached} of {original.config.epochs} epochs; those are compared")
     config = _as_used(original, changes)
     dataset = data.load_recorded(config, original.tags["dataset_digest"], original.run_id)
+    weights = pretrained.read(config, store, original.tags)
     differences = _differences(original, config)
     for difference in differences:
         say(str(difference))
     with neighbours.turn(f"{original.name}-again", place_of(config)):
-        run = _train_again(store, original, config, dataset)
+        run = _train_again(store, original, config, dataset, weights)
     again = metric_curves.read_run(store, run.run_id, before)
     comparison = reproduction.compare(before, again, tolerance)
     outcome = ReproduceOutcome(run.run_id, run.run_name, run.url, original.run_id, tuple(differences), comparison)
@@ -137,7 +139,9 @@ def training_command(what: str, *, changes: Mapping[str, object] | None = None) 
     original = recorded_training.find(tracking_store.connect(), what)
     others = {name: value for name, value in (changes or {}).items() if name != "data_dir"}
     there = _found(original, changes or {}).model_dump()
-    config = resolve({**there, **_used(original), **others})
+    config = resolve(
+        {**there, **_used(original), **others, "pretrained": pretrained.named(original.config, original.tags)}
+    )
     words = ["cifar-mlflow", "train"]
     for name, value in config:
         if name in ("seed", "device", "precision", "threads") or value != TrainingConfig.model_fields[name].default:
@@ -233,7 +237,11 @@ def _code(commit: str | None, dirty: bool) -> str:
 
 
 def _train_again(
-    store: tracking_store.Store, original: RecordedTraining, config: TrainingConfig, dataset: Dataset
+    store: tracking_store.Store,
+    original: RecordedTraining,
+    config: TrainingConfig,
+    dataset: Dataset,
+    weights: Pretrained | None,
 ) -> Recorder:
     """Trains into a new run and returns it; a training that fails as the original did is a success."""
     started: list[SpooledRecorder] = []
@@ -244,7 +252,10 @@ def _train_again(
         return started[-1]
 
     try:
-        train_watched(store, config, dataset, start)
+        # Of --max-minutes the clock is not asked again.
+        stopped = original.tags.get("stopped_epoch")
+        last_epoch = int(stopped) if stopped else config.epochs
+        train_watched(store, config, dataset, start, pretrained=weights, last_epoch=last_epoch)
     except TrainingError as error:
         if str(error) != original.tags.get("failure"):
             raise

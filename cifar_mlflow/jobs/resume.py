@@ -12,7 +12,7 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import TrainOutcome, train_watched
-from cifar_mlflow.jobs.training import data
+from cifar_mlflow.jobs.training import data, pretrained
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.jobs.training.record import hardware_tags
@@ -84,6 +84,7 @@ def resume(
         saved = _last_checkpoint(checkpoints, run)
         config = resolve_moved(run.config, data_dir)
         dataset = data.load_recorded(config, run.tags["dataset_digest"], run.run_id)
+        weights = pretrained.read(config, store, run.tags)
         differences = _differences(run, saved)
         for difference in differences:
             warn(f"{difference}; the numbers may come out otherwise than in one go")
@@ -91,7 +92,7 @@ def resume(
         tags = {"kind": "single", **({"resume_differences": "; ".join(differences)} if differences else {})}
         start = functools.partial(resumable.take_up, store, run, tags)
         with neighbours.turn(run.name, place_of(run.config)):
-            return train_watched(store, run.config, dataset, start, checkpoints)
+            return train_watched(store, run.config, dataset, start, checkpoints, pretrained=weights)
 
 
 def _check_given(run: ResumableRun, given: Mapping[str, Any], experiment: str | None, run_name: str | None) -> None:

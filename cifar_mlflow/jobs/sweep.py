@@ -149,7 +149,7 @@ class _Sweep:
             time.sleep(1.0)
 
     def _fingerprint(self, config: TrainingConfig) -> str:
-        return config.run_fingerprint(*self._digests(trial.data_settings(config), config.network))
+        return config.run_fingerprint(*self._digests(trial.settings(config)))
 
     def _records(self, *metrics: str) -> list[RunRecord]:
         """The sweep's runs, each of them once, with the values by epoch of `metrics`."""

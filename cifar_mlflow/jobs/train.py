@@ -16,10 +16,12 @@ from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.listener import TrainingListener, current_listener, say, warn
 from cifar_mlflow.jobs.training import data, signals
+from cifar_mlflow.jobs.training import pretrained as starting_weights
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
 from cifar_mlflow.memory import enough_memory
+from cifar_mlflow.text import count
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.processes import process_tags
 from cifar_mlflow.tracking.store import Store, connect, environment_experiment
@@ -28,6 +30,7 @@ from cifar_mlflow.tracking.writing.system_metrics import SystemMetrics, enable
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
+    from cifar_mlflow.learning.networks.pretrained import Pretrained
 
 DRAIN_TIMEOUT_AFTER_FAILURE = 5.0  # seconds for which a run that broke off waits for a store that takes nothing
 
@@ -96,13 +99,14 @@ def train(
     dataset = data.load(config)
     if warning := batch_warning(config, len(dataset.train)):
         warn(warning)
+    pretrained = starting_weights.read(config, store)
     experiment = experiment or environment_experiment(store) or dataset.name
     network = config.network.partition(":")[2][:50] or config.activation  # which the user's own may not have
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
     tags = {"kind": "single", **process_tags()}
     start = functools.partial(SpooledRecorder.start, store, experiment, run_name, tags)
     with closing(checkpoints), neighbours.turn(run_name, place_of(config)):
-        return train_watched(store, config, dataset, start, checkpoints)
+        return train_watched(store, config, dataset, start, checkpoints, pretrained=pretrained)
 
 
 def train_watched(
@@ -111,6 +115,9 @@ def train_watched(
     dataset: Dataset,
     start: Callable[[], SpooledRecorder],
     checkpoints: RunCheckpoints | None = None,
+    *,
+    pretrained: Pretrained | None = None,
+    last_epoch: int | None = None,
 ) -> TrainOutcome:
     """As `record_training`, told to who listens; gives the experiment of the run its views."""
     from cifar_mlflow.learning import hardware
@@ -118,7 +125,9 @@ def train_watched(
     images_done = checkpoints.images_done if checkpoints else 0
     following = current_listener().training(config, len(dataset.train), images_done)
     with hardware.settings_kept(), following as listener:
-        outcome = record_training(config, dataset, start, listener, checkpoints=checkpoints)
+        outcome = record_training(
+            config, dataset, start, listener, checkpoints=checkpoints, pretrained=pretrained, last_epoch=last_epoch
+        )
     if store and not outcome.waiting:
         with suppress(TrackingError):  # that MLflow's UI shows a recorded training less well is no reason to fail
             ui_views.publish_views(store, outcome.experiment_id, trains_on_all=config.trains_on_all)
@@ -134,25 +143,30 @@ def record_training(
     log_models: bool = True,
     drain_timeout: float | None = None,
     checkpoints: RunCheckpoints | None = None,
+    pretrained: Pretrained | None = None,
+    last_epoch: int | None = None,
 ) -> TrainOutcome:
     """Trains into the run that `start` starts, and ends it, whatever happens; a fault of the network is told before.
 
     It goes on from the checkpoint that `checkpoints` has read, if any, and keeps more there. At the end it waits until
     all has reached the store, or nothing did for `drain_timeout` seconds (default: see `SpooledRecorder.close`).
+    `pretrained` are the weights that `config` names; `last_epoch` is the one after which a run ended whose time was up.
     """
     from cifar_mlflow.learning.check import check
     from cifar_mlflow.learning.training import Training
 
     checkpoints, machine = checkpoints or RunCheckpoints(kept=False), SystemMetrics(warn)
-    checked = check(config, dataset, exported=log_models)
+    checked = check(config, dataset, pretrained, exported=log_models)
     for text in checked.warnings:
         warn(text)
+    for text in filter(None, [checked.fitted and f"fitted to the images: {checked.fitted}", checked.start]):
+        say(f"{config.network}: {text}")
     current_listener().computing()
     record = None
     try:
         with signals.held_back():  # between its making and what follows, the run would be left RUNNING for ever
             run = start()
-            record = TrainingRecord(run, config, dataset)
+            record = TrainingRecord(run, config, dataset, pretrained)
         listener.recording(run)
         checkpoints.open(run.run_id)
         record.log_start()
@@ -162,15 +176,19 @@ def record_training(
             machine.write()
 
         with enough_memory("memory is short; try a smaller --batch-size or network, or fewer images"):
-            session = Training(config, dataset, listener.step, between_steps, checked.memory_format)
+            session = Training(
+                config, dataset, listener.step, between_steps, checked.memory_format, pretrained, last_epoch
+            )
             checkpoints.attach(session, record)
-            record.log_session(session)
+            record.log_session(session, checked.fitted)
             machine.start(run.log_metrics, run.recorded.samples, gpu=session.device.type == "cuda")
             for result in session.epochs():
                 record.log_epoch(result, session)
                 checkpoints.save_after_epoch()
                 machine.write()
                 listener.epoch(result)
+            if session.stopping.reason:
+                say(f"ended after {count(record.results[-1].epoch, 'epoch')}: {session.stopping.reason}")
             record.log_results(session, log_models)
             machine.close()
         run.finish("FINISHED")

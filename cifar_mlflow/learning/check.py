@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import torch
 
-from cifar_mlflow.config.training import BUILT_IN_NETWORKS, TrainingConfig
+from cifar_mlflow.config.training import BUILT_IN_NETWORKS, TORCHVISION, TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, Diverged
 from cifar_mlflow.learning import export, hardware
 from cifar_mlflow.learning.data.datasets import Dataset
-from cifar_mlflow.learning.networks import build, own
+from cifar_mlflow.learning.networks import build, own, torchvision_models
+from cifar_mlflow.learning.networks.pretrained import Pretrained
 from cifar_mlflow.learning.training import Training
 
 IMAGES = 3  # one step, or with batches of one two: the last one takes two images
@@ -24,9 +25,15 @@ class Checked:
 
     memory_format: torch.memory_format = torch.channels_last
     warnings: tuple[str, ...] = ()
+    start: str = ""
+    """What of other weights it starts from."""
+    fitted: str = ""
+    """What was changed to fit it to the images."""
 
 
-def check(config: TrainingConfig, data: Dataset, *, exported: bool = True) -> Checked:
+def check(
+    config: TrainingConfig, data: Dataset, pretrained: Pretrained | None = None, *, exported: bool = True
+) -> Checked:
     """Tries the network on a few images of `data`, in train mode, with the device and precision of the training.
 
     A network that does not take images which are channels last in memory is tried in torch's usual order.
@@ -37,22 +44,27 @@ def check(config: TrainingConfig, data: Dataset, *, exported: bool = True) -> Ch
         TrainingError: memory is short.
     """
     with hardware.settings_kept(), hardware.enough_memory("memory is too short to try the network on a few images"):
-        if config.network in BUILT_IN_NETWORKS:
+        if config.network in BUILT_IN_NETWORKS and pretrained is None:
             build.build(config, len(data.classes), data.image_shape)
             return Checked()
         few = dataclasses.replace(
             data, **{name: getattr(data, name).first(IMAGES) for name in ("train", "validation", "test")}
         )
-        session = Training(config, few)
+        session = Training(config, few, pretrained=pretrained)
+        if config.network in BUILT_IN_NETWORKS:
+            return Checked(start=session.start.told)
+        is_torchvision = config.network.startswith(TORCHVISION)
+        fitted = torchvision_models.fitted(session.network, data.image_shape) if is_torchvision else ""
         try:
-            return Checked(warnings=_tried(session, few, exported))
+            return Checked(warnings=_tried(session, few, exported), start=session.start.told, fitted=fitted)
         except ConfigurationError as error:
             refused = error
-        session = Training(config, few, memory_format=torch.contiguous_format)
+        session = Training(config, few, memory_format=torch.contiguous_format, pretrained=pretrained)
         told = _tried(session, few, exported)
     usual = "images and weights lie in memory in torch's usual order instead, which may be slower"
     reason = refused.faults[0].removeprefix(f"--network: {config.network}: ")
-    return Checked(torch.contiguous_format, (f"--network: {usual}, since with channels last {reason}", *told))
+    warnings = (f"--network: {usual}, since with channels last {reason}", *told)
+    return Checked(torch.contiguous_format, warnings, session.start.told, fitted)
 
 
 def _tried(session: Training, data: Dataset, exported: bool) -> tuple[str, ...]:

@@ -13,14 +13,17 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, Diverged
 from cifar_mlflow.learning import compiled, hardware
-from cifar_mlflow.learning.data.augmentation import Augmentation
-from cifar_mlflow.learning.data.datasets import Dataset
+from cifar_mlflow.learning.batches import divide
+from cifar_mlflow.learning.data.augmentation import Augmentation, refuse_small
+from cifar_mlflow.learning.data.datasets import Dataset, class_weights
+from cifar_mlflow.learning.data.mixing import mixing
 from cifar_mlflow.learning.evaluation import loss_and_accuracies
-from cifar_mlflow.learning.networks import build, own
+from cifar_mlflow.learning.networks import build, own, transfer
 from cifar_mlflow.learning.networks.fast import FastNetwork
-from cifar_mlflow.learning.networks.preprocessing import Preprocessing
+from cifar_mlflow.learning.networks.pretrained import Pretrained
 from cifar_mlflow.learning.optimizers.build import build_optimizer
 from cifar_mlflow.learning.optimizers.schedule import Schedule
+from cifar_mlflow.learning.stopping import Stopping
 
 STEPS_BETWEEN_CHECKS = 100  # of loss and clock: often enough to stop early, seldom enough not to wait for a GPU
 
@@ -73,19 +76,20 @@ class Training:
         on_step: Callable[[int, int], object] = lambda images, steps: None,
         on_check: Callable[[], object] = lambda: None,
         memory_format: torch.memory_format = torch.channels_last,
+        pretrained: Pretrained | None = None,
+        last_epoch: int | None = None,
     ) -> None:
         """`on_step` is told the images of each step and the epoch's number of steps; it must not take long.
 
         `on_check` is called now and then between two steps, when `state()` can be taken. `memory_format` is how images
-        and weights lie in memory: channels_last, or contiguous_format for a network that takes no other.
+        and weights lie in memory: channels_last, or contiguous_format for a network that takes no other. `pretrained`
+        are the weights that --pretrained names; `last_epoch` is as in `Stopping`.
 
         Raises:
-            ConfigurationError: the device asked for is not there, the network cannot be built, or the images are
-                smaller than the shift.
+            ConfigurationError: the device asked for is not there, the network cannot be built, the weights do not fit
+                it, or the images are smaller than the shift.
         """
-        side = min(data.image_shape[:2])
-        if config.augmentation == "flip_crop" and config.shift >= side:
-            raise ConfigurationError(f"--shift: {config.shift} is refused: the images have {side} pixels a side")
+        refuse_small(config, data.image_shape)
         if config.threads != "auto":
             torch.set_num_threads(config.threads)
         self.config = config
@@ -96,16 +100,17 @@ class Training:
         hardware.seed_all(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._on_step, self._on_check = on_step, on_check
+        self._image_size = data.image_shape[:2]
         self._train = data.train.to(self.device)
         self._held_out = (data.test if config.trains_on_all else data.validation).to(self.device)
-        statistics = data.channel_statistics() if config.normalize else ((0.0,), (1.0,))
-        self.preprocessing = Preprocessing(*statistics, memory_format).to(self.device)
+        self.preprocessing = transfer.preprocessing(config, data, memory_format, pretrained).to(self.device)
         network = build.build(config, len(data.classes), data.image_shape)
         with own.faults_told(config, "it cannot be moved to the device"):
             self.network: nn.Module = network.to(self.device, memory_format=memory_format)  # type: ignore[call-overload]
         if isinstance(network, FastNetwork):
             chosen = network.whitened(data.train.labels, *data.image_shape[:2]).to(self.device)
             network.whiten(self.preprocessing(self._train.pixels[chosen]))
+        self.start = transfer.start(config, network, data, pretrained)
         if compiled.applies_to(config):
             compiled.accelerate(self.network)
         self._average: AveragedModel | None = None
@@ -115,9 +120,13 @@ class Training:
                 self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         weights = class_weights(data.train.labels, len(data.classes)) if config.class_weights == "balanced" else None
         self._loss = nn.CrossEntropyLoss(weights, label_smoothing=config.label_smoothing).to(self.device)
-        self._batches = _batch_bounds(len(data.train), config.batch_size)
-        self._optimizer = build_optimizer(config, self.network)
-        self._schedule = Schedule(config, self._optimizer, len(self._batches))
+        self._mix = mixing(config, len(data.classes))
+        self._batches = divide(len(data.train), config.batch_size, config.accumulate)
+        # Between the batches of one step, its gradient would belong to the state.
+        self._check_every = -(-STEPS_BETWEEN_CHECKS // config.accumulate) * config.accumulate
+        self._optimizer = build_optimizer(config, self.network, self.start.head)
+        self._schedule = Schedule(config, self._optimizer, sum(batch.ends_step for batch in self._batches))
+        self.stopping = Stopping(config, last_epoch)
         self._passed = 0
         self._in_progress: _EpochInProgress | None = None
 
@@ -129,18 +138,18 @@ class Training:
             TrainingError: memory is short.
             ConfigurationError: the user's own network fails.
         """
-        while self._passed < self.config.epochs:
+        while self._passed < self.config.epochs and not self.stopping.reason:
             epoch = self._passed + 1
             size = f"with --batch-size {self.config.batch_size}; try half of it"
             with hardware.enough_memory(f"epoch {epoch}: the {self.device.type} device is out of memory {size}"):
                 loss, accuracy, rate, speed = self._train_epoch(epoch)
-                held_out_loss, held_out_accuracy, balanced = self._score(epoch)
+                held_out_loss, held_out_accuracy, balanced = self._score(self.stopping.is_last(epoch))
             self._passed, self._in_progress = epoch, None
+            self.stopping.after(epoch, held_out_accuracy)
             yield EpochResult(epoch, loss, accuracy, held_out_loss, held_out_accuracy, rate, speed, balanced)
 
-    def _score(self, epoch: int) -> tuple[float, float, float]:
+    def _score(self, is_last: bool) -> tuple[float, float, float]:
         """Mean loss, accuracy and balanced accuracy over the held-out images; NaN after an epoch that is not scored."""
-        is_last = epoch == self.config.epochs
         if not self.config.epoch_evaluation and (self.config.trains_on_all or not is_last):
             return math.nan, math.nan, math.nan
         with own.faults_told(self.config, "it fails in evaluation"):
@@ -159,7 +168,7 @@ class Training:
         Dicts, lists, numbers, strings and tensors; the tensors are the training's own, which the next step changes.
         """
         now = self._in_progress
-        images_in_progress = self._batches[now.steps - 1][1] if now and now.steps else 0
+        images_in_progress = self._batches[now.steps - 1].end if now and now.steps else 0
         state = {
             "device": self.device.type,
             "precision": str(self.precision).removeprefix("torch."),
@@ -169,6 +178,7 @@ class Training:
             "network": dict(self.network.state_dict()),
             "optimizer": self._optimizer.state_dict(),
             "schedule": self._schedule.state(),
+            "stopping": self.stopping.state(),
             "random": {"order": self._generator.get_state(), **hardware.random_state(self.device)},
         }
         if self._average is not None:
@@ -193,6 +203,8 @@ class Training:
             self.network.load_state_dict(state["network"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.restore(state["schedule"])
+        if "stopping" in state:  # a checkpoint of an earlier version has none
+            self.stopping.restore(state["stopping"])
         if self._average is not None:
             self._average.load_state_dict(state["average"])
         self._passed = state["epochs"]
@@ -219,7 +231,7 @@ class Training:
         return _EpochInProgress(
             drawn_from,
             order,
-            Augmentation(self.config, epoch, order, self._generator),
+            Augmentation(self.config, epoch, order, self._generator, self._image_size),
             losses=torch.zeros(len(self._batches), device=self.device),
             correct=torch.zeros((), dtype=torch.int64, device=self.device),
             started=time.perf_counter(),
@@ -229,38 +241,50 @@ class Training:
         """Mean loss, accuracy, rate of the last step, images a second."""
         with own.faults_told(self.config, "it fails in a training step"):
             self.network.train()
+            for normalization in self.start.frozen:
+                normalization.eval()
         now = self._in_progress = self._in_progress or self._begin_epoch(epoch)
         rate = self._schedule.rate
-        for start, end in self._batches[now.steps :]:
+        for start, end, share, ends_step in self._batches[now.steps :]:
             chosen = now.order[start:end]
-            labels = self._train.labels[chosen]
+            labels = targets = self._train.labels[chosen]
             pixels = now.augmentation.apply(self._train.pixels[chosen], slice(start, end))
-            self._optimizer.zero_grad(set_to_none=True)
+            if self._mix is not None:
+                pixels, targets = self._mix(pixels, labels)
+                labels = targets.argmax(1)
             with own.faults_told(self.config, "it fails in a training step"):
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
                     logits = self._logits(pixels)
-                    loss = self._loss(logits, labels)
-                loss.backward()
+                    loss = self._loss(logits, targets)
+                (loss if share == 1 else loss * share).backward()
             rate = self._schedule.rate
-            self._optimizer.step()
-            self._schedule.after_step()
-            if self._average is not None:  # it starts at the weights after the first step
-                self._average.update_parameters(self.network)
+            if ends_step:
+                self._step()
             now.losses[now.steps] = loss.detach()
             now.correct += (logits.detach().argmax(1) == labels).sum()
             now.steps += 1
             self._on_step(end - start, len(self._batches))
             # After the last step, the epoch's own end follows at once.
-            if now.steps % STEPS_BETWEEN_CHECKS == 0 and now.steps < len(self._batches):
+            if now.steps % self._check_every == 0 and now.steps < len(self._batches):
                 self._check(now.losses[: now.steps], epoch)
                 self._on_check()
         self._check(now.losses, epoch)
         self._schedule.after_epoch()
         images = len(self._train)
-        sizes = torch.tensor([end - start for start, end in self._batches], dtype=torch.float64)
+        sizes = torch.tensor([batch.end - batch.start for batch in self._batches], dtype=torch.float64)
         # First to the CPU: Apple's GPUs know no float64.
         mean_loss = float((now.losses.cpu().double() * sizes).sum() / images)
         return mean_loss, 100 * now.correct.item() / images, rate, images / (time.perf_counter() - now.started)
+
+    def _step(self) -> None:
+        """Takes a step by the gradients that were added up, and forgets them."""
+        if self.config.clip_grad != "none":
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_grad)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
+        self._schedule.after_step()
+        if self._average is not None:  # it starts at the weights after the first step
+            self._average.update_parameters(self.network)
 
     def _check(self, losses: torch.Tensor, epoch: int) -> None:
         finite = losses.isfinite()
@@ -271,17 +295,3 @@ class Training:
                 f"The likely cause is a learning rate that is too high (--learning-rate {self.config.learning_rate} "
                 f"with --optimizer {self.config.optimizer}); try a tenth of it"
             )
-
-
-def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
-    """float32 (classes): inverse to the number of each class's `labels` int64 (n), 1 on average."""
-    inverse = 1 / labels.cpu().bincount(minlength=classes).clamp(min=1).double()
-    return (inverse / inverse.mean()).float()
-
-
-def _batch_bounds(images: int, batch_size: int) -> list[tuple[int, int]]:
-    """Start and end of each batch. A last one of a single image joins the one before: batch norm needs two."""
-    starts = list(range(0, images, batch_size))
-    if len(starts) > 1 and images - starts[-1] == 1:
-        starts.pop()
-    return list(zip(starts, [*starts[1:], images], strict=True))

@@ -16,6 +16,9 @@ from cifar_mlflow.text import as_option
 # A value for each field that is valid, and not the default.
 OTHER = {
     "network": "package.module:build",
+    "pretrained": "/weights.pt",
+    "freeze": "backbone",
+    "backbone_rate": 0.1,
     "activation": "gelu",
     "widths": (16, 32, 64),
     "dropout": 0.1,
@@ -25,6 +28,7 @@ OTHER = {
     "alternate_flip": True,
     "shift": 2,
     "padding": "reflect",
+    "mix": "mixup",
     "normalize": True,
     "loss": None,  # and one loss
     "label_smoothing": 0.1,
@@ -39,7 +43,11 @@ OTHER = {
     "gamma": 0.5,
     "milestones": (10, 20),
     "batch_size": 64,
+    "accumulate": 2,
+    "clip_grad": 1.0,
     "epochs": 40,
+    "patience": None,  # which contradicts others here
+    "max_minutes": 5.0,
     "averaging": "ema",
     "averaging_decay": 0.9,
     "epoch_evaluation": False,

@@ -21,7 +21,13 @@ METRICS = {
     "test_calibration_error",
     "test_min_class_recall",
 }
-FILES = {"test_confusion_matrix.png", "test_mistakes.png", "test_predictions.npz", "test_per_class.csv"}
+FILES = {
+    "test_confusion_matrix.png",
+    "test_mistakes.png",
+    "test_confused.png",
+    "test_predictions.npz",
+    "test_per_class.csv",
+}
 
 
 @pytest.fixture

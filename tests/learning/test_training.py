@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cifar_mlflow.errors import ConfigurationError, TrainingError
-from cifar_mlflow.learning.training import _batch_bounds
+from cifar_mlflow.learning.batches import divide
 
 
 def measured(result):
@@ -142,9 +142,9 @@ class TestBatches:
         [(10, 5, [5, 5]), (11, 5, [5, 6]), (12, 5, [5, 5, 2]), (3, 5, [3]), (1, 5, [1]), (6, 5, [6]), (3, 1, [1, 2])],
     )
     def test_a_last_one_of_a_single_image_joins_the_one_before(self, images, size, sizes):
-        bounds = _batch_bounds(images, size)
-        assert [end - start for start, end in bounds] == sizes
-        assert (bounds[0][0], bounds[-1][1]) == (0, images)
+        bounds = divide(images, size, 1)
+        assert [batch.end - batch.start for batch in bounds] == sizes
+        assert (bounds[0].start, bounds[-1].end) == (0, images)
 
     def test_that_leave_one_image_over_can_be_trained_with_batch_norm(self, prepare):
         assert len(list(prepare(batch_size=107, epochs=1).epochs())) == 1

@@ -9,8 +9,8 @@ from cifar_mlflow.config.training import NOT_IN_FINGERPRINT
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.records import RunRecord
 
-# What a run read besides its parameters: the data, and the source of a network of the user's own.
-DIGESTS = ("dataset_digest", "network_digest")
+# What a run read besides its parameters: the data, the source of a network of the user's own, weights to start from.
+DIGESTS = ("dataset_digest", "network_digest", "pretrained_digest")
 DIGITS_SHOWN = 8
 # What may differ between two runs of one configuration, and may move its results.
 CIRCUMSTANCES = ("git_commit", "git_dirty", "version_torch", "device", "precision_used", "kernels_used")
@@ -27,7 +27,7 @@ class Reported:
 def group_by_configuration(runs: Iterable[RunRecord]) -> list[tuple[dict[str, object], list[RunRecord]]]:
     """Each configuration with its runs. The digest of data or network stands in it where only that sets it apart.
 
-    Copies of one file are one dataset, which is called by the first of their paths.
+    Copies of one file are one dataset, and weights are the same under whatever name; the first of these is told.
     """
     paths: dict[str, object] = {}
     alike: defaultdict[Hashable, defaultdict[tuple[str | None, ...], list[RunRecord]]] = defaultdict(
@@ -35,8 +35,9 @@ def group_by_configuration(runs: Iterable[RunRecord]) -> list[tuple[dict[str, ob
     )
     for run in runs:
         settings = configuration_of(run)
-        if "dataset" in settings and (digest := run.tags.get("dataset_digest")):
-            settings["dataset"] = paths.setdefault(digest, settings["dataset"])
+        for name in ("dataset", "pretrained"):
+            if name in settings and (digest := run.tags.get(f"{name}_digest")):
+                settings[name] = paths.setdefault(digest, settings[name])
         alike[hashable(settings)][tuple(map(run.tags.get, DIGESTS))].append(run)
     found = []
     for by_digests in alike.values():

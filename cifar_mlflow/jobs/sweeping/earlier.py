@@ -7,26 +7,26 @@ from cifar_mlflow.config.rules import recorded
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.jobs.sweeping.trial import SETTINGS_OF_DATA, data_settings
+from cifar_mlflow.jobs.sweeping.trial import SETTINGS, settings
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import count
 
-# What tells a run's data and network apart from others, beside what the spec says: tag to what it is of.
-COMPARED = {"dataset_digest": "dataset", "network_digest": "network"}
+# What tells a run's data, network and first weights apart from others, beside what the spec says: tag to what it is of.
+COMPARED = {"dataset_digest": "dataset", "network_digest": "network", "pretrained_digest": "pretrained"}
 
 
 def refuse_changed(
-    spec: SweepConfig, records: Iterable[RunRecord], digests: Callable[[TrainingConfig, str], tuple[str, str]]
+    spec: SweepConfig, records: Iterable[RunRecord], digests: Callable[[TrainingConfig], tuple[str, ...]]
 ) -> None:
-    """Raises ConfigurationError if a result among the `records` is of other data or another network than now.
+    """Raises ConfigurationError if a result among the `records` is of other data, network or weights than now.
 
-    `digests` tells what the data of a configuration and a network are now.
+    `digests` tells what those of a configuration are now.
     """
     changed: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for record in filter(_is_result, records):
-        varied = {name: record.parameters[name] for name in (*SETTINGS_OF_DATA, "network") if name in spec.space}
+        varied = {name: record.parameters[name] for name in SETTINGS if name in spec.space}
         config = TrainingConfig.model_validate({**spec.base, **varied})
-        now = dict(zip(COMPARED, digests(data_settings(config), config.network), strict=True))
+        now = dict(zip(COMPARED, digests(settings(config)), strict=True))
         for tag in (tag for tag in COMPARED if record.tags.get(tag, "") != now[tag]):
             then = f"then it had the digest {record.tags[tag]}" if tag in record.tags else "no digest was recorded then"
             what = f"{COMPARED[tag]}: {getattr(config, COMPARED[tag])} is not what"

@@ -14,7 +14,7 @@ from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import TrainingListener, listen
 from cifar_mlflow.jobs.train import record_training
-from cifar_mlflow.jobs.training import data
+from cifar_mlflow.jobs.training import data, pretrained
 from cifar_mlflow.jobs.training.record import Pruned
 from cifar_mlflow.records import TrialOutcome
 from cifar_mlflow.tracking import store as tracking_store
@@ -24,6 +24,7 @@ from cifar_mlflow.tuning.executors import Tell
 
 if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
+    from cifar_mlflow.learning.networks.pretrained import Pretrained
     from cifar_mlflow.learning.training import EpochResult
 
 # Seconds for which a run that has ended waits for a store that takes nothing; the sweep delivers what is left.
@@ -33,6 +34,7 @@ SETTINGS_OF_DATA = {
 }  # fmt: skip
 # The value of an epoch that an objective is made of, where it is not the accuracy.
 SCORES = {"val_loss": "held_out_loss", "final_val_balanced_accuracy": "held_out_balanced_accuracy"}
+SETTINGS = SETTINGS_OF_DATA | {"network", "pretrained"}
 # What a run imports only when it comes to it, each a second or so.
 NEEDED = ("cifar_mlflow.learning.training", "cifar_mlflow.learning.export", "matplotlib.backends.backend_agg")
 NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
@@ -57,15 +59,23 @@ def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -
         TrainingError: the training cannot go on; the run is FAILED, with the reason.
     """
     dataset = load_dataset(trial.config)
-    here = digests(data_settings(trial.config), trial.config.network)
+    here = digests(settings(trial.config))
     if trial.config.run_fingerprint(*here) != trial.tags["run_fingerprint"]:
-        raise ConfigurationError("data or network have changed since the sweep was started; start it again", "sweep")
+        raise ConfigurationError(
+            "data, network or weights have changed since the sweep was started; start it again", "sweep"
+        )
     tags = {**trial.tags, **process_tags()}
     start = functools.partial(SpooledRecorder.start, _store(), experiment, trial.name, tags, may_wait=True)
     reporter = _Reporter(spec.objective, tell)
     try:
         outcome = record_training(
-            trial.config, dataset, start, reporter, log_models=spec.log_models, drain_timeout=DRAIN_TIMEOUT
+            trial.config,
+            dataset,
+            start,
+            reporter,
+            log_models=spec.log_models,
+            drain_timeout=DRAIN_TIMEOUT,
+            pretrained=_weights(settings(trial.config)),
         )
     except Pruned:
         return TrialOutcome("PRUNED")
@@ -94,15 +104,20 @@ class _Reporter(TrainingListener):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
 
 
-def digests(data: TrainingConfig, network: str) -> tuple[str, str]:
-    """Those of the data that the settings say, and of a network of the user's own (else empty), as they are here."""
+def digests(of: TrainingConfig) -> tuple[str, str, str]:
+    """Those of the data, of a network of the user's own, and of the weights it starts from (else empty), as of now."""
     from cifar_mlflow.learning.networks import source
 
-    own = source.of(network)
-    return load_dataset(data).digest, own.digest if own else ""
+    own, weights = source.of(of.network), _weights(of)
+    return load_dataset(of).digest, own.digest if own else "", weights.digest if weights else ""
 
 
 _store = functools.cache(tracking_store.connect)
+
+
+def settings(config: TrainingConfig) -> TrainingConfig:
+    """What of `config` says what a run is made from: data, network and weights; the rest as it is by default."""
+    return TrainingConfig(**config.model_dump(include=SETTINGS))
 
 
 def data_settings(config: TrainingConfig) -> TrainingConfig:
@@ -118,6 +133,12 @@ def load_dataset(config: TrainingConfig) -> Dataset:
 def forget_dataset() -> None:
     """Gives the memory back; the next `load_dataset` reads the files again."""
     _load.cache_clear()
+    _weights.cache_clear()
+
+
+@functools.lru_cache(maxsize=2)
+def _weights(config: TrainingConfig) -> Pretrained | None:
+    return pretrained.read(config, _store() if config.pretrained != "none" else None)
 
 
 @functools.lru_cache(maxsize=1)

@@ -118,7 +118,7 @@ class RunCheckpoints:
         if self._files is None or self._attached is None:
             return
         session, record = self._attached
-        is_last = record.results[-1].epoch == session.config.epochs
+        is_last = record.results[-1].epoch == session.config.epochs or session.stopping.reason
         if is_last or self._files.last is None or time.monotonic() - self._last_time >= SECONDS:
             self.save()
 

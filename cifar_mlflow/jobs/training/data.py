@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.jobs.listener import bar, warn
+from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.text import shown
 
 if TYPE_CHECKING:
@@ -54,3 +55,16 @@ def unequal_classes(dataset: Dataset) -> str:
         f"{counts[smallest]:,}, so accuracy flatters what favours the large ones; balanced accuracy, the mean recall, "
         "does not (--class-weights balanced, --objective final_val_balanced_accuracy)"
     )
+
+
+def files(config: TrainingConfig, dataset: Dataset) -> dict[str, bytes]:
+    """What a run keeps of its data, by name: the files that were left out and the weights of the classes, if any."""
+    from cifar_mlflow.learning.data.datasets import class_weights
+
+    tables = {}
+    if dataset.skipped:
+        tables["skipped_images.csv"] = [("file", "reason"), *((each.name, each.reason) for each in dataset.skipped)]
+    if config.class_weights == "balanced":
+        weights = class_weights(dataset.train.labels, len(dataset.classes)).tolist()
+        tables["class_weights.csv"] = [("class", "weight"), *zip(dataset.classes, map(str, weights), strict=True)]
+    return {name: csv_lines(rows).encode() for name, rows in tables.items()}

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cifar_mlflow.analysis import classification, plots
+from cifar_mlflow.analysis.contact_sheet import contact_sheet
 from cifar_mlflow.config.paths import absolute, is_path
-from cifar_mlflow.config.training import TrainingConfig, parsed
+from cifar_mlflow.config.training import TORCHVISION, TrainingConfig, parsed
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
 from cifar_mlflow.jobs.listener import warn
+from cifar_mlflow.jobs.training import data, pretrained
 from cifar_mlflow.memory import is_out_of_memory
-from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.text import as_option, count, first_line, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import runs
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from cifar_mlflow.learning.data.datasets import Dataset
     from cifar_mlflow.learning.export import Classifier
+    from cifar_mlflow.learning.networks.pretrained import Pretrained
     from cifar_mlflow.learning.training import EpochResult, Training
 
     # A network, its weights (last or best), their epoch, and the metrics that tell its worth.
@@ -65,8 +67,10 @@ class TrainingRecord:
     are the network's after it; there are none if the test set would choose them.
     """
 
-    def __init__(self, run: SpooledRecorder, config: TrainingConfig, dataset: Dataset) -> None:
-        self._run, self._config, self.dataset = run, config, dataset
+    def __init__(
+        self, run: SpooledRecorder, config: TrainingConfig, dataset: Dataset, weights: Pretrained | None = None
+    ) -> None:
+        self._run, self._config, self.dataset, self._weights = run, config, dataset, weights
         self.results: list[EpochResult] = []
         self.best: EpochResult
         self.best_weights: dict[str, torch.Tensor] = {}
@@ -77,22 +81,16 @@ class TrainingRecord:
         Raises:
             ConfigurationError: the run has a parameter already, with another value.
         """
+        from cifar_mlflow.learning.data import preview
         from cifar_mlflow.learning.networks import own, source
-        from cifar_mlflow.learning.training import class_weights
 
-        config, dataset = self._config, self.dataset
+        config, dataset, weights = self._config, self.dataset, self._weights
         self._check_parameters()
         self._run.log_parameters(config.as_options())
         network = source.of(config.network)
         files = {f"network/{name}": content for name, content in network.files.items()} if network else {}
-        if dataset.skipped:
-            rows = [("file", "reason"), *((each.name, each.reason) for each in dataset.skipped)]
-            files["skipped_images.csv"] = csv_lines(rows).encode()
-        if config.class_weights == "balanced":
-            weights = class_weights(dataset.train.labels, len(dataset.classes)).tolist()
-            rows = [("class", "weight"), *zip(dataset.classes, map(str, weights), strict=True)]
-            files["class_weights.csv"] = csv_lines(rows).encode()
-        self._run.log_files({"config.yaml": config.as_yaml().encode(), **files})
+        files |= {"config.yaml": config.as_yaml().encode(), **data.files(config, dataset)}
+        self._run.log_files({**files, "training_images.png": contact_sheet(preview.preview(config, dataset).numpy())})
         if network and not network.files:
             warn(f"--network {config.network} has no source file, so the run cannot record it")
         if changed := source.edited(config.network):
@@ -102,10 +100,13 @@ class TrainingRecord:
             {
                 "config_fingerprint": config.fingerprint,
                 ui_views.COLOR_TAG: ui_views.run_color(config.fingerprint),
-                "run_fingerprint": config.run_fingerprint(dataset.digest, network.digest if network else ""),
+                "run_fingerprint": config.run_fingerprint(
+                    dataset.digest, network.digest if network else "", weights.digest if weights else ""
+                ),
                 "dataset_digest": dataset.digest,
                 "test_digest": dataset.test_digest,
                 **({"network_digest": network.digest} if network else {}),
+                **({pretrained.DIGEST: weights.digest, pretrained.SOURCE: weights.source} if weights else {}),
                 "mlflow.note.content": self._sentence(),
                 **({"trains_on_all": "true"} if config.trains_on_all else {}),
                 **provenance.tags(own.module_file(config)),
@@ -132,10 +133,12 @@ class TrainingRecord:
             faults.append("give each parameter once, by its name in MLproject, as in -P learning_rate=0.01")
             raise ConfigurationError(faults, f"parameters of the run {self._run.run_id}")
 
-    def log_session(self, session: Training) -> None:
+    def log_session(self, session: Training, fitted: str = "") -> None:
+        """`fitted` is what of the network was changed to fit it to the images."""
         memory_format = str(session.memory_format).removeprefix("torch.")
         tags = hardware_tags(self._config, session.device, session.precision)
-        self._run.set_tags({**tags, "memory_format": memory_format})
+        changed = {"network_fitted": fitted} if fitted else {}
+        self._run.set_tags({**tags, "memory_format": memory_format, **changed})
 
     def restore(self, results: Sequence[Mapping[str, Any]], best_weights: dict[str, torch.Tensor]) -> None:
         """Takes over the epochs of a checkpoint, and writes them: the store may lack the last ones."""
@@ -194,18 +197,23 @@ class TrainingRecord:
                 self._run.log_metrics(metrics)
         if log_models and fault:
             summary += f" {fault}"
-        self._run.set_tags({"mlflow.note.content": self._sentence() + summary})
+        stopped = {}
+        if reason := session.stopping.reason:
+            summary += f" It ended after {count(last.epoch, 'epoch')}: {reason}."
+            stopped = {"stopped_epoch": str(last.epoch), "stopped_because": reason}
+        self._run.set_tags({**stopped, "mlflow.note.content": self._sentence() + summary})
 
     def _log_models(self, kept: Sequence[_Kept]) -> str:
         """Why there is no model to be served but the weights alone; empty if there is."""
         from cifar_mlflow.learning import evaluation, export
 
         config, example = self._config, self.dataset.test.first(EXAMPLE_IMAGES)
+        activation = "" if config.network.startswith(TORCHVISION) else f"-{config.activation}"
         models = []
         for network, weights, result, metrics in kept:
             model = ExportedModel(
                 network,
-                name=f"{config.network.rpartition(':')[2]}-{config.activation}-{weights}",
+                name=f"{config.network.rpartition(':')[2]}{activation}-{weights}",
                 weights=weights,
                 epoch=result.epoch,
                 example=example.pixels.numpy(),
@@ -250,10 +258,12 @@ class TrainingRecord:
     def _sentence(self) -> str:
         config = self._config
         schedule = "a constant rate" if config.scheduler == "none" else f"the {config.scheduler} schedule"
+        activation = "" if config.network.startswith(TORCHVISION) else f" with {config.activation}"
+        start = f" from {self._weights.source}" if self._weights else ""
         extras = f"dropout {config.dropout}, " if config.dropout else ""
         extras += f"augmentation {config.augmentation}, " if config.augmentation != "none" else ""
         return (
-            f"{config.network} with {config.activation} on {self.dataset.name} ({len(self.dataset.train):,} training "
+            f"{config.network}{activation}{start} on {self.dataset.name} ({len(self.dataset.train):,} training "
             f"images): {config.optimizer} at {config.learning_rate} with {schedule}, batches of {config.batch_size}, "
             f"{count(config.epochs, 'epoch')}, {extras}seed {config.seed}."
         )

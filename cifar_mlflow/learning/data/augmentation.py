@@ -3,18 +3,28 @@
 import torch
 import torch.nn.functional as F
 
+from cifar_mlflow.config.rules import SHIFTING
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.learning.data import rectangles, trivial_augment
 
 
 class Augmentation:
     """What to do to the images of each step of one epoch, by their positions in its order."""
 
-    def __init__(self, config: TrainingConfig, epoch: int, order: torch.Tensor, generator: torch.Generator) -> None:
-        """Draws for the `order` int64 (n) in which the `epoch`, from 1, goes through the images.
+    def __init__(
+        self,
+        config: TrainingConfig,
+        epoch: int,
+        order: torch.Tensor,
+        generator: torch.Generator,
+        size: tuple[int, int] = (32, 32),
+    ) -> None:
+        """Draws for the `order` int64 (n) in which the `epoch`, from 1, goes through the images, of this `size`.
 
         On the device of `order`; `generator` is one of the CPU.
         """
-        self._flips = self._corners = None
+        self._flips = self._corners = self._crops = self._erased = self._operations = None
         self._shift, self._reflect = config.shift, config.padding == "reflect"
         images, device = len(order), order.device
         if config.augmentation != "none" and config.alternate_flip:
@@ -23,8 +33,14 @@ class Augmentation:
             self._flips = (sides ^ (epoch % 2 == 0)).to(device)[order]
         elif config.augmentation != "none":
             self._flips = (torch.rand(images, generator=generator) < 0.5).to(device)
-        if config.augmentation == "flip_crop":
+        if config.augmentation in SHIFTING:
             self._corners = torch.randint(0, 2 * self._shift + 1, (images, 2), generator=generator).to(device)
+        if config.augmentation == "random_resized_crop":
+            self._crops = rectangles.draw_crops(images, size, generator).to(device)
+        elif config.augmentation == "random_erasing":
+            self._erased = rectangles.draw_erased(images, size, generator).to(device)
+        elif config.augmentation == "trivial_augment":
+            self._operations = trivial_augment.draw(images, generator, device)
 
     def apply(self, pixels: torch.Tensor, positions: slice) -> torch.Tensor:
         """`pixels` uint8 (n, height, width, channels), changed as drawn for these `positions` of the epoch."""
@@ -32,6 +48,12 @@ class Augmentation:
             pixels = torch.where(self._flips[positions, None, None, None], pixels.flip(2), pixels)
         if self._corners is not None:
             pixels = self._cropped(pixels, self._corners[positions])
+        if self._crops is not None:
+            pixels = rectangles.cropped(pixels, self._crops[positions])
+        if self._erased is not None:
+            pixels = rectangles.erased(pixels, self._erased[positions])
+        if self._operations is not None:
+            pixels = trivial_augment.apply(pixels, self._operations.at(positions))
         return pixels
 
     def _cropped(self, pixels: torch.Tensor, corners: torch.Tensor) -> torch.Tensor:
@@ -47,6 +69,13 @@ class Augmentation:
         top, left = corners.unbind(1)
         cropped = cuts[torch.arange(n, device=pixels.device), top, left]
         return cropped.view(n, height, width, channels)
+
+
+def refuse_small(config: TrainingConfig, image_shape: tuple[int, int, int]) -> None:
+    """Raises ConfigurationError if a shift could leave nothing of images of this shape."""
+    side = min(image_shape[:2])
+    if config.augmentation in SHIFTING and config.shift >= side:
+        raise ConfigurationError(f"--shift: {config.shift} is refused: the images have {side} pixels a side")
 
 
 def padded_by(pixels: torch.Tensor, shift: int, reflect: bool) -> torch.Tensor:

@@ -256,3 +256,9 @@ def _read_npz(path: Path) -> _Arrays:
             "would flatter; take them out of x_test"
         )
     return _Arrays(x_train, y_train, x_test, y_test, classes, str(path))
+
+
+def class_weights(labels: torch.Tensor, classes: int) -> torch.Tensor:
+    """float32 (classes): inverse to the number of each class's `labels` int64 (n), 1 on average."""
+    inverse = 1 / labels.cpu().bincount(minlength=classes).clamp(min=1).double()
+    return (inverse / inverse.mean()).float()

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.learning.networks import own
+from cifar_mlflow.config.training import TORCHVISION, TrainingConfig
+from cifar_mlflow.learning.networks import own, torchvision_models
 from cifar_mlflow.learning.networks.fast import FastNetwork
 from cifar_mlflow.learning.networks.report_cnn import report_cnn
 
@@ -30,6 +30,10 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     """
     if config.network in NETWORKS:
         network = NETWORKS[config.network](config, ACTIVATIONS[config.activation], classes, image_shape)
+    elif config.network.startswith(TORCHVISION):
+        with own.faults_told(config, f"it cannot be built for images of {image_shape}"):
+            network = torchvision_models.build(config, classes, image_shape)
+        network = own.tried(config, network, classes, (*image_shape[:2], torchvision_models.CHANNELS))
     else:
         network = own.build(config, classes, image_shape)
     _initialize(network, config.weight_init)

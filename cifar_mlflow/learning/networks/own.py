@@ -37,13 +37,22 @@ def build(config: TrainingConfig, classes: int, image_shape: tuple[int, int, int
     Raises ConfigurationError if there is no such function, it fails, or its network does not fit images and classes.
     """
     function = _imported(config)
-    height, width, channels = image_shape
     with faults_told(config, f"it fails on images of {image_shape}"):
         network = function(classes, SimpleNamespace(**dict(config), image_shape=image_shape))
         if not isinstance(network, nn.Module):
             raise fault(config, f"it returns {type(network).__name__} instead of a torch.nn.Module")
         if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
             raise fault(config, "it holds a scripted module (torch.jit), which cannot be exported; leave it unscripted")
+    return tried(config, network, classes, image_shape)
+
+
+def tried(config: TrainingConfig, network: nn.Module, classes: int, image_shape: tuple[int, int, int]) -> nn.Module:
+    """The network in train mode, if it takes images of `image_shape` (height, width, channels) to `classes` logits.
+
+    Raises ConfigurationError if it does not.
+    """
+    height, width, channels = image_shape
+    with faults_told(config, f"it fails on images of {image_shape}"):
         network.eval()
         for count in (2, 1):
             with torch.no_grad():
@@ -113,7 +122,7 @@ def _imported(config: TrainingConfig) -> Callable[..., object]:
 
 def module_file(config: TrainingConfig) -> Path | None:
     """The file of the module that holds the user's network, once it was built; None if the network is one of ours."""
-    module = sys.modules.get(config.network.partition(":")[0]) if ":" in config.network else None
+    module = sys.modules.get(config.network.partition(":")[0]) if config.is_own_network else None
     file = getattr(module, "__file__", None)
     return Path(file).resolve() if file else None
 

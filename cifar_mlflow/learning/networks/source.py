@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
-from cifar_mlflow.config.training import BUILT_IN_NETWORKS
+from cifar_mlflow.config.training import BUILT_IN_NETWORKS, TORCHVISION
 
 # By directory and name: the module as it was imported when its source was read (None: not yet), and the source.
 _read: dict[tuple[str, str], tuple[ModuleType | None, "Source"]] = {}
@@ -33,7 +33,8 @@ class Source:
 
 
 def of(network: str) -> Source | None:
-    """The module that `network` (package.module:function) names, and what it imports beside itself; None for ours.
+    """The module that `network` (package.module:function) names, and what it imports beside itself; None for ours
+    and torchvision's.
 
     That is every module, found in the same directory or the same package, which it names in an import statement, and
     so on from each of these; not this package, which the commit tells. For an installed package stand the module's own
@@ -41,7 +42,7 @@ def of(network: str) -> Source | None:
 
     What this process has imported is told as it was then, since an edit has no effect on it any more.
     """
-    if network in BUILT_IN_NETWORKS:
+    if network in BUILT_IN_NETWORKS or network.startswith(TORCHVISION):
         return None
     name = network.partition(":")[0]
     module, key = sys.modules.get(name), (os.getcwd(), name)
@@ -54,8 +55,11 @@ def of(network: str) -> Source | None:
 
 def edited(network: str) -> list[str]:
     """The files that are no longer what this process has imported."""
-    source, now = of(network), dict(_files(network.partition(":")[0]))
-    return [name for name, content in source.files.items() if now.get(name) != content] if source else []
+    source = of(network)
+    if source is None:
+        return []
+    now = dict(_files(network.partition(":")[0]))
+    return [name for name, content in source.files.items() if now.get(name) != content]
 
 
 def _files(name: str) -> Iterator[tuple[str, bytes]]:

@@ -13,9 +13,9 @@ from cifar_mlflow.analysis import classification
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.sweep import parse_spec
 from cifar_mlflow.learning.data import datasets
-from cifar_mlflow.learning.data.datasets import LabeledImages
+from cifar_mlflow.learning.data.datasets import LabeledImages, class_weights
 from cifar_mlflow.learning.evaluation import loss_and_accuracies
-from cifar_mlflow.learning.training import Training, class_weights
+from cifar_mlflow.learning.training import Training
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def record(run_id="1" * 32, data="d", network="", status="FINISHED", parameters=
 
 
 def digests(data="d", network=""):
-    return lambda settings, name: (data, network)
+    return lambda settings: (data, network, "")
 
 
 def told(records, now, **base):

@@ -228,7 +228,7 @@ def test_a_sweep_is_one_neighbour_and_its_workers_are_none(work, tiny, cifar):
     trial._store.cache_clear()
     try:
         config = spec.configuration({"dropout": 0.0}, 0)
-        fingerprint = config.run_fingerprint(*trial.digests(trial.data_settings(config), config.network))
+        fingerprint = config.run_fingerprint(*trial.digests(trial.settings(config)))
         run = trial.TrialRun(config, "n", {"kind": "trial", "run_fingerprint": fingerprint})
         trial.run_trial(spec, "e", run, lambda event: not seen.append(living()))
     finally:

@@ -107,4 +107,4 @@ class TestTheSource:
 def test_a_name_that_is_no_function_is_refused(cifar):
     outcome = cifar("train", "--network", "resnet")
     assert outcome.code == 2
-    assert "report_cnn, fast or package.module:function" in outcome.stderr.replace("\n", " ")
+    assert "report_cnn, fast, torchvision:NAME or package.module:function" in outcome.stderr.replace("\n", " ")
