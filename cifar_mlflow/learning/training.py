@@ -114,6 +114,7 @@ class Training:
         self._batches = _batch_bounds(len(data.train), config.batch_size)
         self._optimizer = build_optimizer(config, self.network)
         self._schedule = Schedule(config, self._optimizer, len(self._batches))
+        self._check_soon = False
         self._passed = 0
         self._in_progress: _EpochInProgress | None = None
 
@@ -133,6 +134,10 @@ class Training:
                 held_out = self._score(epoch)
             self._passed, self._in_progress = epoch, None
             yield EpochResult(epoch, loss, accuracy, *held_out, rate, speed)
+
+    def check_soon(self) -> None:
+        """Has `on_check` called after the step that is being done, and from then on after each."""
+        self._check_soon = True
 
     def _score(self, epoch: int) -> tuple[float, float]:
         """Mean loss and accuracy over the held-out images; NaN after an epoch that is not scored."""
@@ -244,7 +249,8 @@ class Training:
             now.steps += 1
             self._on_step(end - start, len(self._batches))
             # After the last step, the epoch's own end follows at once.
-            if now.steps % STEPS_BETWEEN_CHECKS == 0 and now.steps < len(self._batches):
+            due = self._check_soon or now.steps % STEPS_BETWEEN_CHECKS == 0
+            if due and now.steps < len(self._batches):
                 self._check(now.losses[: now.steps], epoch)
                 self._on_check()
         self._check(now.losses, epoch)
