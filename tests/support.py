@@ -160,3 +160,35 @@ def write_old(directory: Path, lines: list[bytes], delivered: bytes | None = Non
     for name, content in (("delivered", delivered), ("run_id", run_id)):
         if content is not None:
             (directory / name).write_bytes(content)
+
+
+class InlineExecutor:
+    """Trains in this process, one run after the other, in the place of worker processes that take seconds to start."""
+
+    def __init__(self, count, threads, task, *rest, **options) -> None:
+        from cifar_mlflow.jobs.sweeping import trial
+
+        self._task, self._given = task, None
+        trial._store.cache_clear()  # that of an earlier test
+
+    def __enter__(self) -> InlineExecutor:
+        return self
+
+    def __exit__(self, *ending) -> None:
+        pass
+
+    @property
+    def idle(self) -> int:
+        return self._given is None
+
+    def submit(self, task_id, argument) -> None:
+        self._given = task_id, argument
+
+    def events(self, timeout):
+        from cifar_mlflow.tuning.executors import Event
+
+        (task_id, argument), self._given = self._given, None
+        try:
+            yield Event("done", task_id, self._task(argument, lambda event: True), None)
+        except Exception as error:
+            yield Event("failed", task_id, str(error), None)

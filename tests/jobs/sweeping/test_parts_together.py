@@ -8,8 +8,8 @@ import time
 from collections import Counter
 
 import pytest
-from support import run_here
-from sweeps import InlineExecutor, trained_once
+from support import InlineExecutor, run_here
+from sweeps import trained_once
 
 from cifar_mlflow.errors import Interrupted
 from cifar_mlflow.jobs.sweeping import driver, session, trial
