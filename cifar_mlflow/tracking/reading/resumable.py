@@ -88,7 +88,7 @@ def _why_not(run: Run) -> str | None:
     if kind in TRAINED_NOTHING:
         return TRAINED_NOTHING[kind]
     if kind == "trial":
-        return f"belongs to the sweep {tags.get('sweep')}, which goes on with it when it is started again"
+        return f"belongs to the sweep {tags.get('sweep')}, which repeats it when it is started again"
     if "reproduces" in tags:
         return f"was made by `reproduce`; start that again: cifar-mlflow reproduce {tags['reproduces']}"
     if tags.get("failure_type") == "Diverged":
