@@ -39,6 +39,7 @@ class SweepSession:
         self._names = mine.names if mine else None
         self._digests = functools.cache(trial.digests)
         self._experiment_id, self._id = store.experiment_id(experiment), ""
+        self._begun = False
         self._claims: claims.Claims | None = None
         self._look()
         # The data are read before anything is written: no run is made for a dataset that is not there.
@@ -67,6 +68,7 @@ class SweepSession:
         with signals.held_back(), sweeps_lease(store, self._experiment_id, say):
             self._look()
             self._parent, self._id = sweeps.start_parent(store, self._experiment, spec.name, self._earlier, divided)
+            self._begun = True
             self._parent.log_files({sweeps.SPEC_FILE: spec.as_yaml().encode()})
         if self._parts:
             numbers, of = self._parts.numbers, self._parts.of
@@ -75,9 +77,10 @@ class SweepSession:
     def run(self) -> SweepOutcome | PartOutcome:
         """Takes the sweep, or the parts, to the end, or to that of the budget, and leaves nothing RUNNING."""
         mine = self._parts
-        self._begin(mine.of if mine else None)
-        directory, status = state_directory() / "sweeps" / self._id, "FAILED"
+        status = "FAILED"
         try:
+            self._begin(mine.of if mine else None)
+            directory = state_directory() / "sweeps" / self._id
             if self._claims:
                 self._claims.take(say)
             self._deliver(STORE_TIMEOUT)
@@ -102,7 +105,7 @@ class SweepSession:
         finally:
             # What ended the sweep is what the user must hear of, even if the store cannot be told any more.
             with suppress(CifarMlflowError):
-                if status in ("FAILED", "KILLED"):
+                if status in ("FAILED", "KILLED") and self._begun:
                     self._close_abandoned()
                 self._leave(status)
 
@@ -111,9 +114,9 @@ class SweepSession:
         name, where = self._spec.name, redact(self._store.uri)
         if not self._earlier and not sweeps.offline_trials(self._store, self._experiment_id, name):
             raise ModelError(f"there is no sweep {name!r} in the experiment {self._experiment!r} of {where}")
-        self._begin(self._earlier.parts if self._earlier else None)
         status = "SCHEDULED"
         try:
+            self._begin(self._earlier.parts if self._earlier else None)
             self._deliver(STORE_TIMEOUT)
             self._take_in()
             plan, study, missing = self._whole()
@@ -176,7 +179,9 @@ class SweepSession:
         return self._publish(plan, study, True)
 
     def _leave(self, status: str) -> None:
-        """Ends the parent, unless other parts are being run: then it is theirs."""
+        """Ends the parent, if it was begun, unless other parts are being run: then it is theirs."""
+        if not self._begun:
+            return
         others = self._claims.release() if self._claims else claims.running(self._tags())
         if others:
             theirs = next(iter(others.values()))
@@ -200,7 +205,7 @@ class SweepSession:
         return self._records()
 
     def close_lost(self, reason: str, status: str) -> None:
-        sweeps.close_lost(self._store, self._experiment_id, self._id, reason, status, self._names)
+        sweeps.close_lost(self._store, self._experiment_id, self._id, reason, status, self._held())
 
     def ended(self, planned: PlannedRun, outcome: TrialOutcome) -> None:
         """The store has it."""
@@ -234,7 +239,13 @@ class SweepSession:
 
     def _close_abandoned(self, tell: Callable[[str], None] = lambda text: None) -> None:
         waiting = "waiting for the workers of an earlier start to close their runs"
-        sweeps.close_abandoned(self._store, self._experiment_id, self._id, lambda: tell(waiting), self._names)
+        sweeps.close_abandoned(self._store, self._experiment_id, self._id, lambda: tell(waiting), self._held())
+
+    def _held(self) -> list[str] | None:
+        """The parts that no other process may be at work on; None if that is the whole sweep."""
+        if self._parts is None:
+            return None
+        return [f"{number}/{self._parts.of}" for number in (self._claims.taken if self._claims else [])]
 
     def _take_in(self) -> None:
         """Makes those delivered runs the sweep's own that were recorded without a store, if it has such runs."""

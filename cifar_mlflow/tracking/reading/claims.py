@@ -50,12 +50,12 @@ def forget(store: Store, parent_id: str, tags: Mapping[str, str]) -> None:
 
 
 class Claims:
-    """The parts `numbers` of `count`, as this process has them for itself once they are taken."""
+    """The parts `numbers` of `count`, of which this process has the `taken` ones for itself."""
 
     def __init__(self, store: Store, experiment_id: str, parent_id: str, numbers: Sequence[int], count: int) -> None:
         self._store, self._experiment_id, self._parent_id = store, experiment_id, parent_id
         self._numbers, self._count, self._key = numbers, count, uuid.uuid4().hex
-        self._taken: list[int] = []
+        self.taken: list[int] = []
         self._renewed = time.monotonic()
 
     def take(self, on_wait: Callable[[str], None]) -> None:
@@ -76,7 +76,7 @@ class Claims:
                 silent = first is not None and time.monotonic() - since > SILENCE
                 if other is None or (silent and other == first):
                     self._write(number)
-                    self._taken.append(number)
+                    self.taken.append(number)
                     return
             if not processes.is_elsewhere(other) or (first is not None and other != first):
                 raise TrackingError(
@@ -96,31 +96,31 @@ class Claims:
         Raises:
             TrackingError: another process has taken up a part, since nothing was heard of this one.
         """
-        if not self._taken or time.monotonic() - self._renewed < BEAT:
+        if not self.taken or time.monotonic() - self._renewed < BEAT:
             return
         try:
             tags = self._tags()
         except TrackingError:  # the store is away, for the others too
             return
-        for number in self._taken:
+        for number in self.taken:
             claim = json.loads(tags.get(f"{PREFIX}{number}", "{}"))
             if claim.get("key") != self._key:
                 by = f" by {processes.describe(claim)}" if claim else ""
-                self._taken.remove(number)
+                self.taken.remove(number)
                 raise TrackingError(
                     f"part {number}/{self._count} was taken up{by}, since nothing had been heard of this process; it "
                     "ends here, and its runs that are not finished are repeated there"
                 )
         with suppress(TrackingError):
-            for number in self._taken:
+            for number in self.taken:
                 self._write(number)
 
     def release(self) -> dict[int, dict[str, Any]]:
         """Gives the parts free; returns the claims of the processes that are still at work on others."""
         with sweeps_lease(self._store, self._experiment_id):
-            for number in self._taken:
+            for number in self.taken:
                 self._write(number, ended=True)
-            self._taken = []
+            self.taken = []
             return running(self._tags())
 
     def _tags(self) -> Mapping[str, str]:

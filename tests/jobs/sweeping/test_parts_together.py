@@ -191,6 +191,16 @@ def test_while_another_machine_runs_a_part_the_sweep_is_its_own(run, client, par
     whole()
 
 
+def test_what_another_machine_runs_is_not_closed_by_who_is_refused(run, client, parent, children):
+    run("--part", "1/4")
+    tags = {**children()[0].data.tags, **ELSEWHERE, "part": "2/4"}
+    theirs = client().create_run(parent().info.experiment_id, tags=tags).info.run_id
+    elsewhere(client, parent, 2, **processes.process_tags())  # of a process that is alive
+    run("--part", "2/4", code=4)
+    assert client().get_run(theirs).info.status == "RUNNING"
+    assert parent().info.status == "RUNNING"
+
+
 def test_parts_without_a_network_are_delivered_and_reported_later(run, whole, runs, children, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing answers there
@@ -241,6 +251,7 @@ def test_under_mlflow_run_each_part_has_a_job_and_the_parent_is_none_of_them(run
     for number, job in enumerate(jobs, 1):
         monkeypatch.setenv("MLFLOW_RUN_ID", job)
         run("--part", f"{number}/2")
+    print([(r.info.run_id, r.info.experiment_id, r.data.tags.get("kind")) for r in runs()], jobs, experiment)
     kinds = Counter(each.data.tags["kind"] for each in runs())
     assert kinds == {"job": 2, "sweep": 1, "trial": 4}
 

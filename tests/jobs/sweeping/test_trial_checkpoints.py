@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from cifar_mlflow.config.sweep import SweepConfig
+from cifar_mlflow.jobs.health import machine
 from cifar_mlflow.jobs.sweeping import trial
 
 # Random in all ways, so that a state that was lost would be seen.
@@ -126,3 +127,11 @@ def test_a_checkpoint_under_other_conditions_is_not_used(place, tiny, tmp_path, 
     told, value = call(directory, tiny)
     assert (told, everything(directory, tmp_path), value) == ([1, 2, 3, 4, 5], *uninterrupted)
     assert kept(directory) == []
+
+
+def test_doctor_tells_what_a_trial_that_broke_off_has_left(work):
+    directory = work.parent / "state" / "checkpoints" / "a.sweep.0123456789abcdef"
+    directory.mkdir(parents=True)
+    (found,) = machine.checkpoints(None)
+    assert (found.severity, found.fix) == ("note", None)
+    assert f"{directory} is of a trial of the sweep a.sweep, which goes on from it" in found.text
