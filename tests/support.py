@@ -170,6 +170,7 @@ class InlineExecutor:
 
         self._task, self._given = task, None
         trial._store.cache_clear()  # that of an earlier test
+        os.environ.pop("MLFLOW_RUN_ID", None)  # which no worker inherits
 
     def __enter__(self) -> InlineExecutor:
         return self

@@ -112,7 +112,7 @@ class Slurm:
     def requeue(self, job: str) -> None:
         self._call("scontrol", "requeue", job)
 
-    def wait_for(self, condition: Callable[[], object], seconds: float = 300) -> None:
+    def wait_for(self, condition: Callable[[], object], seconds: float = 900) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, self.told()

@@ -18,7 +18,7 @@ from cifar_mlflow.jobs.sweeping import driver
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy" / "slurm" / "job.sbatch"
-SPACE = {"activation": ["relu", "elu"], "learning_rate": [0.002, 0.01]}
+SPACE = {"activation": ["relu", "elu"]}
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +66,7 @@ def logs(job: str, work: Path) -> str:
     return "".join(path.read_text() for path in work.glob(f"cifar-mlflow-{job}.log"))
 
 
-def check(slurm, work, runs, expected, times=8):
+def check(slurm, work, runs, expected, times=4):
     """The table is as if one process had run the sweep; no run was done twice, and none is left RUNNING."""
     assert results(work) == expected, slurm.told()
     found = runs()

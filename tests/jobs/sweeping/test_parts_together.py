@@ -251,7 +251,6 @@ def test_under_mlflow_run_each_part_has_a_job_and_the_parent_is_none_of_them(run
     for number, job in enumerate(jobs, 1):
         monkeypatch.setenv("MLFLOW_RUN_ID", job)
         run("--part", f"{number}/2")
-    print([(r.info.run_id, r.info.experiment_id, r.data.tags.get("kind")) for r in runs()], jobs, experiment)
     kinds = Counter(each.data.tags["kind"] for each in runs())
     assert kinds == {"job": 2, "sweep": 1, "trial": 4}
 
