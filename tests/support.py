@@ -202,3 +202,36 @@ def write_parts(root: Path, count=10, parts=("train", "test"), classes=PHOTO_CLA
     for number, part in enumerate(parts):
         write_classes(root, count, classes, part, first=100_000 * (number + 1), **options)
     return root
+
+
+class InlineExecutor:
+    """Trains in this process, one run after the other, in the place of worker processes that take seconds to start."""
+
+    def __init__(self, count, threads, task, *rest, **options) -> None:
+        from cifar_mlflow.jobs.sweeping import trial
+
+        self._task, self._given = task, None
+        trial._store.cache_clear()  # that of an earlier test
+        os.environ.pop("MLFLOW_RUN_ID", None)  # which no worker inherits
+
+    def __enter__(self) -> InlineExecutor:
+        return self
+
+    def __exit__(self, *ending) -> None:
+        pass
+
+    @property
+    def idle(self) -> int:
+        return self._given is None
+
+    def submit(self, task_id, argument) -> None:
+        self._given = task_id, argument
+
+    def events(self, timeout):
+        from cifar_mlflow.tuning.executors import Event
+
+        (task_id, argument), self._given = self._given, None
+        try:
+            yield Event("done", task_id, self._task(argument, lambda event: True), None)
+        except Exception as error:
+            yield Event("failed", task_id, str(error), None)

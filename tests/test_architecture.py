@@ -79,7 +79,7 @@ ROOMS = {
         "listener": set(),
         "console": {"listener", "sweeping", "training"},
         "training": {"listener"},
-        "sweeping": {"listener", "console", "training", "train"},
+        "sweeping": {"listener", "console", "training", "train", "sync"},
         "promotion": {"listener"},
         "browsing": {"listener"},
         "health": {"listener", "sync"},

@@ -1,6 +1,8 @@
 """sweep and compare."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,24 +10,36 @@ from cifar_mlflow.cli.options import beside_others
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import count
 
+if TYPE_CHECKING:
+    from cifar_mlflow.jobs.sweeping.report import PartOutcome
+
 FORMATS = click.Choice(["table", "csv", "json", "markdown", "html"])
 
 
 @click.command()
 @click.argument("spec")
+@click.option("--part", metavar="I/N", help="run one of N parts of the sweep, which share its parent run")
+@click.option("--take-over", type=int, multiple=True, metavar="I", help="run part I too, whose process is gone")
+@click.option("--report", is_flag=True, help="train nothing: write table, report and winner, if all is there")
+@click.option("--offline", is_flag=True, help="ask for no tracking store (with --part); `cifar-mlflow sync` delivers")
 @beside_others
-def sweep(spec: str, **beside: bool) -> None:
+def sweep(spec: str, part: str | None, take_over: tuple[int, ...], **beside: bool) -> None:
     """Run the sweep that the YAML file SPEC describes; started again, it goes on where it was broken off.
 
     Each configuration is run with several seeds, under one parent run, which ends with the table and the report.
+    Processes anywhere may each run a part; whichever ends last writes them, or a call with --report.
     """
     from cifar_mlflow.config.sweep import load_spec
 
     checked = load_spec(spec)
     from cifar_mlflow.jobs.compare import render
     from cifar_mlflow.jobs.sweep import sweep as job
+    from cifar_mlflow.jobs.sweeping.report import PartOutcome
 
-    outcome = job(checked, **beside)
+    outcome = job(checked, part=part, take_over=take_over, **beside)
+    if isinstance(outcome, PartOutcome):
+        _tell_part(outcome, spec, checked.name)
+        return
     click.echo(render(outcome.comparison, "table", checked.name))
     click.echo(f"run       {outcome.run_id} (sweep {checked.name} in the experiment {outcome.experiment})")
     click.echo(f"see it    {outcome.leaderboard}")
@@ -39,6 +53,19 @@ def sweep(spec: str, **beside: bool) -> None:
         click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({outcome.left} runs are left)")
     counts = f"{count(outcome.runs, 'run')}, {outcome.failed} failed, {outcome.pruned} pruned"
     click.echo(f"done: {counts}; {'winner ' + outcome.winner.text if outcome.winner else 'no winner'}")
+
+
+def _tell_part(outcome: PartOutcome, spec: str, name: str) -> None:
+    report = f"cifar-mlflow sweep {spec} --report"
+    if outcome.run_id is None:
+        click.echo(f"kept in   {outcome.spool}")
+        click.echo(f"deliver   cifar-mlflow sync, and then {report}")
+    else:
+        click.echo(f"run       {outcome.run_id} (sweep {name} in the experiment {outcome.experiment})")
+        lacks = ", ".join(outcome.lacks) or "nothing, but another part is being run again"
+        click.echo(f"lacking   {lacks}")
+        click.echo(f"report    by the part that ends last, or: {report}")
+    click.echo(f"done: {outcome.parts}, {count(outcome.runs, 'run')}, {outcome.failed} failed")
 
 
 @click.command()

@@ -119,9 +119,11 @@ def sweep(
     elif not isinstance(spec, SweepConfig):
         spec = parse_spec(spec, Path.cwd())
     from cifar_mlflow.jobs.sweep import sweep as job
+    from cifar_mlflow.jobs.sweeping.report import SweepOutcome
 
     with called(tracking_uri, progress):
         outcome = job(spec)
+    assert isinstance(outcome, SweepOutcome)  # it is no part
     return Sweep(outcome, Comparison(outcome.comparison, spec.name))
 
 

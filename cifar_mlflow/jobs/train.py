@@ -162,7 +162,7 @@ def record_training(
     for text in filter(None, [checked.fitted and f"fitted to the images: {checked.fitted}", checked.start]):
         say(f"{config.network}: {text}")
     current_listener().computing()
-    record = None
+    record, stop = None, signals.Stop()
     try:
         with signals.held_back():  # between its making and what follows, the run would be left RUNNING for ever
             run = start()
@@ -172,6 +172,9 @@ def record_training(
         record.log_start()
 
         def between_steps() -> None:
+            if stop.asked:
+                checkpoints.save()
+                stop.now()
             checkpoints.save_if_due()
             machine.write()
 
@@ -182,11 +185,15 @@ def record_training(
             checkpoints.attach(session, record)
             record.log_session(session, checked.fitted)
             machine.start(run.log_metrics, run.recorded.samples, gpu=session.device.type == "cuda")
-            for result in session.epochs():
-                record.log_epoch(result, session)
-                checkpoints.save_after_epoch()
-                machine.write()
-                listener.epoch(result)
+            with stop.between_steps(session.check_soon):
+                for result in session.epochs():
+                    record.log_epoch(result, session)
+                    checkpoints.save_after_epoch()
+                    machine.write()
+                    listener.epoch(result)
+                    if stop.asked:
+                        checkpoints.save()
+                        stop.now()
             if session.stopping.reason:
                 say(f"ended after {count(record.results[-1].epoch, 'epoch')}: {session.stopping.reason}")
             record.log_results(session, log_models)

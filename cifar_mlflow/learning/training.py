@@ -123,7 +123,7 @@ class Training:
         self._mix = mixing(config, len(data.classes))
         self._batches = divide(len(data.train), config.batch_size, config.accumulate)
         # Between the batches of one step, its gradient would belong to the state.
-        self._check_every = -(-STEPS_BETWEEN_CHECKS // config.accumulate) * config.accumulate
+        self._check_every, self._check_soon = -(-STEPS_BETWEEN_CHECKS // config.accumulate) * config.accumulate, False
         self._optimizer = build_optimizer(config, self.network, self.start.head)
         self._schedule = Schedule(config, self._optimizer, sum(batch.ends_step for batch in self._batches))
         self.stopping = Stopping(config, last_epoch)
@@ -148,15 +148,17 @@ class Training:
             self.stopping.after(epoch, held_out_accuracy)
             yield EpochResult(epoch, loss, accuracy, held_out_loss, held_out_accuracy, rate, speed, balanced)
 
+    def check_soon(self) -> None:
+        """Has `on_check` called after the step that is being done, and from then on after each."""
+        self._check_soon = True
+
     def _score(self, is_last: bool) -> tuple[float, float, float]:
         """Mean loss, accuracy and balanced accuracy over the held-out images; NaN after an epoch that is not scored."""
         if not self.config.epoch_evaluation and (self.config.trains_on_all or not is_last):
             return math.nan, math.nan, math.nan
         with own.faults_told(self.config, "it fails in evaluation"):
-            network = self._result().eval()
-            return loss_and_accuracies(
-                lambda pixels: own.logits_of(network(self.preprocessing(pixels))), self._held_out
-            )
+            network, images = self._result().eval(), self._held_out
+            return loss_and_accuracies(lambda pixels: own.logits_of(network(self.preprocessing(pixels))), images)
 
     def _result(self) -> nn.Module:
         """The network that the training is for: the one that is trained, or the average of its weights."""
@@ -265,7 +267,8 @@ class Training:
             now.steps += 1
             self._on_step(end - start, len(self._batches))
             # After the last step, the epoch's own end follows at once.
-            if now.steps % self._check_every == 0 and now.steps < len(self._batches):
+            due = now.steps % self._check_every == 0 or (self._check_soon and ends_step)
+            if due and now.steps < len(self._batches):
                 self._check(now.losses[: now.steps], epoch)
                 self._on_check()
         self._check(now.losses, epoch)

@@ -18,7 +18,7 @@ from typing import Any
 
 import optuna
 from optuna import distributions
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
@@ -41,13 +41,19 @@ class Suggestion:
 class TuningStudy:
     """The trials of one sweep. Not thread-safe; one process at a time may have the journal open."""
 
-    def __init__(self, spec: SweepConfig, journal: Path) -> None:
-        """Opens the `journal` (an absolute path), new or left behind by a process that is gone."""
+    def __init__(self, spec: SweepConfig, journal: Path | None) -> None:
+        """Opens the `journal` (an absolute path), new or left behind by a process that is gone.
+
+        Without one, nothing outlives the process: of a grid and of random draws the spec alone tells the trials.
+        """
         process_state.set_level("optuna", logging.ERROR)
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        repair_journal(journal)
+        storage: BaseStorage = InMemoryStorage()
+        if journal is not None:
+            journal.parent.mkdir(parents=True, exist_ok=True)
+            repair_journal(journal)
+            storage = JournalStorage(JournalFileBackend(str(journal)))
         self._spec = spec
-        self._study = _open(JournalStorage(JournalFileBackend(str(journal))), spec)
+        self._study = _open(storage, spec)
         self._grid = _in_order(spec) if spec.sampler == "grid" else None
         self._tried = {_key(self._values(trial)) for trial in self._trials()}
         self._interrupted = [trial.number for trial in self._trials("RUNNING")]
@@ -153,7 +159,7 @@ def _distribution(spec: SweepConfig, parameter: Parameter) -> distributions.Base
     return distributions.FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
 
 
-def _open(storage: JournalStorage, spec: SweepConfig) -> optuna.Study:
+def _open(storage: BaseStorage, spec: SweepConfig) -> optuna.Study:
     """The study of this very space; where values were added to the space, its older trials are taken along."""
     space = {name: _distribution(spec, parameter) for name, parameter in ordered(spec.space)}
     digest = hashlib.sha256(json.dumps([*map(repr, space.items())]).encode()).hexdigest()[:16]

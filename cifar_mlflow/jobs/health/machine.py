@@ -1,6 +1,7 @@
 """What is not in order on this machine; each check yields what it finds. Without a store, no server is asked."""
 
 import platform
+import re
 import shutil
 import tempfile
 import tomllib
@@ -25,6 +26,7 @@ from cifar_mlflow.tracking.store import SQLITE, Store
 
 LITTLE_ROOM = 1e9  # bytes
 PROJECT = Path(cifar_mlflow.__file__).parent.parent / "pyproject.toml"
+TRIAL = re.compile(r"(.+)\.[0-9a-f]{16}")  # the name of a trial's checkpoints: that of its sweep, and its own
 
 
 def outboxes(store: Store | None) -> Iterator[Finding]:
@@ -84,6 +86,9 @@ def _remove(path: Path, in_use: Callable[[Path], bool]) -> str:
 def checkpoints(store: Store | None) -> Iterator[Finding]:
     """Checkpoints of runs that nobody trains: those that can be resumed, and those that are of no more use."""
     for directory in sorted((state_directory() / "checkpoints").glob("*/")):
+        if (trial := TRIAL.fullmatch(directory.name)) and not _in_training(directory):
+            text = f"{directory} is of a trial of the sweep {trial[1]}, which goes on from it when it is started again"
+            yield Finding("note", text, f"start it again; or, if it is of no use: rm -r {directory}")
         if store is None or not runs.RUN_ID.fullmatch(directory.name) or _in_training(directory):
             continue
         what = f"{directory} ({megabytes(outbox_state.size_of(directory))})"

@@ -33,7 +33,7 @@ class Estimate:
 
 def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
     """The size of the sweep, of which `plan` has some outcomes. The speed of the base configuration is measured."""
-    configurations, done = spec.configurations, len(plan.outcomes)
+    configurations, done = spec.configurations, len(plan.own_outcomes)
     runs = configurations * spec.repeats
     allowed = spec.budget.runs or runs
     left = max(1, min(plan.runs, allowed) - done) if plan.has_next() and done < allowed else 0
@@ -41,7 +41,8 @@ def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
     varied = spec.space.get("epochs")
     epochs = round(statistics.fmean(map(int, varied.probes() if varied else [spec.base_config.epochs])))
     text = f"sweep {spec.name}: {count(configurations, 'configuration')} x {count(spec.repeats, 'seed')}"
-    text += f" = {count(runs, 'run')}" + (f", {done} done before" if done else "")
+    text += f" = {count(runs, 'run')}" + (f"; {plan.parts}: {count(plan.runs, 'run')}" if plan.parts else "")
+    text += f", {done} done before" if done else ""
     if not left:
         return Estimate(0, workers, epochs, f"{text}: nothing is left to train")
     seconds = _seconds_a_run(spec, epochs) * left / workers + SECONDS_TO_START

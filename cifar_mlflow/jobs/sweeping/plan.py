@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.jobs.sweeping.parts import Parts
 from cifar_mlflow.records import RunRecord, TrialOutcome
 from cifar_mlflow.text import as_option
 from cifar_mlflow.tuning.study import Suggestion, TuningStudy
@@ -39,6 +40,8 @@ class Plan:
 
     No run is handed out twice: one whose fingerprint has an outcome already, from an earlier start or another trial,
     takes that outcome. `outcomes` is by fingerprint; `known` are those of an earlier start, with their trial's values.
+
+    With `parts`, only their runs are handed out. Which those are depends on the spec and the data alone.
     """
 
     def __init__(
@@ -47,8 +50,10 @@ class Plan:
         study: TuningStudy,
         fingerprint: Callable[[TrainingConfig], str],
         known: Iterable[RunRecord],
+        parts: Parts | None = None,
     ) -> None:
-        self._spec, self._study, self._fingerprint = spec, study, fingerprint
+        self._spec, self._study, self._fingerprint, self.parts = spec, study, fingerprint, parts
+        self._numbers: dict[str, int] = {}  # of the runs in the sweep's own order, by fingerprint
         self.outcomes = self._outcomes(known)
         self._queue: deque[PlannedRun] = deque()
         self._in_progress: dict[str, list[_Trial]] = {}
@@ -57,12 +62,37 @@ class Plan:
         self.known: list[tuple[dict[str, Any], TrialOutcome]] = []
         for suggestion in study.told():  # where repeats were added, or a run was lost, an ended trial lacks runs
             self._open(suggestion, told=True)
+        if parts:
+            for suggestion in iter(study.suggest, None):
+                self._open(suggestion, told=False)
 
     @property
     def runs(self) -> int:
-        """The number of runs that the sweep comes to: with a configuration's first seed, its others are pruned too."""
+        """The number of runs that the sweep, or its parts, come to.
+
+        With a configuration's first seed, its others are pruned too.
+        """
+        if self.parts:
+            return sum(map(self.parts.has, self._numbers.values()))
         pruned = sum(outcome.status == "PRUNED" for outcome in self.outcomes.values())
         return self._spec.configurations * self._spec.repeats - pruned * (self._spec.repeats - 1)
+
+    @property
+    def own_outcomes(self) -> list[TrialOutcome]:
+        """The outcomes of those runs."""
+        if self.parts is None:
+            return list(self.outcomes.values())
+        own = (name for name, number in self._numbers.items() if self.parts.has(number))
+        return [self.outcomes[name] for name in own if name in self.outcomes]
+
+    @property
+    def fingerprints(self) -> Collection[str]:
+        """Of the runs that are known so far; with parts, of all runs of the sweep."""
+        return self._numbers.keys()
+
+    def part_of(self, planned: PlannedRun) -> str | None:
+        """The part that the run is in: 2/4."""
+        return self.parts.name(self._numbers[planned.fingerprint]) if self.parts else None
 
     @property
     def handed_out(self) -> int:
@@ -119,12 +149,13 @@ class Plan:
         while trial.configs and not (first_decides and len(trial.configs) < repeats and not trial.outcomes):
             config = trial.configs.popleft()
             fingerprint = self._fingerprint(config)
+            number = self._numbers.setdefault(fingerprint, len(self._numbers))
             if fingerprint in self.outcomes:
                 self.known.append((trial.suggestion.values, self.outcomes[fingerprint]))
                 self._take(trial, self.outcomes[fingerprint])
             elif fingerprint in self._in_progress:
                 self._in_progress[fingerprint].append(trial)
-            else:
+            elif self.parts is None or self.parts.has(number):
                 self._in_progress[fingerprint] = [trial]
                 prunable = first_decides and len(trial.configs) == repeats - 1 and not trial.told
                 self._queue.append(PlannedRun(trial.suggestion, config, fingerprint, prunable))

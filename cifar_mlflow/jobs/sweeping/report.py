@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 from cifar_mlflow.analysis import plots
 from cifar_mlflow.analysis.comparison import formats, report, verdicts, wording
 from cifar_mlflow.analysis.comparison.verdicts import Comparison
 from cifar_mlflow.config.sweep import SweepConfig
+from cifar_mlflow.jobs.sweeping.parts import Parts
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.text import count
 from cifar_mlflow.tracking.reading import sweeps
@@ -24,6 +26,37 @@ class Winner:
 
     run_id: str
     text: str
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep came to: its runs so far, how many of them failed or were pruned, how many a budget has left."""
+
+    run_id: str
+    leaderboard: str
+    experiment: str
+    runs: int
+    failed: int
+    pruned: int
+    left: int
+    comparison: Comparison
+    winner: Winner | None
+
+
+@dataclass(frozen=True)
+class PartOutcome:
+    """What a part came to that did not end last: its runs, how many of them failed, and what `lacks` until the table.
+
+    `run_id` is the sweep's parent; None if the part was run offline, and is kept in `spool`.
+    """
+
+    parts: Parts
+    experiment: str
+    runs: int
+    failed: int
+    run_id: str | None = None
+    lacks: tuple[str, ...] = ()
+    spool: Path | None = None
 
 
 def publish(

@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import time
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
 from cifar_mlflow.jobs.console import OwnProcess
-from cifar_mlflow.jobs.listener import TrainingListener, listen
+from cifar_mlflow.jobs.listener import TrainingListener, listen, say, warn
 from cifar_mlflow.jobs.train import record_training
-from cifar_mlflow.jobs.training import data, pretrained
+from cifar_mlflow.jobs.training import checkpoints, data, pretrained
+from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
 from cifar_mlflow.jobs.training.record import Pruned
 from cifar_mlflow.records import TrialOutcome
 from cifar_mlflow.tracking import store as tracking_store
@@ -23,9 +27,10 @@ from cifar_mlflow.tracking.processes import process_tags
 from cifar_mlflow.tuning.executors import Tell
 
 if TYPE_CHECKING:
+    from cifar_mlflow.jobs.training.record import TrainingRecord
     from cifar_mlflow.learning.data.datasets import Dataset
     from cifar_mlflow.learning.networks.pretrained import Pretrained
-    from cifar_mlflow.learning.training import EpochResult
+    from cifar_mlflow.learning.training import EpochResult, Training
 
 # Seconds for which a run that has ended waits for a store that takes nothing; the sweep delivers what is left.
 DRAIN_TIMEOUT = 2.0
@@ -49,8 +54,10 @@ class TrialRun:
     tags: dict[str, str]
 
 
-def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -> TrialOutcome:
-    """Trains `trial` into a run of its own, without checkpoints: a sweep repeats a run that broke off.
+def run_trial(
+    spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell, *, offline: bool = False
+) -> TrialOutcome:
+    """Trains `trial` into a run of its own; one that broke off goes on from its last checkpoint, in another run.
 
     After each epoch that is scored, `tell` is given the epoch and the objective; by its answer the run is PRUNED.
 
@@ -65,18 +72,21 @@ def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -
             "data, network or weights have changed since the sweep was started; start it again", "sweep"
         )
     tags = {**trial.tags, **process_tags()}
-    start = functools.partial(SpooledRecorder.start, _store(), experiment, trial.name, tags, may_wait=True)
+    store = None if offline else _store()
+    start = functools.partial(SpooledRecorder.start, store, experiment, trial.name, tags, may_wait=True)
     reporter = _Reporter(spec.objective, tell)
     try:
-        outcome = record_training(
-            trial.config,
-            dataset,
-            start,
-            reporter,
-            log_models=spec.log_models,
-            drain_timeout=DRAIN_TIMEOUT,
-            pretrained=_weights(settings(trial.config)),
-        )
+        with closing(TrialCheckpoints(f"{spec.name}.{trial.tags['run_fingerprint']}", trial.config, reporter)) as kept:
+            outcome = record_training(
+                trial.config,
+                dataset,
+                start,
+                reporter,
+                log_models=spec.log_models,
+                drain_timeout=DRAIN_TIMEOUT,
+                checkpoints=kept,
+                pretrained=_weights(settings(trial.config)),
+            )
     except Pruned:
         return TrialOutcome("PRUNED")
     best = spec.objective == "best_val_accuracy"
@@ -84,12 +94,13 @@ def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -
     return TrialOutcome("FINISHED", value, images=len(dataset.validation))
 
 
-def prepare(spec: SweepConfig) -> None:
+def prepare(spec: SweepConfig, *, offline: bool = False) -> None:
     """Imports what takes long, checks the store and reads the data, before the first run is given out."""
     listen(OwnProcess())
     for name in (*NEEDED, *(NEEDED_FOR_MODELS if spec.log_models else ())):
         importlib.import_module(name)
-    _store()
+    if not offline:
+        _store()
     load_dataset(spec.base_config)
 
 
@@ -102,6 +113,58 @@ class _Reporter(TrainingListener):
         self.value = getattr(result, SCORES.get(self._objective, "held_out_accuracy"))
         if not math.isnan(self.value) and not self._tell((result.epoch, self.value)):
             raise Pruned(f"pruned after epoch {result.epoch}: others do better")
+
+
+class TrialCheckpoints(RunCheckpoints):
+    """The checkpoints of a trial, by the trial's name: the run in which it goes on is another one.
+
+    A trial that is done within `checkpoints.SECONDS` writes none, unless it is interrupted.
+    """
+
+    def __init__(self, name: str, config: TrainingConfig, reporter: _Reporter) -> None:
+        super().__init__()
+        self._name, self._config, self._reporter = name, config, reporter
+
+    def open(self, run_id: str) -> None:
+        """Takes the trial for this process; if another one here trains the same, this one keeps no checkpoints."""
+        from cifar_mlflow.learning import hardware
+
+        saved: Mapping[str, Any] | None = None
+        try:
+            super().open(self._name)
+            saved, faults = self.read()
+        except TrackingError:
+            return
+        except ModelError as error:
+            faults = [str(error)]
+        for told in faults:
+            warn(told)
+        here = hardware.choose_device(self._config).type
+        if saved and (saved["config"], saved["training"]["device"]) == (self._config.model_dump(mode="json"), here):
+            say(f"run {run_id} goes on after {position(saved)}")
+        else:  # there is none that is whole, or it is not of what is trained now
+            self._saved = None
+            self.discard()
+
+    def attach(self, session: Training, record: TrainingRecord) -> None:
+        super().attach(session, record)
+        for result in record.results:  # the sweep may not have heard of them, or have forgotten them
+            self._reporter.epoch(result)
+
+    def save_after_epoch(self) -> None:
+        if self._files and time.monotonic() - self._last_time >= checkpoints.SECONDS:
+            self.save()
+
+    def save(self) -> None:
+        try:
+            super().save()
+        except TrainingError as error:  # the trial's result needs no checkpoint
+            warn(str(error))
+
+    def give_up(self, error: BaseException) -> None:
+        """What broke off goes on later; what failed or was pruned would come to the same again."""
+        if isinstance(error, Pruned | TrainingError):
+            self.discard()
 
 
 def digests(of: TrainingConfig) -> tuple[str, str, str]:
@@ -138,7 +201,7 @@ def forget_dataset() -> None:
 
 @functools.lru_cache(maxsize=2)
 def _weights(config: TrainingConfig) -> Pretrained | None:
-    return pretrained.read(config, _store() if config.pretrained != "none" else None)
+    return pretrained.read(config, _store() if pretrained.is_of_store(config) else None)
 
 
 @functools.lru_cache(maxsize=1)

@@ -43,7 +43,7 @@ def read(
             told = f"--pretrained: {config.pretrained} is a model of the tracking store, and --offline asks for none"
             raise ConfigurationError(told, "options")
         model = models.find_loadable(store, named(config, recorded))
-        classes = models.model_interface(store, model.uri).classes
+        classes = models.model_interface(model.uri).classes
         found = pretrained.from_model(model.uri, models.load_model(model.uri, model.tags).state_dict(), classes)
     if (began_with := recorded.get(DIGEST, found.digest)) != found.digest:
         raise DataError(
@@ -51,6 +51,11 @@ def read(
             f"{began_with}); put the original back"
         )
     return found
+
+
+def is_of_store(config: TrainingConfig) -> bool:
+    """Whether the weights are those of a model of the tracking store."""
+    return config.pretrained not in ("none", "default") and not is_path("pretrained", config.pretrained)
 
 
 def named(config: TrainingConfig, recorded: Mapping[str, str]) -> str:

@@ -3,9 +3,10 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import Any
 
 from cifar_mlflow.errors import Interrupted
 
@@ -36,6 +37,51 @@ def _ask(number: int, frame: FrameType | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     with suppress(OSError):
         os.write(2, ASKED)  # not through a stream that may be in the middle of a line
+
+
+GRACE = 5.0  # seconds that a training has to come to the end of its step, and to write a checkpoint
+
+
+class Stop:
+    """A SIGTERM that waits for a moment between two steps of a training: then it is `asked` for, until `now`."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._on_asked: Callable[[], object] = lambda: None
+        self._before: Any = None
+        self._timer = threading.Timer(GRACE, os.kill, (os.getpid(), signal.SIGTERM))
+        self._timer.daemon = True
+
+    @contextmanager
+    def between_steps(self, on_asked: Callable[[], object]) -> Iterator[None]:
+        """Within the block, has a SIGTERM that would interrupt wait; `on_asked` is called when it has come."""
+        self._on_asked, self._before = on_asked, signal.getsignal(signal.SIGTERM)
+        # A signal that is ignored stays so, and one that ends the process at once, as in a program of the caller's own.
+        if threading.current_thread() is not threading.main_thread() or not callable(self._before):
+            yield
+            return
+        signal.signal(signal.SIGTERM, self._ask)
+        try:
+            yield
+        finally:
+            if signal.getsignal(signal.SIGTERM) == self._ask:
+                signal.signal(signal.SIGTERM, self._before)
+            self.now()
+
+    def now(self) -> None:
+        """Has the signal take effect, if one has come."""
+        self._timer.cancel()
+        if self.asked:
+            self.asked = False
+            signal.signal(signal.SIGTERM, self._before)
+            signal.raise_signal(signal.SIGTERM)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:  # nothing has come of it for `GRACE` seconds, or it was sent twice
+            self.now()
+        self.asked = True
+        self._on_asked()
+        self._timer.start()
 
 
 @contextmanager

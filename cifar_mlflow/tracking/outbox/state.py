@@ -14,7 +14,8 @@ class Look:
     """An outbox as it lies there. `name` and `tags` are the run's first ones, `store` is where it is or is to be.
 
     `since` (seconds of time.time()) is when the first of the `waiting` writes was made; those whose refusals are in
-    `refused` are among them. `damaged` counts records that cannot be read, and `fault` says why none can be.
+    `refused` are among them. `ended`: how the run has ended is written. `damaged` counts records that cannot be read,
+    and `fault` says why none can be.
     """
 
     directory: Path
@@ -27,6 +28,7 @@ class Look:
     since: float = 0.0
     damaged: int = 0
     empty: bool = False
+    ended: bool = False
     fault: str | None = None
 
     @property
@@ -55,6 +57,7 @@ def _look(directory: Path) -> Look:
         row = tables.execute(database.FIRST).fetchone()
         about = dict(tables.execute("SELECT name, value FROM about"))
         waiting, since = tables.execute("SELECT count(*), min(written) FROM records WHERE state <> 1").fetchone()
+        ended = tables.execute("SELECT 1 FROM records WHERE kind = 'finish'").fetchone() is not None
         refused = tuple(reason for (reason,) in tables.execute(database.REFUSALS))
     first, damaged = row and log.parse(*row), int(about.get("damaged", 0))
     values = first.values if first else {}
@@ -69,6 +72,7 @@ def _look(directory: Path) -> Look:
         min((since or 0) / 1000, time.time()),
         damaged,
         empty=not row and not damaged,
+        ended=ended,
     )
 
 

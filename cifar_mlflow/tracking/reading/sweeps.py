@@ -1,7 +1,8 @@
 """A sweep's runs in the store: its parent, its children, and those that processes left RUNNING when they ended.
 
 A sweep is known by `sweep_id`, the run id of its first parent, a tag of the parent and of every child. The parent may
-change: under `mlflow run` each start comes with a run of its own, which then takes over the children.
+change: under `mlflow run` each start comes with a run of its own, which then takes over the children. The parent of a
+sweep that is run in parts, each by a process somewhere, says which part is whose (see `claims`).
 """
 
 import re
@@ -12,15 +13,16 @@ from typing import Any
 
 import yaml
 
-from cifar_mlflow.errors import ModelError, TrackingError
+from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.text import did_you_mean
 from cifar_mlflow.tracking import processes
-from cifar_mlflow.tracking.reading import naming, runs
+from cifar_mlflow.tracking.reading import claims, naming, runs
 from cifar_mlflow.tracking.store import Run, Store, redact
 from cifar_mlflow.tracking.writing.recorder import Recorder
 
 SPEC_FILE = "sweep.yaml"
 WINNER_TAG = "winner_run"
+OFFLINE = "offline"  # the sweep's id of trials that were recorded without a store, until they are taken in
 CLOSING_SECONDS = 60.0  # that processes whose driver is gone have to close their runs
 
 
@@ -33,6 +35,11 @@ class EarlierSweep:
     status: str
     tags: dict[str, str]
     spec: dict[str, Any] | None
+
+    @property
+    def parts(self) -> int | None:
+        """Into how many parts it is divided; None if it is not."""
+        return int(self.tags[claims.COUNT_TAG]) if claims.COUNT_TAG in self.tags else None
 
 
 def find_sweep(store: Store, experiment_id: str, name: str) -> EarlierSweep | None:
@@ -87,16 +94,26 @@ def names(store: Store) -> set[str]:
     return {run.data.tags.get("sweep", "") for run in parents}
 
 
-def start_parent(store: Store, experiment: str, name: str, earlier: EarlierSweep | None) -> tuple[Recorder, str]:
-    """The run that stands for the sweep, RUNNING, and the sweep's id; TrackingError if another process writes it."""
-    if earlier and earlier.status == "RUNNING":
-        what = f"the sweep (run {earlier.parent_id})"
-        processes.refuse_if_busy(what, earlier.parent_id, earlier.tags, "start again")
+def start_parent(
+    store: Store, experiment: str, name: str, earlier: EarlierSweep | None, parts: int | None = None
+) -> tuple[Recorder, str]:
+    """The run that stands for the sweep, RUNNING, and the sweep's id; to be called under the lease of the sweeps.
+
+    Raises:
+        ConfigurationError: it is not divided into so many `parts`.
+        TrackingError: another process writes it.
+    """
+    if earlier:
+        _refuse_busy(name, earlier, parts)
     tags = {"kind": "sweep", "sweep": name, **processes.process_tags()}
     if earlier and not store.project_run_id:
         parent = Recorder.reopen(store, earlier.parent_id)
     else:
         parent = Recorder.start(store, experiment, name, tags)
+    if earlier and earlier.parts != parts:
+        claims.forget(store, earlier.parent_id, earlier.tags)
+    if parts:
+        tags[claims.COUNT_TAG] = str(parts)
     sweep_id = earlier.sweep_id if earlier else parent.run_id
     parent.set_tags({**tags, "sweep_id": sweep_id})
     if earlier and earlier.parent_id != parent.run_id:
@@ -108,20 +125,55 @@ def start_parent(store: Store, experiment: str, name: str, earlier: EarlierSweep
     return parent, sweep_id
 
 
+def _refuse_busy(name: str, earlier: EarlierSweep, parts: int | None) -> None:
+    what = f"the sweep {name} (run {earlier.parent_id})"
+    if earlier.parts is None:
+        if earlier.status == "RUNNING":
+            processes.refuse_if_busy(what, earlier.parent_id, earlier.tags, "start again")
+        return
+    at_work = [claims.describe(number, earlier.parts, claim) for number, claim in claims.running(earlier.tags).items()]
+    if parts is not None and parts != earlier.parts and (at_work or earlier.status != "FINISHED"):
+        raise ConfigurationError(
+            f"--part: {parts} parts are refused: {what} was begun in {earlier.parts}; give --part I/{earlier.parts}, "
+            "or, once none of its parts is being run, leave --part out to have the rest run by one process",
+            "options",
+        )
+    if parts is None and at_work:
+        raise TrackingError(f"{what} is being run in parts: {', '.join(at_work)}; wait for them, or stop them")
+
+
+def offline_trials(store: Store, experiment_id: str, name: str) -> list[Run]:
+    """The delivered runs of the sweep's trials that were recorded without a store, and belong to no parent yet."""
+    condition = f"tags.kind = 'trial' and tags.sweep = '{name}' and tags.sweep_id = '{OFFLINE}'"
+    return runs.search(store, [experiment_id], condition)
+
+
+def take_in(store: Store, trial: Run, parent_id: str, sweep_id: str) -> None:
+    """Makes a run that was recorded without a store the sweep's own."""
+    store.client.set_tag(trial.info.run_id, "mlflow.parentRunId", parent_id)
+    store.client.set_tag(trial.info.run_id, "sweep_id", sweep_id)
+
+
 def children(store: Store, experiment_id: str, sweep_id: str, status: str | None = None) -> list[Run]:
     """The runs of the sweep's trials, all or those of a status, the oldest first."""
     extra = f" and attributes.status = '{status}'" if status else ""
     return runs.search(store, [experiment_id], f"tags.kind = 'trial' and tags.sweep_id = '{sweep_id}'{extra}")
 
 
-def close_abandoned(store: Store, experiment_id: str, sweep_id: str, on_wait: Callable[[], None] | None = None) -> None:
-    """Closes as KILLED the runs left RUNNING by processes that are gone.
+def close_abandoned(
+    store: Store,
+    experiment_id: str,
+    sweep_id: str,
+    on_wait: Callable[[], None] | None = None,
+    parts: Collection[str] | None = None,
+) -> None:
+    """Closes as KILLED the runs left RUNNING by processes that are gone; `parts` as in `close_lost`.
 
     Workers notice within moments that their driver is gone, and close their runs themselves: that is waited for, and
     `on_wait` is called once if it takes any time. TrackingError if, after a minute, a process is still at work.
     """
-    deadline = time.monotonic() + CLOSING_SECONDS
-    while alive := close_lost(store, experiment_id, sweep_id, "the process that trained it is gone", "KILLED"):
+    deadline, gone = time.monotonic() + CLOSING_SECONDS, "the process that trained it is gone"
+    while alive := close_lost(store, experiment_id, sweep_id, gone, "KILLED", parts):
         if time.monotonic() > deadline:
             numbers = ", ".join(sorted({run.data.tags["process_id"] for run in alive}))
             raise TrackingError(f"runs of this sweep are still being trained by process {numbers}; stop it first")
@@ -131,13 +183,23 @@ def close_abandoned(store: Store, experiment_id: str, sweep_id: str, on_wait: Ca
         time.sleep(0.2)
 
 
-def close_lost(store: Store, experiment_id: str, sweep_id: str, reason: str, status: str) -> list[Run]:
-    """Closes the runs whose process on this machine is gone; returns those whose process is alive."""
+def close_lost(
+    store: Store, experiment_id: str, sweep_id: str, reason: str, status: str, parts: Collection[str] | None = None
+) -> list[Run]:
+    """Closes the runs whose process on this machine is gone; returns those whose process is alive.
+
+    `parts` are those that this process has for itself: runs of others are left alone, and runs of these that another
+    machine has begun are closed too. Without any, it has the whole sweep.
+    """
     alive = []
     for run in children(store, experiment_id, sweep_id, "RUNNING"):
-        if processes.is_gone(run.data.tags):
+        tags = run.data.tags
+        part = tags.get("part")
+        if parts is not None and part not in (None, *parts):
+            continue
+        if processes.is_gone(tags) or (part and processes.is_elsewhere(tags)):
             close(store, run.info.run_id, reason, status)
-        elif not processes.is_elsewhere(run.data.tags):
+        elif not processes.is_elsewhere(tags):
             alive.append(run)
     return alive
 

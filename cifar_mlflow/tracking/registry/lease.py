@@ -1,4 +1,4 @@
-"""One process at a time at a registered model, on any store: Lamport's bakery, with tags as its registers.
+"""One process at a time at a registered model, or at an experiment's sweeps: Lamport's bakery, with tags as registers.
 
 MLflow has no compare-and-set, but every process can write a tag of its own and read all others. A process draws a
 number larger than any it sees, and goes when no living process has a smaller one (Lamport, "A New Solution of
@@ -27,9 +27,19 @@ CLOCK_TOLERANCE = 5.0  # seconds by which the clocks of two machines may differ 
 _in_use: set[str] = set()  # the tickets of this process; of its others the removal failed
 
 
+@dataclass(frozen=True)
+class Counter:
+    """Where tickets are drawn: `tags` reads, `write` sets and `remove` deletes tags that all processes see."""
+
+    waited_for: str
+    tags: Callable[[], Mapping[str, str]]
+    write: Callable[[str, str], object]
+    remove: Callable[[str], object]
+
+
 @dataclass
 class Lease:
-    """The right to change a registered model, until `expires` (seconds of time.time()) and while `is_held` says so."""
+    """The right to a change, until `expires` (seconds of time.time()) and while `is_held` says so."""
 
     expires: float
     is_held: Callable[[], bool]
@@ -46,26 +56,56 @@ class Lease:
 @contextmanager
 def lease(store: Store, name: str, on_wait: Callable[[str], None] | None = None) -> Iterator[Lease]:
     """Waits for the turn at the registered model `name`, which must exist; `on_wait` is told once if it has to wait."""
+    with _turn(_of_model(store, name), on_wait) as held:
+        yield held
+
+
+@contextmanager
+def sweeps_lease(store: Store, experiment_id: str, on_wait: Callable[[str], None] | None = None) -> Iterator[Lease]:
+    """Waits for the turn at who runs the sweeps of the experiment; otherwise as `lease`."""
+    client = store.client
+    counter = Counter(
+        "the start of another sweep",
+        lambda: client.get_experiment(experiment_id).tags,
+        lambda key, value: client.set_experiment_tag(experiment_id, key, value),
+        lambda key: client.delete_experiment_tag(experiment_id, key),
+    )
+    with _turn(counter, on_wait) as held:
+        yield held
+
+
+def _of_model(store: Store, name: str) -> Counter:
+    client = store.client
+    return Counter(
+        f"another promotion of {name}",
+        lambda: client.get_registered_model(name).tags,
+        lambda key, value: client.set_registered_model_tag(name, key, value),
+        lambda key: client.delete_registered_model_tag(name, key),
+    )
+
+
+@contextmanager
+def _turn(counter: Counter, on_wait: Callable[[str], None] | None) -> Iterator[Lease]:
     key, clocks = PREFIX + uuid.uuid4().hex, _Clocks(on_wait)
     _in_use.add(key)
     try:
         # A process first announces that it draws, by number 0. Others wait for it, or two might draw the same number.
-        _write(store, name, key, 0)
-        number = 1 + max((ticket["number"] for ticket in clear(store, name, clocks).values()), default=0)
-        expires = _write(store, name, key, number)
-        while _must_wait(found := clear(store, name, clocks), key, number):
+        _write(counter, key, 0)
+        number = 1 + max((ticket["number"] for ticket in _clear(counter, clocks).values()), default=0)
+        expires = _write(counter, key, number)
+        while _must_wait(found := _clear(counter, clocks), key, number):
             if on_wait:
-                on_wait(f"waiting for another promotion of {name} to end")
+                on_wait(f"waiting for {counter.waited_for} to end")
                 on_wait = None
             if expires - time.time() < SECONDS / 2 or key not in found:
-                expires = _write(store, name, key, number)
+                expires = _write(counter, key, number)
             time.sleep(POLL * random.SystemRandom().uniform(0.5, 1.5))
-        yield Lease(_write(store, name, key, number), lambda: key in _tickets(store, name))
+        yield Lease(_write(counter, key, number), lambda: key in _tickets(counter))
     finally:
         _in_use.discard(key)
         # If this fails, this process passes over the ticket, and others do as soon as it is gone or has expired.
         with suppress(Exception):
-            store.client.delete_registered_model_tag(name, key)
+            counter.remove(key)
 
 
 class _Clocks:
@@ -94,18 +134,24 @@ class _Clocks:
 
 def left_behind(store: Store, name: str) -> list[str]:
     """Who left a ticket at the registered model, and is gone: process NUMBER on HOST."""
-    return [processes.describe(ticket) for key, ticket in _tickets(store, name).items() if _is_over(key, ticket)]
+    found = _tickets(_of_model(store, name))
+    return [processes.describe(ticket) for key, ticket in found.items() if _is_over(key, ticket)]
 
 
-def clear(store: Store, name: str, clocks: _Clocks | None = None) -> dict[str, dict[str, Any]]:
+def clear(store: Store, name: str) -> None:
+    """Removes the tickets at the registered model of those that are gone, and those that have expired."""
+    _clear(_of_model(store, name))
+
+
+def _clear(counter: Counter, clocks: _Clocks | None = None) -> dict[str, dict[str, Any]]:
     """Removes the tickets of those that are gone, and those that have expired; returns the others, by key."""
-    found = _tickets(store, name)
+    found = _tickets(counter)
     if clocks:
         clocks.look(found)
     for key in [key for key, ticket in found.items() if _is_over(key, ticket)]:
         del found[key]
         with suppress(Exception):  # another process may have removed it first
-            store.client.delete_registered_model_tag(name, key)
+            counter.remove(key)
     return found
 
 
@@ -114,16 +160,15 @@ def _must_wait(found: Mapping[str, Mapping[str, Any]], key: str, number: int) ->
     return any(not theirs or (theirs, other) < (number, key) for other, theirs in numbers.items())
 
 
-def _write(store: Store, name: str, key: str, number: int) -> float:
+def _write(counter: Counter, key: str, number: int) -> float:
     expires = time.time() + SECONDS
     ticket = {"number": number, "expires": expires, **processes.process_tags()}
-    store.client.set_registered_model_tag(name, key, json.dumps(ticket))
+    counter.write(key, json.dumps(ticket))
     return expires
 
 
-def _tickets(store: Store, name: str) -> dict[str, dict[str, Any]]:
-    tags = store.client.get_registered_model(name).tags
-    return {key: _ticket(value) for key, value in tags.items() if key.startswith(PREFIX)}
+def _tickets(counter: Counter) -> dict[str, dict[str, Any]]:
+    return {key: _ticket(value) for key, value in counter.tags().items() if key.startswith(PREFIX)}
 
 
 def _ticket(value: str) -> dict[str, Any]:

@@ -46,6 +46,9 @@ def tags(network: Path | None = None) -> dict[str, str]:
         "version_python": platform.python_version(),
         **process_tags(),
     }
+    if job := os.environ.get("SLURM_JOB_ID"):
+        of_array = os.environ.get("SLURM_ARRAY_JOB_ID")
+        found["slurm_job"] = f"{of_array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if of_array else job
     if ours.commit:
         found["mlflow.source.git.commit"] = ours.commit
     if network:

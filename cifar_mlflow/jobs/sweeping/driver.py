@@ -1,0 +1,122 @@
+"""Trains what a plan hands out, in worker processes: the one place that decides what runs next and what comes of it."""
+
+import functools
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from cifar_mlflow.analysis.comparison.verdicts import CHOSEN_BY_SEED
+from cifar_mlflow.config.sweep import SweepConfig
+from cifar_mlflow.jobs.listener import SweepListener, current_listener, say, warn
+from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
+from cifar_mlflow.jobs.sweeping import trial
+from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
+from cifar_mlflow.records import RunRecord, TrialOutcome
+from cifar_mlflow.text import as_option
+from cifar_mlflow.tuning.executors import Event, ProcessExecutor
+
+
+class Home(Protocol):
+    """Where the runs of a sweep are recorded, as the driver needs it."""
+
+    def renew(self) -> None:
+        """Called every second or so; what it raises ends the sweep."""
+
+    def recorded(self) -> list[RunRecord]:
+        """The runs, as far as they have arrived."""
+
+    def close_lost(self, reason: str, status: str) -> None:
+        """Closes the runs whose process is gone."""
+
+    def ended(self, planned: PlannedRun, outcome: TrialOutcome) -> None:
+        """A run has come to its end."""
+
+
+class Driver:
+    """Trains into runs of `experiment` with `tags`; what the workers print goes to the file `log`."""
+
+    def __init__(
+        self, spec: SweepConfig, experiment: str, tags: Mapping[str, str], log: Path, home: Home, *, offline: bool
+    ) -> None:
+        self._spec, self._experiment, self._tags, self._log = spec, experiment, tags, log
+        self._home, self._offline = home, offline
+
+    def train(self, plan: Plan) -> bool:
+        """Trains what is to be trained; False if the budget ended it."""
+        spec = self._spec
+        estimate = sweep_estimate.estimate(spec, plan)
+        warnings = sweep_estimate.warnings(spec)
+        trial.forget_dataset()
+        say(estimate.text)
+        for text in warnings:
+            warn(text)
+        if not estimate.left:
+            return not plan.has_next()
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        task = functools.partial(trial.run_trial, spec, self._experiment, offline=self._offline)
+        begin = functools.partial(trial.prepare, spec, offline=self._offline)
+        with (
+            current_listener().sweep(spec, estimate.left, estimate.epochs) as progress,
+            ProcessExecutor(estimate.workers, spec.threads, task, begin, self._log) as executor,
+        ):
+            for values, outcome in plan.known:
+                progress.known(values, outcome.value, outcome.images)
+            return self._loop(plan, executor, progress)
+
+    def _loop(self, plan: Plan, executor: ProcessExecutor, progress: SweepListener) -> bool:
+        """Keeps the workers busy until no run is left; False if the budget ended it."""
+        started = time.monotonic()
+        running: dict[str, PlannedRun] = {}
+        while True:
+            while (within := self._within_budget(plan, started)) and executor.idle and (planned := plan.next()):
+                running[planned.fingerprint] = planned
+                executor.submit(planned.fingerprint, self._trial_run(plan, planned))
+            if not running:
+                return within
+            self._home.renew()
+            for event in executor.events(timeout=1.0):
+                planned = running[event.task_id]
+                if event.kind == "event":
+                    progress.epoch()
+                    executor.answer(event, plan.report(planned, *event.payload))
+                else:
+                    del running[event.task_id]
+                    self._end(plan, progress, planned, event)
+
+    def _within_budget(self, plan: Plan, started: float) -> bool:
+        budget = self._spec.budget
+        late = budget.minutes is not None and time.monotonic() - started > 60 * budget.minutes
+        return not late and (budget.runs is None or plan.handed_out < budget.runs)
+
+    def _end(self, plan: Plan, progress: SweepListener, planned: PlannedRun, event: Event) -> None:
+        """Takes the end of a run, whichever it was."""
+        what = f"{describe(planned.trial.values)}, seed {planned.config.seed}"
+        outcome = event.payload if event.kind == "done" else TrialOutcome("FAILED", reason=event.payload)
+        if event.kind == "lost":
+            # The worker may have been killed when its run had just ended.
+            recorded = plan.recorded(planned, self._home.recorded())
+            again = recorded is None and plan.lost(planned)
+            self._home.close_lost(event.payload, "KILLED" if again else "FAILED")
+            if again:
+                warn(f"{what}: {event.payload}; it is tried once more")
+                return
+            outcome = recorded or outcome
+        plan.finish(planned, outcome)
+        self._home.ended(planned, outcome)
+        progress.run(planned.trial.values, what, outcome)
+
+    def _trial_run(self, plan: Plan, planned: PlannedRun) -> trial.TrialRun:
+        part = plan.part_of(planned)
+        tags = {
+            "kind": "trial",
+            "sweep": self._spec.name,
+            **self._tags,
+            "trial": str(planned.trial.number),
+            "run_fingerprint": planned.fingerprint,
+            **({CHOSEN_BY_SEED: "true"} if planned.prunable else {}),
+            **({"part": part} if part else {}),
+        }
+        values = " ".join(map(as_option, planned.trial.values.values()))
+        name = f"{planned.trial.number:03d} {values} seed {planned.config.seed}"
+        return trial.TrialRun(planned.config, name[:250], tags)
