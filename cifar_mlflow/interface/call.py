@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_type_hints
 
 from cifar_mlflow import process_state
@@ -53,7 +54,8 @@ def checked(job: Callable[Arguments, Result], **narrower: Any) -> Callable[Argum
             bound.arguments[name] = plain(value)
             try:
                 # In a tuple, since a dataclass by itself may not be given settings.
-                adapter = TypeAdapter(tuple[types.get(name, Any)], config=ConfigDict(arbitrary_types_allowed=True))  # type: ignore[valid-type]
+                wanted: Any = GenericAlias(tuple, (types.get(name, Any),))
+                adapter: TypeAdapter[Any] = TypeAdapter(wanted, config=ConfigDict(arbitrary_types_allowed=True))
                 adapter.validate_python((bound.arguments[name],), strict=True)
             except ValidationError as error:
                 faults += refused(name, value, error.errors()[0]["msg"].replace("Input should", "it must")).faults

@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cifar_mlflow.analysis.comparison.verdicts import Comparison as Judged
-    from cifar_mlflow.jobs.sweep import SweepOutcome
-    from cifar_mlflow.jobs.sweeping.report import Winner
+    from cifar_mlflow.jobs.sweeping.report import SweepOutcome, Winner
     from cifar_mlflow.learning.training import EpochResult
 
 HISTORY = (
