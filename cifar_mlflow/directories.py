@@ -59,9 +59,10 @@ def no_room(error: BaseException, places: Mapping[Path, str] = MappingProxyType(
     # Of many files that could not be written, MLflow tells in words alone.
     if not any(getattr(each, "errno", None) in full or f"[Errno {full[0]}]" in str(each) for each in found):
         return None
+    temporary = Path(tempfile.gettempdir())
     named = [getattr(each, name, None) for each in found for name in ("filename", "filename2")]
-    places = {Path(each).parent: "" for each in named if isinstance(each, str)} | dict(places)
-    places |= {Path(tempfile.gettempdir()): "TMPDIR"}
+    files = [Path(each) for each in named if isinstance(each, str) and not Path(each).is_relative_to(temporary)]
+    places = {**{file.parent: "" for file in files}, **places, temporary: "TMPDIR"}
     free = {place: shutil.disk_usage(_existing(place)).free for place in places}
     fullest = min(free, key=lambda place: free[place])
     other = f", or set {places[fullest]} to another directory" if places[fullest] else ""

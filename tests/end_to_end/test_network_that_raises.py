@@ -49,8 +49,10 @@ class build(Net):
 """,
     "in evaluation": """
 class build(Net):
+    calls = 0
     def forward(self, images):
-        if not self.training and len(images) > 5:
+        build.calls += not self.training
+        if build.calls > 25:
             raise Stop('here')
         return super().forward(images)
 """,
