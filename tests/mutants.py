@@ -9,23 +9,23 @@ in equivalent_mutants.yaml. `make mutants`, or `make mutants ARGS="--room tuning
 import argparse
 import ast
 import importlib
+import itertools
 import multiprocessing
 import os
 import random
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import yaml
-from cosmic_ray.ast import get_ast
-from cosmic_ray.mutating import MutationVisitor, mutate_code
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.provider import OperatorProvider
 from mutant_trials import ROOT, Copy
+from support import empty_tables
 
 # Each room's files, and the tests that belong to them, by patterns under cifar_mlflow/ and tests/.
 ROOMS = {
@@ -92,8 +92,8 @@ def mutants_of(room: str, count: int, seed: int) -> list[Mutant]:
     """A sample of the room's mutants: a place drawn at random from its files, then one of the faults possible there."""
     places: dict[tuple[Path, tuple[int, int]], list[tuple[str, int]]] = defaultdict(list)
     for path in sorted(path for pattern in ROOMS[room][0] for path in (ROOT / "cifar_mlflow").glob(pattern)):
-        for name in (each for each in OperatorProvider() if not any(word in each for word in UNLIKELY)):
-            for occurrence, position in enumerate(positions(path.read_text(), name)):
+        for name, found_at in positions(path.read_text()).items():
+            for occurrence, position in enumerate(found_at):
                 places[path, position].append((name, occurrence))
     chance, found = random.Random(f"{seed} {room}"), []
     order = list(places)
@@ -106,26 +106,24 @@ def mutants_of(room: str, count: int, seed: int) -> list[Mutant]:
     return found
 
 
-def positions(source: str, operator: str) -> Iterator[tuple[int, int]]:
-    """Where the operator acts, in the order of its occurrences."""
-    found: list[tuple[int, int]] = []
-
-    class Places(MutationVisitor):
-        def visit(self, node: Any) -> Any:
-            found.extend(start for start, _ in self.operator.mutation_positions(node))
-            return node
-
-    Places(-1, OperatorProvider()[operator]()).walk(get_ast(source))
-    yield from found
+def positions(source: str) -> dict[str, list[tuple[int, int]]]:
+    """Where each operator acts, in the order of its occurrences."""
+    names = [name for name in OperatorProvider() if not any(word in name for word in UNLIKELY)]
+    operators = [OperatorProvider()[name]() for name in names]
+    found: dict[str, list[tuple[int, int]]] = {name: [] for name in names}
+    for node in ast_nodes(get_ast(source)):
+        for operator, places in zip(operators, found.values(), strict=True):
+            places += [start for start, _ in operator.mutation_positions(node)]
+    return found
 
 
 def _mutant(room: str, path: Path, line: int, operator: str, occurrence: int) -> Mutant | None:
     source = path.read_text()
-    changed = mutate_code(source, OperatorProvider()[operator](), occurrence)
     try:
+        changed = mutate_code(source, OperatorProvider()[operator](), occurrence)
         if changed is None or meaning(changed) == meaning(source):
             return None
-    except SyntaxError:
+    except (SyntaxError, AttributeError):  # the second is cosmic-ray's, of `except (module.Error, Other)`
         return None
     changed = changed.replace("CosmicRayTestingException", "ZeroDivisionError")
     lines = zip(source.splitlines(), changed.splitlines(), strict=False)
@@ -168,7 +166,8 @@ def try_room(room: str, count: int, seed: int) -> list[tuple[Mutant, str]]:
         seconds, lines = copy.baseline(ROOMS[room][1])
         for mutant in mutants_of(room, count, seed):
             names = selected(mutant, seconds, lines)
-            if equivalent & {(mutant.module, mutant.was, becomes) for becomes in (mutant.becomes, None)}:
+            places = itertools.product((mutant.module, "*"), (mutant.was,), (mutant.becomes, None))
+            if equivalent.intersection(places):
                 result = "equivalent"
             elif not names:
                 result = "no test"
@@ -199,6 +198,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     for name in PRELOADED:
         importlib.import_module(name)
+    empty_tables()
     rooms = words.room or list(ROOMS)
     forked = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(words.workers, forked) as pool:
