@@ -24,7 +24,8 @@ import yaml
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.provider import OperatorProvider
-from mutant_trials import ROOT, Copy
+from mlflow.store.db import utils as database
+from mutant_trials import ROOT, Copy, TestsFail
 from support import empty_tables
 
 # Each room's files, and the tests that belong to them, by patterns under cifar_mlflow/ and tests/.
@@ -34,15 +35,12 @@ ROOMS = {
     "analysis/comparison": (["analysis/comparison/*.py"], ["analysis/comparison"]),
     "tracking": (["tracking/*.py"], ["tracking/test_*.py"]),
     "tracking/outbox": (["tracking/outbox/*.py"], ["tracking/outbox"]),
-    "tracking/reading": (
-        ["tracking/reading/*.py"],
-        ["tracking/reading", "jobs/test_compare*.py", "jobs/test_doctor*.py"],
-    ),
-    "tracking/registry": (["tracking/registry/*.py"], ["tracking/registry", "jobs/test_promote*.py"]),
+    "tracking/reading": (["tracking/reading/*.py"], ["tracking/reading"]),
+    "tracking/registry": (["tracking/registry/*.py"], ["tracking/registry"]),
     "tracking/writing": (["tracking/writing/*.py"], ["tracking/writing"]),
     "tuning": (["tuning/*.py"], ["tuning"]),
     "jobs/sweeping": (["jobs/sweeping/*.py"], ["jobs/sweeping"]),
-    "jobs/promotion": (["jobs/promotion/*.py"], ["jobs/promotion", "jobs/test_promote*.py"]),
+    "jobs/promotion": (["jobs/promotion/*.py"], ["jobs/promotion"]),
     "learning/data": (["learning/data/*.py"], ["learning/data"]),
     "checkpoint files": (
         ["learning/checkpoint_files.py"],
@@ -51,6 +49,9 @@ ROOMS = {
 }
 # What runs, in part, in processes of its own, where no line is seen: all tests of the room are run.
 OUT_OF_SIGHT = ("tuning/executors.py", "jobs/sweeping/trial.py", "tracking/registry/smoke_process.py")
+LONGEST = 120.0  # seconds of tests for one mutant
+# Without tests of processes that are killed, and of servers: they take minutes.
+QUICK = "not interrupted and not test_worker.py and not test_sweep.py and not test_sweep_broken_off.py"
 EQUIVALENTS = ROOT / "tests" / "equivalent_mutants.yaml"
 PRELOADED = [
     "torch._inductor",
@@ -146,14 +147,16 @@ def meaning(source: str) -> str:
 
 
 def selected(mutant: Mutant, seconds: dict[str, float], lines: dict[str, dict[int, set[str]]]) -> list[str]:
-    """The tests that reach the mutant's line, the quickest first."""
+    """The tests that reach the mutant's line, the quickest first, as many as take no more than `LONGEST` together."""
     reached = lines.get(mutant.module, {})
     # A statement of several lines is known by its first.
     start = max((line for line in reached if line <= mutant.line), default=0)
     tests = reached.get(start, set())
     if not tests and mutant.module.endswith(OUT_OF_SIGHT):
         tests = set(seconds)
-    return sorted(tests, key=seconds.__getitem__)
+    ordered = sorted(tests, key=seconds.__getitem__)
+    together = itertools.accumulate(seconds[name] for name in ordered)
+    return [name for name, taken in zip(ordered, together, strict=True) if taken <= LONGEST]
 
 
 def try_room(room: str, count: int, seed: int) -> list[tuple[Mutant, str]]:
@@ -163,7 +166,11 @@ def try_room(room: str, count: int, seed: int) -> list[tuple[Mutant, str]]:
     results = []
     with tempfile.TemporaryDirectory(prefix="mutants-") as directory:
         copy = Copy(Path(directory))
-        seconds, lines = copy.baseline(ROOMS[room][1])
+        try:
+            seconds, lines = copy.baseline(ROOMS[room][1], QUICK)
+        except TestsFail as fault:
+            print(fault, flush=True)
+            return []
         for mutant in mutants_of(room, count, seed):
             names = selected(mutant, seconds, lines)
             places = itertools.product((mutant.module, "*"), (mutant.was,), (mutant.becomes, None))
@@ -199,6 +206,8 @@ def main() -> None:
     for name in PRELOADED:
         importlib.import_module(name)
     empty_tables()
+    # MLflow reads all its migrations for each store that is opened.
+    database._get_latest_schema_revision = cache(database._get_latest_schema_revision)
     rooms = words.room or list(ROOMS)
     forked = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(words.workers, forked) as pool:

@@ -53,7 +53,7 @@ def sampled(monkeypatch):
             self.taken.acquire(timeout=30)
             return self.metrics
 
-        def goes_on(self, metrics, seconds):
+        def goes_on(self, seconds):
             self.waits = seconds
             self.taken.release()
             self.turns.acquire(timeout=30)
