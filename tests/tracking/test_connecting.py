@@ -69,7 +69,7 @@ def test_a_relative_store_of_mlflow_run_must_have_its_run(cifar, client, work, m
 # ------------------------------------------------------------------------------------------- the caller's own run
 
 
-def test_the_callers_run_is_found_in_this_store_alone(cifar, work, ended):
+def test_the_callers_run_is_found_in_this_store_alone(cifar, work, ended, monkeypatch):
     connected = connect()
     assert active_run(connected) is None
     with mlflow.start_run() as mine:
@@ -79,10 +79,9 @@ def test_the_callers_run_is_found_in_this_store_alone(cifar, work, ended):
     (work / "other.db").write_bytes((work / "mlflow.db").read_bytes())
     with sqlite3.connect(work / "other.db") as database:
         database.execute("DELETE FROM runs")
-    with mlflow.start_run():
-        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{work}/other.db"
-        with process_state.preserved():
-            assert active_run(connect()) is None
+    with mlflow.start_run(), process_state.preserved(), monkeypatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work}/other.db")
+        assert active_run(connect()) is None
 
 
 def test_the_experiment_is_that_of_the_run_else_of_the_name_else_of_the_number(cifar, client, monkeypatch, ended):
