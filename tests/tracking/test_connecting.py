@@ -79,9 +79,10 @@ def test_the_callers_run_is_found_in_this_store_alone(cifar, work, ended, monkey
     (work / "other.db").write_bytes((work / "mlflow.db").read_bytes())
     with sqlite3.connect(work / "other.db") as database:
         database.execute("DELETE FROM runs")
-    with mlflow.start_run(), process_state.preserved(), monkeypatch.context() as patch:
+    with mlflow.start_run(), monkeypatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work}/other.db")
-        assert active_run(connect()) is None
+        with process_state.preserved():
+            assert active_run(connect()) is None
 
 
 def test_the_experiment_is_that_of_the_run_else_of_the_name_else_of_the_number(cifar, client, monkeypatch, ended):

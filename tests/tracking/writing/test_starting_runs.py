@@ -107,7 +107,7 @@ def test_a_metric_without_a_step_is_at_the_beginning_and_has_the_time(store, mon
     started.log_metrics({"a": 1.0})
     started.log_metrics({"a": 2.0}, step=1, timestamp=0)
     points = store.client.get_metric_history(started.run_id, "a")
-    assert [(point.step, point.timestamp) for point in points] == [(0, 12345), (1, 0)]
+    assert {point.step: point.timestamp for point in points} == {0: 12345, 1: 0}
     started.finish("FINISHED", 99)
     assert store.client.get_run(started.run_id).info.end_time == 99
 
