@@ -49,3 +49,9 @@ def test_the_panels_of_curves_fill_the_figure(monkeypatch):
     assert max(box.x1 for box in boxes) > 0.95
     assert min(box.x0 for box in boxes) < 0.12
     assert boxes[0].height > 2 * boxes[1].height, "the rate has the smaller panel"
+
+
+@pytest.mark.parametrize("values", [[76.3], [76.3, 76.3], [1.0, 2.0, 3.0]])
+def test_a_mean_tells_of_how_many_values_it_is(values):
+    summary = statistics.mean_interval(values)
+    assert (summary.n, summary.mean) == (len(values), pytest.approx(sum(values) / len(values)))
