@@ -19,6 +19,12 @@ from coverage import Coverage
 ROOT = Path(__file__).resolve().parent.parent
 
 
+class TestsFail(Exception):
+    """The tests of a room fail without any mutant."""
+
+    __test__ = False
+
+
 class Copy:
     """A copy of the repository, and the processes that try mutants in it."""
 
@@ -29,17 +35,17 @@ class Copy:
         )
         shutil.copytree(ROOT, self.copy, ignore=unwanted, symlinks=True)
 
-    def baseline(self, patterns: list[str]) -> tuple[dict[str, float], dict[str, dict[int, set[str]]]]:
-        """The seconds of each test in the files that match, and the tests that reach each line of each module.
+    def baseline(self, patterns: list[str], chosen: str) -> tuple[dict[str, float], dict[str, dict[int, set[str]]]]:
+        """The seconds of each test in the files that match, if -k has `chosen` it, and the tests that reach each line.
 
         Lines that run on import count as reached by every test that reaches the module.
         """
         found = [path for pattern in patterns for path in sorted((self.copy / "tests").glob(pattern))]
         words = [str(path.relative_to(self.copy)) for path in found]
         result = self._directory / "baseline.json"
-        code, output = self._run(words, 1800, str(result))
+        code, output = self._run([*words, "-k", chosen], 1800, str(result))
         if code != 0:
-            sys.exit(f"{' '.join(words)} fail without any fault:\n{output[-3000:]}")
+            raise TestsFail(f"{' '.join(words)} fail without any fault:\n{output[-3000:]}")
         seen = json.loads(result.read_text())
         return seen["seconds"], {
             module: {int(line): set(tests) for line, tests in lines.items()} for module, lines in seen["lines"].items()

@@ -73,7 +73,8 @@ def standing_in(directory: Path) -> Iterator[Path]:
 
 
 @functools.cache
-def _tables() -> Path:
+def empty_tables() -> Path:
+    """An SQLite database of MLflow's with nothing in its tables; made once a process."""
     # What MLflow itself calls for a new store; no public call makes the tables without an experiment among them.
     from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
 
@@ -87,7 +88,7 @@ def _tables() -> Path:
 
 def with_tables(path: Path) -> Path:
     """Makes an SQLite database of MLflow's with nothing in its tables: making them takes seconds, copying none."""
-    shutil.copy(_tables(), path)
+    shutil.copy(empty_tables(), path)
     return path
 
 

@@ -50,7 +50,7 @@ def of_the_files(found: FoundModel, directory: Path, store: Store) -> list[Gate]
         return [*result, Gate("smoke", gates.SMOKE, f"not loaded: {suspicion}", False)]
     try:
         expected = digests.read_example_answer(directory)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
         return [*result, Gate("smoke", gates.SMOKE, f"no recorded answer to compare with ({error})", False)]
     ran = smoke.run(directory, store.uri)
     if ran.probabilities is None:

@@ -16,10 +16,15 @@ class Registry:
         self.tags: dict[str, str] = {}
         self.aliases: dict[str, str] = {}
         self.versions: dict[str, dict[str, str]] = {}
+        self.description = "our own words"
         self.removals_fail = False
 
     def get_registered_model(self, name):
-        return SimpleNamespace(name=name, tags=dict(self.tags), aliases=dict(self.aliases), description="our own words")
+        about = {"tags": dict(self.tags), "aliases": dict(self.aliases), "description": self.description}
+        return SimpleNamespace(name=name, **about)
+
+    def update_registered_model(self, name, description):
+        self.description = description
 
     def search_model_versions(self, condition=None, **page):
         entries = [SimpleNamespace(name="tiny", version=each, tags=dict(tags)) for each, tags in self.versions.items()]
