@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow.projects import utils as project_utils
 
+from cifar_mlflow.cli import CONTEXT
+from cifar_mlflow.cli.sweeps import sweep
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.sweeping import parts
@@ -14,6 +19,7 @@ from cifar_mlflow.jobs.sweeping.plan import Plan
 from cifar_mlflow.records import RunRecord
 from cifar_mlflow.tuning.study import TuningStudy
 
+ROOT = Path(__file__).parents[3]
 CHOICE = {"activation": {"kind": "choice", "values": ["relu", "elu", "gelu"]}}
 RANGE = {"learning_rate": {"kind": "number", "low": 0.001, "high": 0.1, "log": True}}
 
@@ -149,3 +155,13 @@ def test_no_part_is_offline_in_a_run_that_mlflow_has_made(monkeypatch):
     monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
     with pytest.raises(ConfigurationError, match="`mlflow run` has made a run on the tracking store already"):
         parts.refuse_together("1/2", (), report=False, offline=True)
+
+
+def test_a_part_is_a_parameter_of_the_entry_point(tmp_path):
+    (tmp_path / "s.yaml").touch()
+    entry = project_utils.load_project(str(ROOT)).get_entry_point("sweep")
+    command = entry.compute_command({"spec": str(tmp_path / "s.yaml"), "part": "1/4", "take_over": "2"}, None)
+    words = command.split()[3:]  # without python -m cifar_mlflow
+    assert words[:1] == ["sweep"]
+    context = sweep.make_context("sweep", words[1:], token_normalize_func=CONTEXT["token_normalize_func"])
+    assert (context.params["part"], context.params["take_over"]) == ("1/4", (2,))
