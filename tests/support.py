@@ -116,7 +116,9 @@ def exported_once() -> Iterator[None]:
         modules = list(model.modules())
         if not all(type(each).__module__.startswith(("torch.nn.", "cifar_mlflow.")) for each in modules):
             return export(model, images, **options)
-        settings = [[(key, value) for key, value in vars(each).items() if isinstance(value, _PLAIN)] for each in modules]
+        settings = [
+            [(key, value) for key, value in vars(each).items() if isinstance(value, _PLAIN)] for each in modules
+        ]
         tensors = [(key, tensor.shape, tensor.dtype) for key, tensor in model.state_dict().items()]
         key = str((model, settings, tensors, [(each.shape, each.dtype) for each in images], options))
         if key not in _exported:

@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -174,8 +175,8 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
     def _launch(self, theirs: Connection) -> BaseProcess:
         if self._forked:
             start_fork_server(self._preload)
-        context = multiprocessing.get_context("forkserver" if self._forked else "spawn")
-        process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        start = get_context("forkserver").Process if self._forked else get_context("spawn").Process
+        process = start(target=_work, args=(theirs, *self._arguments), daemon=True)
         with _environment(self._arguments[0]):
             process.start()
         return process
