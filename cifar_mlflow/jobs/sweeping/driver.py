@@ -58,7 +58,7 @@ class Driver:
         begin = functools.partial(trial.prepare, spec, offline=self._offline)
         with (
             current_listener().sweep(spec, estimate.left, estimate.epochs) as progress,
-            ProcessExecutor(estimate.workers, spec.threads, task, begin, self._log) as executor,
+            ProcessExecutor(estimate.workers, spec.threads, task, begin, self._log, trial.needed(spec)) as executor,
         ):
             for values, outcome in plan.known:
                 progress.known(values, outcome.value, outcome.images)
