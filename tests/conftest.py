@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -15,9 +13,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from forked import PRELOADED
+from programs import Program
 from support import TINY_TRAINING, Outcome, run_here, standing_in, tiny_arrays, with_tables
 
 from cifar_mlflow.tracking.registry import smoke, smoke_process
+from cifar_mlflow.tuning import executors
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
 
@@ -34,6 +35,15 @@ def _one_font_cache(tmp_path_factory) -> Iterator[None]:
     """matplotlib would look for all fonts anew in each fresh cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", str(tmp_path_factory.mktemp("matplotlib")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_fork_server() -> Iterator[None]:
+    """The workers of sweeps and the commands of `forked` come from the same, whichever is first."""
+    start = executors.start_fork_server
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executors, "start_fork_server", lambda preload: start([*preload, *PRELOADED]))
         yield
 
 
@@ -102,18 +112,12 @@ def cifar(work, empty_store):
 
 @pytest.fixture
 def spawn(work):
-    """Starts `python -m cifar_mlflow WORDS`; what still runs when the test ends is killed."""
+    """Starts `cifar-mlflow WORDS` as a process; what still runs when the test ends is killed."""
     started = []
 
-    def start(*words: object) -> subprocess.Popen:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cifar_mlflow", *map(str, words)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
+    def start(*words: object) -> Program:
+        started.append(Program(*words))
+        return started[-1]
 
     yield start
     for process in started:
@@ -124,7 +128,7 @@ def spawn(work):
 
 @pytest.fixture
 def cifar_process(spawn):
-    """Runs `python -m cifar_mlflow WORDS` to its end, as a process of its own; returns the outcome."""
+    """Runs `cifar-mlflow WORDS` to its end, as a process of its own; returns the outcome."""
 
     def run(*words: object, timeout: float = 120) -> Outcome:
         process = spawn(*words)

@@ -16,6 +16,8 @@ from typing import Any
 
 from support import Outcome, run_here
 
+from cifar_mlflow.tuning import executors
+
 WRITES = ("create_", "set_", "update_", "delete_", "log_", "finalize_")
 PRELOADED = [
     "torch._inductor",
@@ -33,8 +35,7 @@ PRELOADED = [
     "forked",
 ]
 
-_context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(PRELOADED)
+context = multiprocessing.get_context("forkserver")
 
 
 @dataclass
@@ -68,20 +69,25 @@ def start(
 
     `change` is a function at the top of a module, called in the process before the command.
     """
-    receiver, sender = _context.Pipe(duplex=False)
+    receiver, sender = context.Pipe(duplex=False)
     variables = {"CIFAR_MLFLOW_STATE": str(directory / "state"), "OMP_NUM_THREADS": "1"}
     variables |= {"MLFLOW_TRACKING_URI": tracking_uri} if tracking_uri else {}
     arguments = (sender, str(directory), variables, [str(word) for word in words], kill_before_write, change)
-    process = _context.Process(target=_run, args=arguments)
-    process.start()
+    process = context.Process(target=_run, args=arguments)
+    _start(process)
     sender.close()
     return Forked(process, receiver)
 
 
+def _start(process: Any) -> None:
+    executors.start_fork_server(PRELOADED)
+    process.start()
+
+
 def start_call(function: Callable[..., None], *arguments: Any) -> Any:
     """Starts a process that calls the function, which stands at the top of a module; returns the process."""
-    process = _context.Process(target=function, args=arguments)
-    process.start()
+    process = context.Process(target=function, args=arguments)
+    _start(process)
     return process
 
 
@@ -91,9 +97,9 @@ def run(directory: Path, *words: object, **options: Any) -> Outcome:
 
 def call(directory: Path, function: Callable[..., Any], *arguments: Any) -> Any:
     """What a function at the top of a module returns in a process of its own that stands in `directory`."""
-    receiver, sender = _context.Pipe(duplex=False)
-    process = _context.Process(target=_call, args=(sender, str(directory), function, arguments))
-    process.start()
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_call, args=(sender, str(directory), function, arguments))
+    _start(process)
     sender.close()
     try:
         return receiver.recv()

@@ -61,7 +61,7 @@ ROOMS = {
         "registry": {"store", "queries", "processes", "writing"},
         "reading": {"store", "queries", "retry", "processes", "writing", "outbox", "registry"},
     },
-    "tuning": {"study": set(), "executors": set()},
+    "tuning": {"study": set(), "executors": set(), "fork_server": {"executors"}},
     "analysis": {
         "statistics": set(),
         "classification": set(),

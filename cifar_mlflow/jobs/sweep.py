@@ -171,7 +171,7 @@ class _Sweep:
         begin, log = functools.partial(trial.prepare, spec), self._directory / "workers.log"
         with (
             current_listener().sweep(spec, estimate.left, estimate.epochs) as progress,
-            ProcessExecutor(estimate.workers, spec.threads, task, begin, log) as executor,
+            ProcessExecutor(estimate.workers, spec.threads, task, begin, log, trial.needed(spec)) as executor,
         ):
             for values, outcome in plan.known:
                 progress.known(values, outcome.value)

@@ -5,6 +5,9 @@ lost, and a new process takes the dead one's place.
 
 A worker that runs a task may send events; each is answered by the driver with yes (go on) or no. A worker ends itself
 when its driver is gone, so that nothing trains on unattended.
+
+On Linux the workers are forked from one process that has imported what they need, and does nothing else: the fork
+server of `multiprocessing`, which lives as long as the driver. Elsewhere each is started anew and imports it itself.
 """
 
 import multiprocessing
@@ -14,9 +17,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -32,6 +36,11 @@ Task = Callable[[Any, Tell], Any]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 # `mlflow run` names its run here; a worker that inherited it would write into that run.
 NOT_INHERITED = ("MLFLOW_RUN_ID",)
+# Forking is safe where no library has threads or a GPU's driver at work; on macOS the system's own have.
+FORKED = sys.platform == "linux"
+# Of the fork server: threads of numpy and of MLflow's telemetry could hold a lock at the moment of a fork.
+NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}
+SIGNALS = {getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGTERM") if hasattr(signal, name)}
 WRAP_UP = 20.0  # seconds that a worker has to close its run before it is killed
 
 
@@ -62,13 +71,23 @@ class Event:
 class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
     """`count` processes, each with `threads` for numerical libraries. Used in a `with`, by one thread."""
 
-    def __init__(self, count: int, threads: int, task: Task, prepare: Callable[[], None], log: Path) -> None:
+    def __init__(
+        self,
+        count: int,
+        threads: int,
+        task: Task,
+        prepare: Callable[[], None],
+        log: Path,
+        preload: Sequence[str] = (),
+    ) -> None:
         """`task` and `prepare` are module-level functions, or partial ones; `prepare` runs first in each new process.
 
         What the workers print goes to the file `log`: on the terminal it would stand between the driver's lines.
+        `preload` names the modules to import before the workers are forked, where they are.
         """
-        self._context = multiprocessing.get_context("spawn")
-        self._threads, self._arguments = threads, (task, prepare, log)
+        self._forked, self._preload = FORKED, preload
+        with _environment(dict.fromkeys(THREAD_VARIABLES, str(threads))):
+            self._arguments = (dict(os.environ), task, prepare, log)
         self._workers = [self._start() for _ in range(count)]
         self._deaths_in_preparation = 0
 
@@ -142,12 +161,25 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
             yield Event("lost", worker.task_id, ending, worker)
 
     def _start(self) -> Worker:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
-        with _environment(dict.fromkeys(THREAD_VARIABLES, str(self._threads))):
-            process.start()
+        ours, theirs = multiprocessing.Pipe()
+        try:
+            process = self._launch(theirs)
+        except (EOFError, OSError):
+            if not self._forked:
+                raise
+            self._forked = False  # the fork server has died of one of the modules: a worker can tell of which
+            process = self._launch(theirs)
         theirs.close()
         return Worker(process, ours)
+
+    def _launch(self, theirs: Connection) -> BaseProcess:
+        if self._forked:
+            start_fork_server(self._preload)
+        start = get_context("forkserver").Process if self._forked else get_context("spawn").Process
+        process = start(target=_work, args=(theirs, *self._arguments), daemon=True)
+        with _environment(self._arguments[0]):
+            process.start()
+        return process
 
 
 def _ending(exit_code: int | None) -> str:
@@ -169,17 +201,33 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _work(connection: Connection, task: Task, prepare: Callable[[], None], log: Path) -> None:
+def start_fork_server(preload: Sequence[str]) -> None:
+    """Has the process from which workers are forked import `preload`, without waiting; does nothing if it runs."""
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(["cifar_mlflow.tuning.fork_server", *preload])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal to this process comes a moment later
+    try:
+        with _environment(NO_THREADS):
+            forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _work(
+    connection: Connection, environment: dict[str, str], task: Task, prepare: Callable[[], None], log: Path
+) -> None:
     """The life of a worker process."""
+    os.environ.clear()
+    os.environ.update(environment)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(output, stream)
     # Ctrl-C and a closed terminal reach the whole process group; it is the driver who decides what becomes of it.
-    for name in ("SIGINT", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    for number in SIGNALS - {signal.SIGTERM}:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminate)
-    threading.Thread(target=_end_with_driver, daemon=True).start()
+    threading.Thread(target=_end_with_driver, args=(os.getppid(),), daemon=True).start()
 
     def tell(event: Any) -> bool:
         try:
@@ -220,10 +268,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def _end_with_driver() -> None:
+def _end_with_driver(parent: int) -> None:
+    """Ends the process when the driver is gone, or the parent that tells the driver when this process ends."""
     driver = multiprocessing.parent_process()
     assert driver is not None
-    driver.join()
+    while driver.is_alive() and os.getppid() == parent:
+        driver.join(1.0)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(WRAP_UP)
     os._exit(1)

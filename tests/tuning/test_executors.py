@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -70,6 +71,12 @@ def sleep_until_terminated(argument, tell):
         raise
 
 
+def parent(argument, tell):
+    names = [path.read_text().strip() for path in Path(f"/proc/{os.getppid()}/task").glob("*/comm")]
+    others = [name for name in names if not name.startswith("jemalloc")]  # pyarrow's, which is made for forks
+    return os.getppid(), len(others), "torch.export._trace" in sys.modules
+
+
 # ------------------------------------------------------------------------------------------------------ the tests
 
 
@@ -119,6 +126,27 @@ def test_a_worker_inherits_no_run_and_the_threads_it_was_given(log, monkeypatch)
     assert pid != os.getpid()
     assert os.environ["MLFLOW_RUN_ID"] == "the parent's"
     assert os.environ["OMP_NUM_THREADS"] == "7"
+
+
+@pytest.mark.skipif(not executors.FORKED, reason="workers are started anew here")
+def test_workers_are_forked_from_one_process_without_threads_that_has_imported_what_they_need(log):
+    with ProcessExecutor(2, 1, parent, nothing, log) as executor:
+        for number in range(2):
+            executor.submit(number, None)
+        (kind, first), (_, second) = outcomes(executor, 2).values()
+    assert kind == "done"
+    assert first == second == (first[0], 1, True)
+    assert first[0] != os.getpid()
+
+
+@pytest.mark.skipif(not executors.FORKED, reason="workers are started anew here")
+def test_where_the_fork_server_ends_in_its_imports_a_worker_is_started_anew(log, tmp_path):
+    (tmp_path / "fatal.py").write_text("raise SystemExit(7)")
+    call = f"square, t.nothing, pathlib.Path({str(log)!r}), ['fatal'])"
+    script = DRIVER.format(here=os.path.dirname(__file__), call=call, argument=3, kind="done", then="")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    driver = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert (driver.stdout, driver.returncode) == ("9\n", 0)
 
 
 def test_events_are_answered_and_no_ends_the_task(log):
@@ -207,25 +235,51 @@ def test_stopping_gives_a_busy_worker_time_to_wrap_up(log, tmp_path):
 
 
 DRIVER = """
-import sys, pathlib
+import pathlib, sys
 sys.path.insert(0, {here!r})
 import test_executors as t
-from cifar_mlflow.tuning.executors import ProcessExecutor
 if __name__ == "__main__":
-    executor = ProcessExecutor(1, 1, t.sleep_until_terminated, t.nothing, pathlib.Path({log!r}))
-    executor.submit("a", pathlib.Path({ending!r}))
-    print(t.until(executor, "event").payload, flush=True)
-    t.time.sleep(60)
+    executor = t.ProcessExecutor(1, 1, t.{call}
+    executor.submit("a", {argument})
+    print(t.until(executor, {kind!r}).payload, flush=True)
+    {then}
 """
 
 
-def test_a_worker_ends_when_its_driver_is_killed(log, tmp_path):
-    script = tmp_path / "driver.py"
-    here = os.path.dirname(__file__)
-    script.write_text(DRIVER.format(here=here, log=str(log), ending=str(tmp_path / "ending")))
-    driver = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    worker = psutil.Process(int(driver.stdout.readline()))
+@pytest.fixture
+def busy_driver(log, tmp_path):
+    """Starts a process that has a worker at work, which writes how it ended; `then` is what it does after that."""
+    started = []
+
+    def start(then: str) -> tuple[subprocess.Popen, psutil.Process]:
+        script = tmp_path / "driver.py"
+        call = f"sleep_until_terminated, t.nothing, pathlib.Path({str(log)!r}))"
+        argument = f"pathlib.Path({str(tmp_path / 'ending')!r})"
+        here = os.path.dirname(__file__)
+        script.write_text(DRIVER.format(here=here, call=call, argument=argument, kind="event", then=then))
+        started.append(subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True))
+        return started[-1], psutil.Process(int(started[-1].stdout.readline()))
+
+    yield start
+    for driver in started:
+        driver.kill()
+        driver.communicate()
+
+
+def test_a_worker_ends_when_its_driver_is_killed(busy_driver, tmp_path):
+    driver, worker = busy_driver("t.time.sleep(60)")
     driver.kill()
-    driver.communicate()
     worker.wait(timeout=15)  # less than it would be given to wrap up
+    assert (tmp_path / "ending").read_text() == "Interrupted"
+
+
+@pytest.mark.skipif(not executors.FORKED, reason="workers are started anew here")
+def test_a_killed_fork_server_costs_the_tasks_and_its_workers_end(busy_driver, tmp_path):
+    then = "print(t.until(executor, 'lost').task_id); executor.submit('b', t.os.devnull); "
+    then += "print(t.until(executor, 'event').payload, flush=True); t.time.sleep(60)"
+    driver, worker = busy_driver(then)
+    worker.parent().kill()
+    assert driver.stdout.readline() == "a\n"
+    assert int(driver.stdout.readline()) != worker.pid
+    worker.wait(timeout=15)
     assert (tmp_path / "ending").read_text() == "Interrupted"

@@ -71,10 +71,15 @@ def run_trial(spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell) -
 def prepare(spec: SweepConfig) -> None:
     """Imports what takes long, checks the store and reads the data, before the first run is given out."""
     listen(OwnProcess())
-    for name in (*NEEDED, *(NEEDED_FOR_MODELS if spec.log_models else ())):
+    for name in needed(spec):
         importlib.import_module(name)
     _store()
     load_dataset(spec.base_config)
+
+
+def needed(spec: SweepConfig) -> list[str]:
+    """The modules that a worker imports."""
+    return [__name__, *NEEDED, *(NEEDED_FOR_MODELS if spec.log_models else ())]
 
 
 class _Reporter(TrainingListener):

@@ -19,17 +19,9 @@ from sweeps import comparable, trained_once
 QUICK_SPEC = Path(__file__).parents[3] / "experiments" / "quick.yaml"
 
 
-def tree(process) -> list[psutil.Process]:
-    """The process and its workers."""
-    parent = psutil.Process(process.pid)
-    return [parent, *filter(is_worker, parent.children(recursive=True))]
-
-
-def is_worker(process: psutil.Process) -> bool:
-    try:
-        return "spawn_main" in " ".join(process.cmdline())
-    except psutil.NoSuchProcess:  # it has ended meanwhile
-        return False
+def workers_of(process) -> list[psutil.Process]:
+    """The processes that train: forked by the driver's one child."""
+    return [worker for server in psutil.Process(process.pid).children() for worker in server.children()]
 
 
 def wait_for(condition, process=None, seconds=180):
@@ -63,8 +55,9 @@ def kill_at_random_moments(spawn, spec, children, times, within=3) -> None:
         time.sleep(chance.uniform(0, within))
         if process.poll() is not None:  # it was done before its time
             return
-        victims = tree(process) if number % 2 == 0 else [psutil.Process(process.pid)]
-        for victim in victims:
+        driver = psutil.Process(process.pid)
+        victims = driver.children(recursive=True) if number % 2 == 0 else []
+        for victim in (driver, *victims):
             with contextlib.suppress(psutil.NoSuchProcess):
                 victim.kill()
         process.wait()
@@ -74,7 +67,7 @@ def test_the_run_of_a_killed_worker_is_tried_once_more(cifar, write_spec, spawn,
     # So many epochs that the worker is still at the first run when it is killed.
     process = spawn("sweep", write_spec(repeats=1, space={"activation": ["elu"]}, base={"epochs": 80}))
     wait_for(lambda: any("val_accuracy" in run.data.metrics for run in children()), process)
-    tree(process)[1].kill()
+    workers_of(process)[0].kill()
     stdout, stderr = process.communicate(timeout=180)
     assert process.returncode == 0, stderr
     assert "killed by SIGKILL; it is tried once more" in stderr
@@ -87,7 +80,8 @@ def test_ctrl_c_closes_every_run_and_the_same_command_goes_on(cifar, write_spec,
     process = spawn("sweep", spec)
     wait_for(lambda: any("val_accuracy" in run.data.metrics for run in children()), process)
     # A terminal sends it to the whole process group.
-    for each in tree(process)[::-1]:
+    driver = psutil.Process(process.pid)
+    for each in (*driver.children(recursive=True), driver):
         each.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
