@@ -42,7 +42,7 @@ class Program:
             with stream:
                 texts[index] = stream.read()
 
-        open_ones = [(index, each) for index, each in enumerate((self.stdout, self.stderr)) if not each.closed]
+        open_ones = [(index, each) for index, each in enumerate((self.stdout, self.stderr)) if each and not each.closed]
         readers = [threading.Thread(target=read, args=each, daemon=True) for each in open_ones]
         for reader in readers:
             reader.start()

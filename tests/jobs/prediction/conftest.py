@@ -1,5 +1,6 @@
-"""Images to predict."""
+"""Images, and what a model says of them."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,3 +17,15 @@ def photos(work):
     for index, pixels in enumerate(TEST_IMAGES[:6]):
         Image.fromarray(pixels).save(work / "photos" / f"{index}.png")
     return Path("photos")
+
+
+@pytest.fixture
+def predicted(cifar, trained):
+    """A function that predicts with some words; returns what was printed as JSON, a line an image."""
+
+    def predict(*words, model=trained.info.run_id):
+        outcome = cifar("predict", model, *words, "--format", "json")
+        assert (outcome.code, outcome.stderr) == (0, "")
+        return [json.loads(line) for line in outcome.stdout.splitlines()]
+
+    return predict

@@ -9,18 +9,6 @@ from support import TINY_TRAINING
 
 
 @pytest.fixture
-def predicted(cifar, trained):
-    """A function that predicts with some words; returns what was printed as JSON, a line an image."""
-
-    def predict(*words, model=trained.info.run_id):
-        outcome = cifar("predict", model, *words, "--format", "json")
-        assert (outcome.code, outcome.stderr) == (0, "")
-        return [json.loads(line) for line in outcome.stdout.splitlines()]
-
-    return predict
-
-
-@pytest.fixture
 def recorded(cifar, client, trained):
     """The probabilities that `evaluate` recorded for the tiny test set."""
     assert cifar("evaluate", trained.info.run_id).code == 0
