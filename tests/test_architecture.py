@@ -19,6 +19,7 @@ PARTS = {
     "errors": {"text"},
     "tables": {"text"},
     "directories": {"errors"},
+    "memory": {"errors", "text"},
     "config": GROUND,
     **dict.fromkeys(WINGS, BASE),
     "jobs": BASE | WINGS,
