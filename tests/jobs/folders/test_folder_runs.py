@@ -218,7 +218,7 @@ class TestData:
         from mlflow.projects import utils
 
         entry = utils.load_project(str(Path(__file__).parents[3])).get_entry_point("data")
-        command = entry.compute_command({"directory": ".", "format": "json"}, None)
+        command = entry.compute_command({"directory": ".", "format": "json"}, str(work))
         assert command == f"python -m cifar_mlflow data {work} --format json"
 
     def test_refuses_a_wrong_option(self, work, cifar):
