@@ -44,7 +44,7 @@ ROOMS = {
     "learning/data": (["learning/data/*.py"], ["learning/data"]),
     "checkpoint files": (
         ["learning/checkpoint_files.py"],
-        ["learning/test_checkpoint_files.py", "learning/test_resuming.py"],
+        ["learning/test_checkpoint_files*.py", "learning/test_resuming.py"],
     ),
 }
 # What runs, in part, in processes of its own, where no line is seen: all tests of the room are run.
