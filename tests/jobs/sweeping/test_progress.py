@@ -47,7 +47,9 @@ def estimated(monkeypatch):
         known = {str(number): TrialOutcome(status) for number, status in enumerate(outcomes)}
         swept = spec(**changes)
         runs = swept.configurations * swept.repeats - outcomes.count("PRUNED") * (swept.repeats - 1)
-        return estimate.estimate(swept, SimpleNamespace(outcomes=known, has_next=lambda: has_next, runs=runs))
+        return estimate.estimate(
+            swept, SimpleNamespace(own_outcomes=known, parts=None, has_next=lambda: has_next, runs=runs)
+        )
 
     return of
 
