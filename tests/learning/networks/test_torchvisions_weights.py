@@ -16,6 +16,10 @@ from cifar_mlflow.learning.training import Training
 DEFAULT = {"network": "torchvision:resnet18", "pretrained": "default"}
 
 
+def same(first, second):
+    return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
+
+
 @pytest.fixture
 def prepare(tiny):
     def new(weights=None, **values):
