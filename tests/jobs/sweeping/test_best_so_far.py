@@ -13,5 +13,5 @@ def test_two_equal_values_have_an_interval_too(work):
     shown = SweepProgress(spec, 4, 1)
     for _ in range(2):
         shown.known({"activation": "relu"}, 100 * 140 / 143, 143)
-    assert shown._best() == "activation relu: 97.90 (96.09–99.71, n=2)"
+    assert shown._best() == "activation relu: 97.90 (96.09–99.72, n=2)"
     shown.close()
