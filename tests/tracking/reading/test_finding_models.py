@@ -1,9 +1,13 @@
 """A model is found by each of its names, and what is not there is told with what is."""
 
+import numpy as np
 import pytest
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
 
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.tracking.reading import models, recorded_training
+from cifar_mlflow.tracking.reading.models import ModelInterface
 from cifar_mlflow.tracking.registry import versions
 from cifar_mlflow.tracking.writing import digests
 
@@ -158,6 +162,13 @@ def test_files_that_are_gone_are_told(store, files, tmp_path):
 def test_a_model_that_does_not_tell_its_images_and_classes(store, files, content):
     with pytest.raises(ModelError, match="does not tell its classes and image size, as models of cifar-mlflow do"):
         models.model_interface(store, files("MLmodel", f"{content}model_uuid: x\n"))
+
+
+def test_a_model_tells_its_images_and_classes(store, files):
+    images, answers = TensorSpec(np.dtype("uint8"), (-1, 8, 6, 1)), TensorSpec(np.dtype("float32"), (-1, 2))
+    signature = ModelSignature(Schema([images]), Schema([answers]))
+    told = Model(signature=signature, metadata={"classes": ["cat", "dog"]}).to_yaml()
+    assert models.model_interface(store, files("MLmodel", told)) == ModelInterface((8, 6, 1), ("cat", "dog"))
 
 
 def test_a_model_whose_files_were_changed_is_not_loaded(store, files):
