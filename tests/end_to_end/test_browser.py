@@ -199,3 +199,34 @@ def test_a_trial_shows_its_pictures(page, server, swept):
         page.wait_for_function(
             f"[...document.images].some(image => image.alt === '{picture}' && image.naturalWidth > 300)"
         )
+
+
+def test_the_system_metrics_tab_fills(page, server, tiny, tmp_path):
+    words = ("--dataset", tiny, "--experiment", "watched", "--epochs", "2", "--batch-size", "8", "--scheduler", "none")
+    done = subprocess.run(
+        [sys.executable, "-m", "cifar_mlflow", "train", *words, "--system-metrics"],
+        cwd=tmp_path,
+        env=environment(
+            MLFLOW_TRACKING_URI=server,
+            CIFAR_MLFLOW_STATE=str(tmp_path / "state"),
+            MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1",
+        ),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    client = MlflowClient(server)
+    (run,) = client.search_runs([client.get_experiment_by_name("watched").experiment_id])
+    page.goto(
+        f"{server}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/system-metrics"
+        "?workflowType=machine_learning"
+    )
+    page.get_by_text("cpu_utilization_percentage").first.wait_for()
+    page.locator(".js-plotly-plot").first.wait_for()
+    drawn = page.evaluate(
+        "[...document.querySelectorAll('.js-plotly-plot')].flatMap(plot => plot.data.map(trace => [...trace.x].length))"
+    )
+    assert drawn
+    assert max(drawn) > 1, "a line of several samples"
