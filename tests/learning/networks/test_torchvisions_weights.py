@@ -9,25 +9,13 @@ from support import TINY_CLASSES
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.networks import pretrained
-from cifar_mlflow.learning.training import Training
 
 DEFAULT = {"network": "torchvision:resnet18", "pretrained": "default"}
 
 
 def same(first, second):
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
-
-
-@pytest.fixture
-def prepare(tiny):
-    def new(weights=None, **values):
-        settings = {"dataset": str(tiny), "epochs": 2, "batch_size": 16, "precision": "float32", **values}
-        config = resolve(settings)
-        return Training(config, datasets.load(config), pretrained=weights)
-
-    return new
 
 
 class TestTorchvisionsWeights:

@@ -12,7 +12,6 @@ from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.networks import pretrained, transfer
 from cifar_mlflow.learning.networks.build import build
 from cifar_mlflow.learning.networks.pretrained import Pretrained
-from cifar_mlflow.learning.training import Training
 
 CLASSES = ("a", "b", "c")
 SHAPE = (8, 8, 3)
@@ -26,16 +25,6 @@ def make(classes=3, seed=0, **values):
 
 def same(first, second):
     return first.keys() == second.keys() and all(first[name].equal(second[name]) for name in first)
-
-
-@pytest.fixture
-def prepare(tiny):
-    def new(weights=None, **values):
-        settings = {"dataset": str(tiny), "epochs": 2, "batch_size": 16, "precision": "float32", **values}
-        config = resolve(settings)
-        return Training(config, datasets.load(config), pretrained=weights)
-
-    return new
 
 
 class TestFiles:
