@@ -47,7 +47,7 @@ test-long: $(VENV)/.tested
 # Faults put in one at a time: how many do the tests of each room notice? make mutants ARGS="--room tuning".
 mutants: $(VENV)/.tested
 	$(INSTALL) --editable '.[mutants]'
-	python tests/mutants.py $(ARGS)
+	python tests/mutation/mutants.py $(ARGS)
 
 # Each script in benchmarks/ by its name: make benchmark-training, or make benchmark-training ARGS=5.
 benchmark-%: $(VENV)/.installed

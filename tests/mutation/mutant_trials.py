@@ -16,7 +16,7 @@ import psutil
 import pytest
 from coverage import Coverage
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class TestsFail(Exception):

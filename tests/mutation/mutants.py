@@ -52,7 +52,7 @@ OUT_OF_SIGHT = ("tuning/executors.py", "jobs/sweeping/trial.py", "tracking/regis
 LONGEST = 120.0  # seconds of tests for one mutant
 # Without tests of processes that are killed, and of servers: they take minutes.
 QUICK = "not interrupted and not test_worker.py and not test_sweep.py and not test_sweep_broken_off.py"
-EQUIVALENTS = ROOT / "tests" / "equivalent_mutants.yaml"
+EQUIVALENTS = Path(__file__).with_name("equivalent_mutants.yaml")
 PRELOADED = [
     "torch._inductor",
     "torch.export._trace",
