@@ -73,15 +73,18 @@ def ui(port: int, no_browser: bool) -> None:
 
 @click.command()
 @click.argument("directory", metavar="DIR")
-@click.option("--image-size", hidden=True)
-@click.option("--test-size", hidden=True)
-@click.option("--validation-size", hidden=True)
-@click.option("--split-seed", hidden=True)
+@click.option("--image-size", metavar="VALUE", help="as in train  [auto]")
+@click.option("--test-size", metavar="VALUE", help="as in train  [auto]")
+@click.option("--validation-size", metavar="VALUE", help="as in train  [auto]")
+@click.option("--split-seed", metavar="N", help="as in train  [0]")
 @choice("--format", "form", values=("table", "json", "csv"))
 @click.option("--contact-sheet", metavar="FILE", help="PNG file to write with images of each class")
 def data(directory: str, form: str, contact_sheet: str | None, **options: str | None) -> None:
-    """Tell what is in DIR, a folder with a folder of images for each class, without training on it. Exit code 3 if
-    train would refuse it. --image-size, --test-size, --validation-size and --split-seed are those of train.
+    """Tell what is in DIR, a folder of images in a folder for each class, without training on it.
+
+    DIR/train/CLASS/*, DIR/test/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/* alone. Told are the images of each class
+    and part, their sizes, images that are there twice or nearly so, and all that is wrong. Exit code 3 if train would
+    refuse the folder.
     """
     from cifar_mlflow.jobs.browsing import data as job
 

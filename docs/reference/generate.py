@@ -24,7 +24,7 @@ NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
 
 def commands() -> str:
     """Every command with its help; the options of train are on the page of the configuration."""
-    parts = [f"# Commands\n\n{NOTE}"]
+    parts = [f"# Commands\n\n{NOTE}\n`cifar-mlflow COMMAND --help`, or `-h`, shows the same on the terminal.\n"]
     width = {"max_content_width": 110, "terminal_width": 110}
     # As on the command line, so that subcommands take over what the group sets, such as -h.
     context = cli.make_context("cifar-mlflow", [], resilient_parsing=True, **width)
@@ -33,6 +33,7 @@ def commands() -> str:
         if name == "train":
             text = text.partition(f"\n\n{next(iter(GROUPS))}:")[0]
             text += "\n\nand an option for each field of the configuration: see configuration.md"
+        text = re.sub(r"\n  -h, --help .*", "", text)
         parts.append(f"## {name}\n\n```\n{text}\n```\n")
     return "\n".join(parts)
 
