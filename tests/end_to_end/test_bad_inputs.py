@@ -29,7 +29,10 @@ OPTIONS, DATA = 2, 3
         ("--batch-norm perhaps", "--batch-norm: 'perhaps' is refused: must be a valid boolean"),
         ("--milestones 5,x", "--milestones: '5,x' is refused: must be a valid integer"),
         ("--data-dir=", "--data-dir: '' is refused: must not be empty"),
-        ("--dataset imagenet", "--dataset: 'imagenet' is refused: must be cifar10, digits or a path that ends in .npz"),
+        (
+            "--dataset imagenet",
+            "--dataset: 'imagenet' is refused: must be cifar10, digits, cifar100, mnist, fashion_mnist, svhn, a path",
+        ),
         ("--activation rellu", "is not one of relu, leaky_relu, prelu, rrelu, elu, gelu, silu (did you mean relu?)"),
         ("--lerning-rate 1", "--lerning-rate: no such option (did you mean --learning-rate?)"),
         ("--batch-size 1", "--batch-size: 1 cannot be combined with --batch-norm true"),
@@ -157,7 +160,9 @@ def test_a_damaged_npz(refused, work, tiny, spoil, message):
 def test_no_npz(refused, work):
     refused(DATA, "none.npz: there is no such file", "train", "--dataset", "none.npz")
     (work / "folder.npz").mkdir()
-    refused(DATA, "Is a directory", "train", "--dataset", "folder.npz")
+    refused(
+        DATA, "folder.npz: this is a directory; if it is a folder of images, give ", "train", "--dataset", "folder.npz"
+    )
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,10 @@ def _checked(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]
 
 def _arrays(path: Path, needed: Sequence[str]) -> dict[str, np.ndarray]:
     """The arrays that are needed, and `classes` if the .npz file has it; not yet checked."""
+    if os.path.isdir(path):
+        raise DataError(f"{path}: this is a directory; if it is a folder of images, give {path}/, with the slash")
     if os.path.exists(path) and not os.path.isfile(path):  # of a pipe or a device the reading might never end
-        raise DataError(f"{path}: this is no file; --dataset takes cifar10, digits or an .npz file")
+        raise DataError(f"{path}: this is no file, but a pipe or a device; copy what it holds to a file")
     if os.path.isfile(path) and not zipfile.is_zipfile(path):
         raise DataError(f"{path}: this is no .npz file, or a part of one; write it with numpy.savez")
     arrays: dict[str, np.ndarray] = {}
