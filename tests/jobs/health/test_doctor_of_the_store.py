@@ -117,4 +117,4 @@ def test_a_record_that_nobody_understands_stops_no_other_check(finished, doctor,
     client().create_registered_model("strange", tags={f"{aliases.PREFIX}000001": "no JSON"})
     code, findings = doctor()
     assert code == NOT_IN_ORDER
-    assert told(about(findings, "aliases"), "cannot be understood")
+    assert told(about(findings, "aliases"), "cannot be read")
