@@ -22,7 +22,10 @@ def written_after(monkeypatch, work):
         kept.open("run")
         written = []
         record = SimpleNamespace(results=[])
-        kept._attached = SimpleNamespace(config=SimpleNamespace(epochs=EPOCHS)), record
+        kept._attached = (
+            SimpleNamespace(config=SimpleNamespace(epochs=EPOCHS), stopping=SimpleNamespace(reason="")),
+            record,
+        )
         if resumed:
             kept._files._whole = ["one before"]
 

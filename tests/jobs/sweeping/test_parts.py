@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow.projects import utils as project_utils
 
-from cifar_mlflow.cli import CONTEXT
-from cifar_mlflow.cli.sweeps import sweep
+from cifar_mlflow.cli import cli
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.sweeping import parts
@@ -161,7 +160,7 @@ def test_a_part_is_a_parameter_of_the_entry_point(tmp_path):
     (tmp_path / "s.yaml").touch()
     entry = project_utils.load_project(str(ROOT)).get_entry_point("sweep")
     command = entry.compute_command({"spec": str(tmp_path / "s.yaml"), "part": "1/4", "take_over": "2"}, None)
-    words = command.split()[3:]  # without python -m cifar_mlflow
-    assert words[:1] == ["sweep"]
-    context = sweep.make_context("sweep", words[1:], token_normalize_func=CONTEXT["token_normalize_func"])
+    context = cli.make_context("cifar-mlflow", [], resilient_parsing=True)
+    name, sweep, words = cli.resolve_command(context, command.split()[3:])  # without python -m cifar_mlflow
+    context = sweep.make_context(name, words, context)
     assert (context.params["part"], context.params["take_over"]) == ("1/4", (2,))

@@ -93,17 +93,17 @@ def test_other_data_are_refused_whichever_digest_is_larger(then, now):
     config = resolve({"dataset": "digits", "activation": "elu"})
     tags = {"run_fingerprint": config.run_fingerprint(then), "dataset_digest": then}
     record = RunRecord("1" * 32, "r", "FINISHED", 0, dict(config), tags=tags)
-    earlier.refuse_changed(spec(), [record], lambda data, network: (then, ""))
+    earlier.refuse_changed(spec(), [record], lambda config: (then, "", ""))
     with pytest.raises(ConfigurationError, match=f"then it had the digest {then}, now it has {now}"):
-        earlier.refuse_changed(spec(), [record], lambda data, network: (now, ""))
+        earlier.refuse_changed(spec(), [record], lambda config: (now, "", ""))
 
 
 def test_a_worker_refuses_other_data_whichever_fingerprint_is_larger(monkeypatch):
     config = resolve({"dataset": "digits"})
     here = config.run_fingerprint("here")
     monkeypatch.setattr(trial, "load_dataset", lambda config: None)
-    monkeypatch.setattr(trial, "digests", lambda data, network: ("here", ""))
+    monkeypatch.setattr(trial, "digests", lambda config: ("here", "", ""))
     for other in ("0" * len(here), "f" * len(here)):
         planned = trial.TrialRun(config, "n", {"run_fingerprint": other})
-        with pytest.raises(ConfigurationError, match="data or network have changed"):
+        with pytest.raises(ConfigurationError, match="data, network or weights have changed"):
             trial.run_trial(spec(), "e", planned, lambda event: True)

@@ -34,7 +34,7 @@ def train(dataset, number, changes, checkpoint_after, unwritable=False):
     given = {"name": "s", "base": {"dataset": dataset, **BASE, **changes}, "space": SPACE, "log_models": False}
     spec, told = SweepConfig.model_validate(given), []
     config = spec.configuration({"activation": "elu"}, 0)
-    tags = {"kind": "trial", "run_fingerprint": config.run_fingerprint(*trial.digests(config, config.network))}
+    tags = {"kind": "trial", "run_fingerprint": config.run_fingerprint(*trial.digests(trial.settings(config)))}
 
     def tell(event):
         told.append(event[0])
