@@ -14,7 +14,7 @@ SPEC = SweepConfig.model_validate({"name": "s", "base": {"dataset": "digits"}, "
 def test_a_worker_trains_nothing_with_other_data_or_another_network_than_the_sweep_began_with(runs):
     config = resolve({"dataset": "digits"})
     planned = trial.TrialRun(config, "n", {"run_fingerprint": config.run_fingerprint("0" * 32)})
-    with pytest.raises(ConfigurationError, match="data or network have changed since the sweep was started"):
+    with pytest.raises(ConfigurationError, match="data, network or weights have changed since the sweep was started"):
         trial.run_trial(SPEC, "e", planned, lambda event: True)
     assert runs() == []
 
