@@ -7,6 +7,7 @@ BIN := $(abspath $(VENV))/bin
 # `mlflow run --env-manager local` takes the python that is first on PATH.
 export PATH := $(BIN):$(PATH)
 
+# uv reads none of pip's configuration, such as the address of an index of one's own: make UV= takes pip.
 UV := $(shell command -v uv 2>/dev/null)
 ifdef UV
 MAKE_VENV = uv venv --quiet --seed --allow-existing --python $(PYTHON) $(VENV)
