@@ -46,4 +46,4 @@ def test_minutes_end_it_and_it_is_done_again_without_the_clock(cifar, tiny_train
     run = runs()[0]
     assert (run.info.status, run.data.tags["stopped_epoch"]) == ("FINISHED", "2")
     again = cifar("reproduce", run.info.run_id)
-    assert "identical to the bit: 5 metrics over 2 epochs and 2 final metrics" in again.stdout
+    assert "identical to the bit: 6 metrics over 2 epochs and 3 final metrics" in again.stdout
