@@ -25,7 +25,7 @@ def test_patience_ends_it_and_so_it_does_when_it_is_done_again(cifar, tiny_train
         "last", "best",
     }  # fmt: skip
     again = cifar("reproduce", run.info.run_id)
-    assert again.stdout.splitlines()[-1].startswith(f"identical to the bit: 5 metrics over {reached} epochs")
+    assert again.stdout.splitlines()[-1].startswith(f"identical to the bit: 6 metrics over {reached} epochs")
     sheet = client().download_artifacts(run.info.run_id, "training_images.png")
     assert Image.open(sheet).size == (8 * 66 - 2, 4 * 66 - 2)
 

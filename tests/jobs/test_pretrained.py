@@ -1,6 +1,7 @@
 """A training that starts from the model of another: found, recorded, resumed, done again, in a sweep."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 from support import tiny_arrays
 
 from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.jobs.sweeping import trial
 from cifar_mlflow.learning.networks.build import build
 
 ONE_EPOCH = ("--epochs", "1")
@@ -103,7 +105,11 @@ def test_what_does_not_go_is_told_before_there_is_a_run(cifar, tiny_training, ru
     assert told in outcome.stderr
 
 
-def test_a_sweep_varies_the_start(cifar, trained, tiny, work):
+def test_a_sweep_varies_the_start(cifar, trained, tiny, work, empty_store, monkeypatch):
+    shutil.copy(empty_store, work / "another.db")
+    with monkeypatch.context() as patch:  # an earlier sweep of this process had another store
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work}/another.db")
+        trial._store()
     torch.save(report_cnn(3), work / "start.pt")
     spec = {
         "name": "starts",

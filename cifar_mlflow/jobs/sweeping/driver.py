@@ -47,7 +47,7 @@ class Driver:
         spec = self._spec
         estimate = sweep_estimate.estimate(spec, plan)
         warnings = sweep_estimate.warnings(spec)
-        trial.forget_dataset()
+        trial.forget()
         say(estimate.text)
         for text in warnings:
             warn(text)

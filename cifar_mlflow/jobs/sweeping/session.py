@@ -43,7 +43,7 @@ class SweepSession:
         self._claims: claims.Claims | None = None
         self._look()
         # The data are read before anything is written: no run is made for a dataset that is not there.
-        trial.forget_dataset()
+        trial.forget()
         self._fingerprint(spec.base_config)
         if self._earlier:
             sync.deliver(store, self._is_ours)

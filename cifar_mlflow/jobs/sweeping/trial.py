@@ -198,8 +198,9 @@ def load_dataset(config: TrainingConfig) -> Dataset:
     return _load(data_settings(config))
 
 
-def forget_dataset() -> None:
-    """Gives the memory back; the next `load_dataset` reads the files again."""
+def forget() -> None:
+    """Gives the memory back: dataset and weights are read again when they are needed, from the store in use then."""
+    _store.cache_clear()
     _load.cache_clear()
     _weights.cache_clear()
 

@@ -233,7 +233,7 @@ def test_a_sweep_is_one_neighbour_and_its_workers_are_none(work, tiny, cifar):
         trial.run_trial(spec, "e", run, lambda event: not seen.append(living()))
     finally:
         trial._store.cache_clear()
-        trial.forget_dataset()
+        trial.forget()
     assert seen == [[]]
 
 
