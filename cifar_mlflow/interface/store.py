@@ -50,12 +50,12 @@ def list_runs(
         TrackingError: the store cannot be read.
     """
     import pandas as pd
-    from annotated_types import Ge
+    from pydantic import Field
 
     from cifar_mlflow.jobs.browsing.runs import RunSummary, latest
 
     with called(tracking_uri, progress=False):
-        found = checked(latest, count=Annotated[int, Ge(1)])(count, experiment)
+        found = checked(latest, count=Annotated[int, Field(ge=1)])(count, experiment)
         return pd.DataFrame(list(map(vars, found)), columns=list(RunSummary.__dataclass_fields__))
 
 

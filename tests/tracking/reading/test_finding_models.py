@@ -61,7 +61,7 @@ def test_weights_choose_among_the_models_of_a_run(store, run_id, registered):
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("net", "'net' names no model; give a run id"),
+        ("net", "'net' names no model in sqlite.*; give a run"),
         ("some/net@champion", "names no model"),
         ("models:/net", "models:/net names no version; give models:/NAME/VERSION or models:/NAME@ALIAS"),
         ("models:/net/one", "names no version"),
