@@ -71,6 +71,8 @@ def standing_in(directory: Path) -> Iterator[Path]:
         os.environ.update(environment)
         if "mlflow" in sys.modules:
             sys.modules["mlflow"].set_tracking_uri(None)
+        if "mlflow.tracking.fluent" in sys.modules:  # that of mlflow.set_experiment
+            sys.modules["mlflow.tracking.fluent"]._active_experiment_id = None
 
 
 @functools.cache

@@ -193,7 +193,9 @@ def test_a_driver_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mysql+pymysql://u:secret@127.0.0.1:1/x")
     monkeypatch.setattr(store.socket, "create_connection", lambda *where: SimpleNamespace(close=list))
     monkeypatch.setitem(sys.modules, "pymysql", None)
-    with pytest.raises(TrackingError, match=r"needs a database driver that is not installed here"):
+    with pytest.raises(
+        TrackingError, match=r"needs a package for its database or its artifacts that is not here .*; install it"
+    ):
         connect()
 
 

@@ -161,14 +161,14 @@ def test_files_that_are_gone_are_told(store, files, tmp_path):
 @pytest.mark.parametrize("content", ["flavors: {}\n", "flavors: {}\nmetadata: {classes: [a]}\n"])
 def test_a_model_that_does_not_tell_its_images_and_classes(store, files, content):
     with pytest.raises(ModelError, match="does not tell its classes and image size, as models of cifar-mlflow do"):
-        models.model_interface(store, files("MLmodel", f"{content}model_uuid: x\n"))
+        models.model_interface(files("MLmodel", f"{content}model_uuid: x\n"))
 
 
 def test_a_model_tells_its_images_and_classes(store, files):
     images, answers = TensorSpec(np.dtype("uint8"), (-1, 8, 6, 1)), TensorSpec(np.dtype("float32"), (-1, 2))
     signature = ModelSignature(Schema([images]), Schema([answers]))
     told = Model(signature=signature, metadata={"classes": ["cat", "dog"]}).to_yaml()
-    assert models.model_interface(store, files("MLmodel", told)) == ModelInterface((8, 6, 1), ("cat", "dog"))
+    assert models.model_interface(files("MLmodel", told)) == ModelInterface((8, 6, 1), ("cat", "dog"))
 
 
 def test_a_model_whose_files_were_changed_is_not_loaded(store, files):

@@ -197,7 +197,7 @@ def test_where_all_is_in_order_nothing_is_found(store, net):
 
 
 def test_a_ticket_of_a_process_that_is_gone_is_removed(store, net):
-    lease._write(store, "net", f"{lease.PREFIX}x", 1)  # of this process, which has no such turn
+    lease._write(lease._of_model(store, "net"), f"{lease.PREFIX}x", 1)  # of this process, which has no such turn
     (found,) = leftovers.misplaced_aliases(store)
     assert (
         found.text == f"registered model net: process {os.getpid()} on {os.uname().nodename} left a ticket and is gone"

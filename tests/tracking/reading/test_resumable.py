@@ -40,12 +40,6 @@ def test_a_run_that_began_offline_has_two_ids(store, training):
     assert resumable.find(store, KEY).offline_id == KEY
 
 
-@pytest.mark.parametrize("name", ["digits-seed0", "0" * 31, "0" * 33, "G" * 32])
-def test_what_is_no_run_id(store, name):
-    with pytest.raises(ModelError, match=f"--resume: '{name}' is no run id"):
-        resumable.find(store, name)
-
-
 def test_a_run_that_is_not_there(store, training):
     training("KILLED", tags={RUN_TAG: KEY})
     with pytest.raises(ModelError, match=f"there is no run {'0' * 32} in "):

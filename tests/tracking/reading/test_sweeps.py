@@ -147,7 +147,7 @@ def test_under_mlflow_run_the_new_run_takes_over_the_children(store, parent, tri
 def test_a_sweep_of_a_living_process_is_not_started_twice(store, parent, experiment_id):
     run_id = parent("RUNNING", alive=True)
     earlier = sweeps.find_sweep(store, experiment_id, "mine")
-    with pytest.raises(TrackingError, match=rf"the sweep \(run {run_id}\) is being trained by process"):
+    with pytest.raises(TrackingError, match=rf"the sweep mine \(run {run_id}\) is being trained by process"):
         sweeps.start_parent(store, "digits", "mine", earlier)
     store.client.set_terminated(run_id, "KILLED")
     sweeps.start_parent(store, "digits", "mine", sweeps.find_sweep(store, experiment_id, "mine"))

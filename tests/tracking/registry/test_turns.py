@@ -185,7 +185,7 @@ def test_who_has_gone_is_named(store, registry, other):
     told = {**processes.process_tags(), "process_id": "1", "process_ticks": "1", "process_started": "0.0"}
     registry.tags[f"{lease.PREFIX}gone"] = json.dumps({"number": 2, "expires": time.time() + 60, **told})
     assert lease.left_behind(store, "tiny") == [f"process 1 on {told['host']}"]
-    assert list(lease.clear(store, "tiny")) == [f"{lease.PREFIX}other"]
+    assert list(lease._clear(lease._of_model(store, "tiny"))) == [f"{lease.PREFIX}other"]
     assert list(registry.tags) == [f"{lease.PREFIX}other"]
 
 
@@ -204,6 +204,6 @@ def test_a_clock_is_told_of_once_for_each_machine_and_small_differences_are_not(
     told = []
     clocks = lease._Clocks(told.append)
     for _ in range(2):
-        lease.clear(store, "tiny", clocks)
+        lease._clear(lease._of_model(store, "tiny"), clocks)
     assert [text.split(" is ")[0] for text in told] == ["the clock of a", "the clock of b"]
-    lease.clear(store, "tiny", lease._Clocks(None))
+    lease._clear(lease._of_model(store, "tiny"), lease._Clocks(None))
