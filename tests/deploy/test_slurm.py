@@ -111,6 +111,7 @@ def test_an_array_of_parts_one_of_which_is_requeued(slurm, settings, write_spec,
     assert told.count("winner activation") == 1
 
 
+@pytest.mark.long
 def test_a_training_at_the_end_of_its_time_is_requeued_and_goes_on(slurm, settings, work, runs, tiny):
     job = slurm.submit(SCRIPT, "train", "--dataset", tiny, *TINY_TRAINING, "--epochs", 4000)
     slurm.wait_for(lambda: [run for run in runs() if "val_accuracy" in run.data.metrics])
