@@ -15,7 +15,7 @@ import psutil
 import pytest
 from forked import PRELOADED
 from programs import Program
-from support import TINY_TRAINING, Outcome, run_here, standing_in, tiny_arrays, with_tables
+from support import TINY_TRAINING, Outcome, move_store, run_here, standing_in, tiny_arrays, with_tables
 
 from cifar_mlflow.tracking.registry import smoke, smoke_process
 from cifar_mlflow.tuning import executors
@@ -207,8 +207,8 @@ def trained_once(tmp_path_factory, tiny, empty_store) -> tuple[Path, Outcome]:
 
 @pytest.fixture
 def trained(work, cifar, client, trained_once):
-    """The run of a finished training on the tiny dataset, in a store of the test's own (the artifacts are shared)."""
-    shutil.copy(trained_once[0], work / "mlflow.db")
+    """The run of a finished training on the tiny dataset, in a store of the test's own with files of its own."""
+    move_store(trained_once[0].parent, work)
     (experiment,) = [found for found in client().search_experiments() if found.name == "tiny"]
     (run,) = client().search_runs([experiment.experiment_id])
     return run

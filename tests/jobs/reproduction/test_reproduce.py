@@ -1,13 +1,12 @@
 """`reproduce`: a run done again, and what is said of the differences."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.projects.utils import load_project
-from support import run_here, standing_in
+from support import move_store, run_here, standing_in
 
 from cifar_mlflow.jobs.reproduce import EPOCH_METRICS, FINAL_METRICS
 
@@ -27,7 +26,7 @@ def shift(client, run_id):
 def done(tmp_path_factory, trained_once):
     """The outcome of one reproduction of the trained run, and a copy of the store after it."""
     with standing_in(tmp_path_factory.mktemp("reproduced")) as work:
-        shutil.copy(trained_once[0], work / "mlflow.db")
+        move_store(trained_once[0].parent, work)
         store = MlflowClient(f"sqlite:///{work}/mlflow.db")
         experiment = store.get_experiment_by_name("tiny").experiment_id
         (original,) = store.search_runs([experiment])
