@@ -56,13 +56,14 @@ ROOMS = {
     },
     "tracking": {
         "retry": set(),
+        "access": set(),
         "processes": set(),
-        "store": {"retry"},
+        "store": {"retry", "access"},
         "queries": {"store"},
         "writing": {"store", "queries", "processes"},
         "outbox": {"store", "queries", "writing"},
         "registry": {"store", "queries", "processes", "writing"},
-        "reading": {"store", "queries", "retry", "processes", "writing", "outbox", "registry"},
+        "reading": {"store", "queries", "access", "retry", "processes", "writing", "outbox", "registry"},
     },
     "tuning": {"study": set(), "executors": set(), "fork_server": {"executors"}},
     "analysis": {

@@ -13,7 +13,7 @@ from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import redact
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import leftovers
+from cifar_mlflow.tracking.reading import leftovers, team_server
 from cifar_mlflow.tracking.store import SQLITE, Store
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
@@ -110,7 +110,13 @@ def _checks(store: Store | None) -> list[tuple[str, str, Iterator[Finding]]]:
     if store is None:
         return checks
     if store.uri.startswith("http"):
-        checks.append(("server", "its MLflow is of the version that is installed here", leftovers.other_server(store)))
+        alone = "it asks for a password, or only this machine reaches it; it answers to its own name alone"
+        checks += [
+            ("server", "its MLflow is of the version that is installed here", team_server.other_version(store)),
+            ("doors", alone, team_server.open_doors(store)),
+            ("clocks", "this machine's and the server's agree", team_server.clocks(store)),
+            ("round trip", "a file that was sent to the server came back as it was", team_server.round_trip(store)),
+        ]
     changed = leftovers.changed_model_files(store)
     return [
         *checks,
@@ -118,6 +124,7 @@ def _checks(store: Store | None) -> list[tuple[str, str, Iterator[Finding]]]:
         ("artifacts", "those of every experiment can be written", leftovers.unwritable_artifacts(store)),
         ("models", "each was logged completely", leftovers.incomplete_models(store)),
         ("aliases", "each is where its record says", leftovers.misplaced_aliases(store)),
+        ("gc", "mlflow gc would take nothing from a model with an alias", team_server.endangered(store)),
         ("files", "those of every model with an alias are as they were logged", changed),
     ]
 

@@ -18,6 +18,7 @@ from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import ConfigurationError, TrackingError, causes
 from cifar_mlflow.text import first_line, shown
 from cifar_mlflow.text import redact as redact
+from cifar_mlflow.tracking import access
 from cifar_mlflow.tracking.retry import PatientClient, is_verdict, sqlite_code
 
 if TYPE_CHECKING:
@@ -158,11 +159,8 @@ def _explain(uri: str, error: Exception) -> str:
     from alembic.util import CommandError
 
     short, found = first_line(error), list(causes(error))
-    if {401, 403}.intersection(map(_http_status, found)):
-        return (
-            f"{uri} refuses access ({short}); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, "
-            "or MLFLOW_TRACKING_TOKEN"
-        )
+    if refusals := {401, 403}.intersection(map(_http_status, found)):
+        return f"{uri} refuses access ({short}); {access.remedy(uri, min(refusals), short)}"
     if missing := next((each for each in found if isinstance(each, ImportError)), None):
         return f"{uri} needs a package for its database or its artifacts that is not here ({missing}); install it"
     if is_verdict(error):
@@ -172,14 +170,16 @@ def _explain(uri: str, error: Exception) -> str:
             f"{uri} was written by another version of MLflow ({short}). If it is older, `mlflow db upgrade {uri}` "
             "brings it up to date (make a copy first); if it is newer, install that version of MLflow"
         )
+    if "Can't locate revision identified by 'v" in short:  # MLflow's own are hexadecimal
+        return f"{uri} has the tables of Optuna in it; give MLflow a database of its own, by MLFLOW_TRACKING_URI"
     if any(isinstance(each, CommandError) for each in found):
         return f"{uri} was written by a newer version of MLflow than is installed here; install that version ({short})"
     if _is_of_the_network(found):
         reason = getattr(found[-1], "strerror", None) or first_line(found[-1])
         return (
-            f"no MLflow server answers at {uri} ({reason}). Start one (`mlflow server`), correct "
-            "MLFLOW_TRACKING_URI, unset it to track in ./mlflow.db, or train with --offline and `cifar-mlflow sync` "
-            "later"
+            f"no MLflow server answers at {uri} ({reason}). {access.token_hint(uri, reason)}Start one (`mlflow "
+            "server`), correct MLFLOW_TRACKING_URI, unset it to track in ./mlflow.db, or train with --offline and "
+            "`cifar-mlflow sync` later"
         )
     if full := no_room(error, {_sqlite_path(uri).parent: ""} if uri.startswith(SQLITE) else {}):
         return f"{uri}: {full}"

@@ -60,7 +60,7 @@ def as_json(code, message):
         (
             403,
             as_json("PERMISSION_DENIED", "not yours"),
-            "URI refuses access (PERMISSION_DENIED: not yours); set MLFLOW",
+            "URI refuses access (PERMISSION_DENIED: not yours); the user user may not do this",
         ),
         (
             404,

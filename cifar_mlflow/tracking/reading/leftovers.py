@@ -15,7 +15,7 @@ from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.outbox import log, state
 from cifar_mlflow.tracking.reading import models, runs, sweeps
 from cifar_mlflow.tracking.registry import aliases, lease, versions
-from cifar_mlflow.tracking.store import LoggedModel, Run, Store, redact, translated_errors
+from cifar_mlflow.tracking.store import LoggedModel, Run, Store, redact
 from cifar_mlflow.tracking.writing import digests
 
 LONG = 24 * 3600.0  # seconds after which a run of another machine is reported
@@ -26,20 +26,6 @@ FIX = "cifar-mlflow doctor --fix"
 
 def _fixable(text: str, fix: Callable[..., str], *arguments: object) -> Finding:
     return Finding("warning", text, FIX, partial(fix, *arguments))
-
-
-def other_server(store: Store) -> Iterator[Finding]:
-    """Whether the server's MLflow is of another version than is installed here."""
-    import mlflow
-    from mlflow.utils.credentials import get_default_host_creds
-    from mlflow.utils.rest_utils import http_request
-
-    with translated_errors(store.uri):
-        answer = http_request(get_default_host_creds(store.uri), "/version", "GET")
-    theirs = answer.text.strip()[:40] if answer.status_code == 200 else "unknown"
-    if theirs.split(".")[:2] != mlflow.__version__.split(".")[:2]:
-        remedy = f"pip install mlflow=={theirs}, or the other way round on the server" if theirs != "unknown" else ""
-        yield Finding("note", f"{redact(store.uri)} runs MLflow {theirs}, and here is {mlflow.__version__}", remedy)
 
 
 def left_running(store: Store) -> Iterator[Finding]:

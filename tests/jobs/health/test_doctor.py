@@ -115,7 +115,7 @@ def test_a_store_that_is_in_order(finished, doctor, cifar):
     outcome = cifar("doctor")
     assert outcome.code == 0, outcome.output
     lines = outcome.stdout.splitlines()
-    assert sum(line.startswith("ok ") for line in lines) == 13
+    assert sum(line.startswith("ok ") for line in lines) == 14
     note = " ".join(outcome.stdout[outcome.stdout.index("\nnote ") :].split())
     place = f"{Path.cwd().parent}/cache/cifar-mlflow"
     assert note == f"note data CIFAR-10 is not on this machine ({place}) do: cifar-mlflow download"

@@ -13,7 +13,7 @@ from support import RUN, TINY_TRAINING, QuietServer, line, write_old
 from wrecks import NOT_IN_ORDER, UNKNOWN, about, told
 
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import leftovers
+from cifar_mlflow.tracking.reading import team_server
 from cifar_mlflow.tracking.registry import aliases, versions
 
 
@@ -108,7 +108,7 @@ def test_a_server_of_another_version(version, told_of):
     with QuietServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.handle_request, daemon=True).start()
         store = tracking_store.Store(None, f"http://127.0.0.1:{server.server_port}", None)
-        findings = list(leftovers.other_server(store))
+        findings = list(team_server.other_version(store))
     assert [finding.severity for finding in findings] == ["note"] * told_of
     assert not told_of or f"runs MLflow 2.9.1, and here is {mlflow.__version__}" in findings[0].text
 

@@ -4,10 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
-import mlflow
-import mlflow.utils.rest_utils
 import pytest
 
 from cifar_mlflow.directories import spool_directory
@@ -235,29 +232,3 @@ def test_files_that_are_gone_are_told_and_those_without_digests_are_not_looked_a
     store.client.delete_logged_model(net)
     (found,) = leftovers.changed_model_files(store)
     assert "models:/net@champion (version 1) is not what was logged: there is no model" in found.text
-
-
-# ------------------------------------------------------------------------------------------------------------ servers
-
-
-@pytest.mark.parametrize(
-    ("status", "text", "found"),
-    [
-        (200, mlflow.__version__, None),
-        (200, ".".join([*mlflow.__version__.split(".")[:2], "99"]) + "\n", None),
-        (200, "2.9.1", ("2.9.1", "pip install mlflow==2.9.1, or the other way round on the server")),
-        (200, "<html>" + "x" * 100, ("<html>" + "x" * 34, f"pip install mlflow==<html>{'x' * 34}, or the other way")),
-        (404, "2.9.1", ("unknown", "")),
-    ],
-)
-def test_a_server_of_another_version_is_noted(store, monkeypatch, status, text, found):
-    answer = SimpleNamespace(status_code=status, text=text)
-    monkeypatch.setattr(mlflow.utils.rest_utils, "http_request", lambda *words, **more: answer)
-    noted = list(leftovers.other_server(type(store)(store.client, "http://u:secret@host", None)))
-    if found is None:
-        assert noted == []
-    else:
-        assert noted[0].text == f"http://***@host runs MLflow {found[0]}, and here is {mlflow.__version__}"
-        assert (noted[0].severity, noted[0].remedy.startswith(found[1]), bool(noted[0].remedy)) == (
-            *("note", True, bool(found[1])),
-        )
