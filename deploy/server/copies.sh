@@ -1,9 +1,11 @@
 # shellcheck shell=bash disable=SC2154
 # Backup, restore, upgrade and gc: read by `server`.
 
+installed() { python -c 'from importlib.metadata import version; print(version("mlflow"))'; }
+
 # What a directory is a backup of; `restore` compares it with what is installed.
 describe() {
-    echo "mlflow $(python -c 'import mlflow; print(mlflow.__version__)')"
+    echo "mlflow $(installed)"
     echo "schema $(sql "$(database)" -c 'SELECT version_num FROM alembic_version')"
     echo "runs $(sql "$(database)" -c 'SELECT count(*) FROM runs')"
     echo "taken $(date -Is)"
@@ -29,17 +31,14 @@ backup() {
 }
 
 restore() {
-    local from=$1 name
+    local from=$1 name theirs
     [ -r "$from/SHA256SUMS" ] || fail "$from is no backup, or one that was broken off: it has no SHA256SUMS"
     (cd "$from" && sha256sum --check --quiet --strict SHA256SUMS) || fail "$from is damaged; nothing was changed"
     ! is_running || fail "the server runs; server stop"
     [ -z "${OWN_DATABASE_PORT:-}" ] || start_database
-    python - "$(sed -n 's/^mlflow //p' "$from/about")" <<'END' || fail "install that MLflow, or a newer one"
-import sys, mlflow
-from packaging.version import Version
-if Version(mlflow.__version__) < Version(sys.argv[1]):
-    sys.exit(f"{sys.argv[1]} has written the backup, and here is MLflow {mlflow.__version__}")
-END
+    theirs=$(sed -n 's/^mlflow //p' "$from/about")
+    [ "$(printf '%s\n' "$theirs" "$(installed)" | sort -V | head -n 1)" = "$theirs" ] ||
+        fail "MLflow $theirs has written $from, and here is $(installed); install that version, or a newer one"
     for name in "$(database)" "$(users)"; do
         [ "$(sql "$name" -c "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")" = 0 ] ||
             fail "$name is not empty, and nothing was changed; to restore into it, drop and make it anew first"

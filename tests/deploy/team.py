@@ -1,0 +1,183 @@
+"""A team's server as deploy/server sets it up: PostgreSQL, moto's S3 server, MLflow with users; nginx before it."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from servers import BIN, environment, free_port, running
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "deploy" / "server" / "server"
+PROGRAMS = ("rclone", "nginx", "openssl", "curl", "psql")
+PATH = f"{BIN}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin"
+KEYS = {"AWS_ACCESS_KEY_ID": "moto", "AWS_SECRET_ACCESS_KEY": "moto-s-key"}
+SECRETS = ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class TeamServer:
+    """Called with a verb and its words, it is deploy/server/server; `endpoint` is that of the S3 store."""
+
+    home: Path
+    endpoint: str
+
+    def __call__(self, *words: object, code: int = 0) -> Done:
+        more = {"CIFAR_MLFLOW_SERVER": str(self.home), "PATH": PATH, **KEYS}
+        # To a file: the server that `start` leaves behind would keep a pipe open.
+        with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
+            command = [str(SCRIPT), *map(str, words)]
+            done = subprocess.run(command, env=environment(**more), stdout=stdout, stderr=stderr, check=False)
+            stdout.seek(0)
+            stderr.seek(0)
+            found = Done(done.returncode, stdout.read(), stderr.read())
+        assert found.code == code, f"{words}: {found}"
+        return found
+
+    @property
+    def settings(self) -> dict[str, str]:
+        lines = (self.home / "server.env").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.settings['MLFLOW_PORT']}"
+
+    @property
+    def admin(self) -> dict[str, str]:
+        return credentials("admin", self.settings["MLFLOW_AUTH_ADMIN_PASSWORD"])
+
+    def add_user(self, name: str) -> dict[str, str]:
+        """The variables by which the user is known, with a new password."""
+        return dict(line.split("=", 1) for line in self("add-user", name).stdout.split())
+
+    def rows(self) -> list[str]:
+        """All that both databases hold."""
+        found: list[str] = []
+        for name in ("mlflow", "mlflow_users"):
+            uri = f"postgresql://mlflow@127.0.0.1:{self.settings['OWN_DATABASE_PORT']}/{name}"
+            variables = {**os.environ, "PGPASSWORD": self.settings["PGPASSWORD"]}
+            dumped = subprocess.run(
+                ["pg_dump", "--data-only", uri], env=variables, capture_output=True, text=True, check=True
+            ).stdout
+            # pg_dump draws a new key each time for psql's restricted mode.
+            found += sorted(line for line in dumped.splitlines() if not line.startswith(("\\restrict", "\\unrestrict")))
+        return found
+
+    def _s3(self):
+        import boto3
+
+        keys = {"aws_access_key_id": "moto", "aws_secret_access_key": "moto-s-key", "region_name": "us-east-1"}
+        return boto3.resource("s3", endpoint_url=self.endpoint, **keys).Bucket("mlflow")
+
+    def files(self) -> dict[str, str]:
+        """The digest of each artifact by its key."""
+        objects = self._s3().objects.all()
+        return {each.key: hashlib.sha256(each.get()["Body"].read()).hexdigest() for each in objects}
+
+    def damage(self, key: str) -> None:
+        self._s3().put_object(Key=key, Body=b"damaged")
+
+    def set_up(self) -> Done:
+        words = ("--name", "localhost", "--artifacts", "s3://mlflow", "--endpoint", self.endpoint, "--workers", 1)
+        certificate = ("--certificate", self.home / "certificate.pem", "--key", self.home / "key.pem")
+        ports = ("--port", free_port(), "--tls-port", free_port(), "--database-port", free_port())
+        return self("setup", *words, *certificate, *ports)
+
+    def wipe(self) -> None:
+        """Nothing is left but the settings: neither a database nor a file."""
+        self("stop")
+        shutil.rmtree(self.home / "postgresql")
+        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST"))
+
+    @contextlib.contextmanager
+    def behind_nginx(self, more: str = "") -> Iterator[str]:
+        """The https address that nginx.conf makes; `more` is a further block of nginx's."""
+        key, certificate = self.home / "key.pem", self.home / "certificate.pem"
+        subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
+        subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+        whole = self.home / "whole.conf"
+        paths = "".join(
+            f"{name}_temp_path {self.home}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi")
+        )
+        whole.write_text(
+            f"daemon off; pid {self.home}/nginx.pid; error_log {self.home}/nginx.log; events {{}}\n"
+            f"http {{ {paths} access_log off; include {self.home}/nginx.conf; {more} }}\n"
+        )
+        user = ["-g", "user root;"] if getpass.getuser() == "root" else []
+        health = f"{self.address}/health"
+        nginx = shutil.which("nginx", path=PATH) or "nginx"
+        with running([nginx, "-c", whole, *user], self.home / "nginx.out", health):
+            yield f"https://localhost:{self.settings['MLFLOW_TLS_PORT']}"
+
+
+def credentials(name: str, password: str) -> dict[str, str]:
+    return {"MLFLOW_TRACKING_USERNAME": name, "MLFLOW_TRACKING_PASSWORD": password}
+
+
+def become(variables: dict[str, str]) -> None:
+    """In a process of `forked`: whose it is."""
+    os.environ.update(variables)
+
+
+def write_points(address: str, run_id: str, count: int) -> None:
+    """In a process of `forked`: one request a step."""
+    import mlflow
+
+    client = mlflow.MlflowClient(address)
+    for step in range(count):
+        client.log_batch(run_id, metrics=[mlflow.entities.Metric("loss", 1 / (step + 1), step, step)])
+
+
+def skip_if_missing() -> None:
+    if missing := [program for program in PROGRAMS if not shutil.which(program, path=PATH)]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    if not (list(Path("/usr/lib/postgresql").glob("*/bin/initdb")) or shutil.which("initdb")):
+        pytest.skip("PostgreSQL is not installed")
+
+
+@contextlib.contextmanager
+def object_store(directory: Path) -> Iterator[str]:
+    """The endpoint of an S3 store that keeps everything in memory."""
+    port = free_port()
+    command = [BIN / "moto_server", "--host", "127.0.0.1", "--port", str(port)]
+    with running(command, directory / "moto.log", f"http://127.0.0.1:{port}/moto-api/data.json"):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextlib.contextmanager
+def team_server() -> Iterator[TeamServer]:
+    """A running server of its own, which the caller may stop; skips where a program is not installed."""
+    skip_if_missing()
+    # PostgreSQL's user cannot enter pytest's directories.
+    directory = Path(tempfile.mkdtemp(prefix="cifar-mlflow-server-", dir="/tmp"))
+    directory.chmod(0o755)
+    try:
+        with object_store(directory) as endpoint:
+            server = TeamServer(directory / "home", endpoint)
+            server.set_up()
+            try:
+                server("start")
+                yield server
+            finally:
+                server("stop")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
