@@ -41,7 +41,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "deploy" / "server" / "server"
 CLIENTS, SECONDS, WORKERS = (1, 2, 4, 8, 16, 32), 4.0, 4
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
-KEYS = {"AWS_ACCESS_KEY_ID": "moto", "AWS_SECRET_ACCESS_KEY": "moto"}
+KEYS = "AWS_ACCESS_KEY_ID=moto\nAWS_SECRET_ACCESS_KEY=moto\n"
 # Of the rows of one run, as many copies as wanted, each with an id and an accuracy of its own.
 COPIES = """
 INSERT INTO {table} SELECT (jsonb_populate_record(r, jsonb_build_object('run_uuid', md5('copy' || n)) || {changes})).*
@@ -61,14 +61,16 @@ class Server:
     def __init__(self, directory: Path, endpoint: str) -> None:
         self.home = directory / "home"
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.environment = {**os.environ, **KEYS, "PATH": path, "CIFAR_MLFLOW_SERVER": str(self.home)}
+        self.environment = {**os.environ, "PATH": path, "CIFAR_MLFLOW_SERVER": str(self.home)}
         self.environment |= {
             "PYTHONPATH": str(ROOT),
             "OMP_NUM_THREADS": "1",
             "CIFAR_MLFLOW_STATE": f"{directory}/state",
         }
         ports = [str(free_port()) for _ in range(3)]
+        (directory / "s3.keys").write_text(KEYS)
         words = ["--name", "localhost", "--artifacts", "s3://mlflow", "--endpoint", endpoint]
+        words += ["--keys", f"{directory}/s3.keys"]
         self(
             "setup",
             *words,

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy" / "server" / "server"
 PROGRAMS = ("rclone", "nginx", "openssl", "curl", "psql")
 PATH = f"{BIN}{os.pathsep}{os.environ['PATH']}{os.pathsep}/usr/sbin"
-KEYS = {"AWS_ACCESS_KEY_ID": "moto", "AWS_SECRET_ACCESS_KEY": "moto-s-key"}
+KEYS = "AWS_ACCESS_KEY_ID=moto\nAWS_SECRET_ACCESS_KEY=moto-s-key\n"
 SECRETS = ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
 
 
@@ -40,7 +40,7 @@ class TeamServer:
     endpoint: str
 
     def __call__(self, *words: object, code: int = 0) -> Done:
-        more = {"CIFAR_MLFLOW_SERVER": str(self.home), "PATH": PATH, **KEYS}
+        more = {"CIFAR_MLFLOW_SERVER": str(self.home), "PATH": PATH}
         # To a file: the server that `start` leaves behind would keep a pipe open.
         with tempfile.TemporaryFile("w+") as stdout, tempfile.TemporaryFile("w+") as stderr:
             command = [str(SCRIPT), *map(str, words)]
@@ -96,10 +96,12 @@ class TeamServer:
         self._s3().put_object(Key=key, Body=b"damaged")
 
     def set_up(self) -> Done:
-        words = ("--name", "localhost", "--artifacts", "s3://mlflow", "--endpoint", self.endpoint, "--workers", 1)
+        keys = self.home.parent / "s3.keys"
+        keys.write_text(KEYS)
+        words = ("--name", "localhost", "--artifacts", "s3://mlflow", "--endpoint", self.endpoint, "--keys", keys)
         certificate = ("--certificate", self.home / "certificate.pem", "--key", self.home / "key.pem")
         ports = ("--port", free_port(), "--tls-port", free_port(), "--database-port", free_port())
-        return self("setup", *words, *certificate, *ports)
+        return self("setup", *words, "--workers", 1, *certificate, *ports)
 
     def wipe(self) -> None:
         """Nothing is left but the settings: neither a database nor a file."""
@@ -114,18 +116,18 @@ class TeamServer:
         subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
         subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-        whole = self.home / "whole.conf"
+        whole, here = self.home / "whole.conf", free_port()
+        ready = f"server {{ listen 127.0.0.1:{here}; return 200; }}"
         paths = "".join(
             f"{name}_temp_path {self.home}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi")
         )
         whole.write_text(
             f"daemon off; pid {self.home}/nginx.pid; error_log {self.home}/nginx.log; events {{}}\n"
-            f"http {{ {paths} access_log off; include {self.home}/nginx.conf; {more} }}\n"
+            f"http {{ {paths} access_log off; include {self.home}/nginx.conf; {ready} {more} }}\n"
         )
         user = ["-g", "user root;"] if getpass.getuser() == "root" else []
-        health = f"{self.address}/health"
         nginx = shutil.which("nginx", path=PATH) or "nginx"
-        with running([nginx, "-c", whole, *user], self.home / "nginx.out", health):
+        with running([nginx, "-c", whole, *user], self.home / "nginx.out", f"http://127.0.0.1:{here}"):
             yield f"https://localhost:{self.settings['MLFLOW_TLS_PORT']}"
 
 
