@@ -70,6 +70,11 @@ class Slurm:
             self.start_node(node)
         self.wait_for(lambda: "idle" in self._call("sinfo", "-h", "-t", "idle", "-o", "%T %D"))
 
+    @property
+    def configuration(self) -> str:
+        """The path by which Slurm's commands find the cluster."""
+        return str(self._directory / "slurm.conf")
+
     def close(self) -> None:
         with contextlib.suppress(subprocess.CalledProcessError):
             self._call("scancel", "--user", str(os.getuid()))

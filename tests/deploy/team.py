@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import getpass
 import hashlib
@@ -9,7 +10,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,21 @@ KEYS = "AWS_ACCESS_KEY_ID=moto\nAWS_SECRET_ACCESS_KEY=moto-s-key\n"
 SECRETS = ("PGPASSWORD", "AWS_SECRET_ACCESS_KEY", "MLFLOW_AUTH_ADMIN_PASSWORD", "MLFLOW_FLASK_SERVER_SECRET_KEY")
 
 
+# A server that knows one token, and passes on what has it as what a user sends.
+TOKENS = """
+server {{
+    listen 127.0.0.1:{port};
+    client_max_body_size 0;
+    location / {{
+        if ($http_authorization != "Bearer {token}") {{ return 401; }}
+        proxy_set_header Authorization "Basic {basic}";
+        proxy_set_header Host 127.0.0.1:{backend};
+        proxy_pass http://127.0.0.1:{backend};
+    }}
+}}
+"""
+
+
 @dataclass(frozen=True)
 class Done:
     code: int
@@ -38,6 +53,7 @@ class TeamServer:
 
     home: Path
     endpoint: str
+    bucket: str = "mlflow"
 
     def __call__(self, *words: object, code: int = 0) -> Done:
         more = {"CIFAR_MLFLOW_SERVER": str(self.home), "PATH": PATH}
@@ -85,7 +101,7 @@ class TeamServer:
         import boto3
 
         keys = {"aws_access_key_id": "moto", "aws_secret_access_key": "moto-s-key", "region_name": "us-east-1"}
-        return boto3.resource("s3", endpoint_url=self.endpoint, **keys).Bucket("mlflow")
+        return boto3.resource("s3", endpoint_url=self.endpoint, **keys).Bucket(self.bucket)
 
     def files(self) -> dict[str, str]:
         """The digest of each artifact by its key."""
@@ -107,28 +123,31 @@ class TeamServer:
         """Nothing is left but the settings: neither a database nor a file."""
         self("stop")
         shutil.rmtree(self.home / "postgresql")
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/moto-api/reset", method="POST"))
+        self._s3().objects.all().delete()
 
     @contextlib.contextmanager
-    def behind_nginx(self, more: str = "") -> Iterator[str]:
-        """The https address that nginx.conf makes; `more` is a further block of nginx's."""
+    def behind_nginx(self, token: str, user: dict[str, str]) -> Iterator[tuple[str, str]]:
+        """The https address that nginx.conf makes, and one that takes the token for the user."""
         key, certificate = self.home / "key.pem", self.home / "certificate.pem"
         subject = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
         command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
         subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
         whole, here = self.home / "whole.conf", free_port()
+        basic = base64.b64encode(":".join(user.values()).encode()).decode()
+        port, backend = free_port(), self.settings["MLFLOW_PORT"]
+        tokens = TOKENS.format(port=port, token=token, basic=basic, backend=backend)
         ready = f"server {{ listen 127.0.0.1:{here}; return 200; }}"
         paths = "".join(
             f"{name}_temp_path {self.home}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi")
         )
         whole.write_text(
             f"daemon off; pid {self.home}/nginx.pid; error_log {self.home}/nginx.log; events {{}}\n"
-            f"http {{ {paths} access_log off; include {self.home}/nginx.conf; {ready} {more} }}\n"
+            f"http {{ {paths} access_log off; include {self.home}/nginx.conf; {ready} {tokens} }}\n"
         )
         user = ["-g", "user root;"] if getpass.getuser() == "root" else []
         nginx = shutil.which("nginx", path=PATH) or "nginx"
         with running([nginx, "-c", whole, *user], self.home / "nginx.out", f"http://127.0.0.1:{here}"):
-            yield f"https://localhost:{self.settings['MLFLOW_TLS_PORT']}"
+            yield f"https://localhost:{self.settings['MLFLOW_TLS_PORT']}", f"http://127.0.0.1:{port}"
 
 
 def credentials(name: str, password: str) -> dict[str, str]:
@@ -147,6 +166,20 @@ def write_points(address: str, run_id: str, count: int) -> None:
     client = mlflow.MlflowClient(address)
     for step in range(count):
         client.log_batch(run_id, metrics=[mlflow.entities.Metric("loss", 1 / (step + 1), step, step)])
+
+
+@contextlib.contextmanager
+def beside(server: TeamServer, bucket: str) -> Iterator[TeamServer]:
+    """A server that is not set up yet, before the same object store."""
+    directory = Path(tempfile.mkdtemp(prefix="cifar-mlflow-server-", dir="/tmp"))
+    directory.chmod(0o755)
+    other = TeamServer(directory / "home", server.endpoint, bucket)
+    try:
+        yield other
+    finally:
+        if (other.home / "server.env").exists():
+            other("stop")
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def skip_if_missing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
 import stat
@@ -13,9 +14,11 @@ import mlflow
 import pytest
 import requests
 import yaml
+from guides import GuideSession, in_a_clone, of_team_server, run_page, settings_of_jobs, wait_for_jobs
 from mlflow.exceptions import MlflowException
+from slurm import cluster
 from support import TINY_TRAINING
-from team import SCRIPT, SECRETS, become, team_server, write_points
+from team import SCRIPT, SECRETS, become, beside, team_server, write_points
 
 LONG = pytest.mark.long
 
@@ -207,29 +210,9 @@ def test_a_password_that_is_withdrawn_in_the_middle_of_a_training(server, team, 
     assert steps == list(range(1, 61))
 
 
-TOKENS = """
-server {{
-    listen 127.0.0.1:{port};
-    client_max_body_size 0;
-    location / {{
-        if ($http_authorization != "Bearer of-ann") {{ return 401; }}
-        proxy_set_header Authorization "Basic {basic}";
-        proxy_set_header Host 127.0.0.1:{backend};
-        proxy_pass http://127.0.0.1:{backend};
-    }}
-}}
-"""
-
-
-def test_tls_and_tokens_by_nginx(server, team, as_user, cifar, tiny, work):
-    import base64
-
-    from servers import free_port
-
-    user, password = team["ann"].values()
-    port, backend = free_port(), server.settings["MLFLOW_PORT"]
-    basic = base64.b64encode(f"{user}:{password}".encode()).decode()
-    with server.behind_nginx(TOKENS.format(port=port, basic=basic, backend=backend)) as address:
+@pytest.mark.parametrize("all_commands", [False, pytest.param(True, marks=LONG)])
+def test_tls_and_tokens_by_nginx(server, team, as_user, cifar, tiny, work, all_commands):
+    with server.behind_nginx(token="of-ann", user=team["ann"]) as (address, with_token):
         certificate = {"MLFLOW_TRACKING_SERVER_CERT_PATH": str(server.home / "certificate.pem")}
         as_user("ann", MLFLOW_TRACKING_URI=address, **certificate)
         assert cifar("check").stdout == f"tracking to {address}\n"
@@ -240,13 +223,15 @@ def test_tls_and_tokens_by_nginx(server, team, as_user, cifar, tiny, work):
         for origin, code in ((address, 401), ("https://elsewhere.example", 403)):  # as a browser asks for a page
             answer = requests.post(search, json={"max_results": 1}, headers={"Origin": origin}, verify=verify)
             assert answer.status_code == code
-        assert cifar("doctor").code == 0
 
         nobody = {"MLFLOW_TRACKING_USERNAME": "", "MLFLOW_TRACKING_PASSWORD": ""}
-        tokens = {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", **nobody}
+        tokens = {"MLFLOW_TRACKING_URI": with_token, **nobody}
         as_user("ann", **tokens, MLFLOW_TRACKING_TOKEN="of-bob")
         assert "the token in MLFLOW_TRACKING_TOKEN is wrong, has expired" in cifar("check").stderr
         as_user("ann", **tokens, MLFLOW_TRACKING_TOKEN="of-ann")
+        assert cifar("check").code == 0
+        if not all_commands:
+            return
         trained = cifar("train", "--dataset", tiny, *TINY_TRAINING)
         assert trained.code == 0, trained.output
         me = functools.partial(become, {"MLFLOW_TRACKING_TOKEN": "of-ann"})
@@ -254,3 +239,32 @@ def test_tls_and_tokens_by_nginx(server, team, as_user, cifar, tiny, work):
         for words in (("sweep", spec), ("sync",), ("promote", trained.stdout.split()[1], "--name", "by-token")):
             outcome = forked.run(work, *words, tracking_uri=tokens["MLFLOW_TRACKING_URI"], change=me)
             assert outcome.code == 0, outcome.output
+
+
+# ------------------------------------------------------------------------------------------------------------ guides
+
+
+@pytest.mark.parametrize("short", [True, pytest.param(False, marks=LONG)])
+def test_the_commands_of_the_guide(server, tmp_path, monkeypatch, short):
+    with beside(server, "guide") as other:
+        monkeypatch.setenv("CIFAR_MLFLOW_SERVER", str(other.home))
+        session = GuideSession(of_team_server(other, tmp_path))
+        with in_a_clone(tmp_path, short):
+            assert run_page("team-server.md", session, short=short) >= 8
+        assert "mlflow.dump" in (tmp_path / "backup" / "SHA256SUMS").read_text()
+
+
+@pytest.mark.parametrize("short", [True, pytest.param(False, marks=LONG)])
+def test_the_commands_of_the_way_to_a_cluster(server, tmp_path, monkeypatch, short):
+    monkeypatch.setenv("CIFAR_MLFLOW_SERVER", str(server.home))
+    stands_for = {"https://tracking.example": server.address, "add-user ann": "add-user scale"}
+    with contextlib.ExitStack() as stack:
+        slurm = None if short else stack.enter_context(cluster())
+        if slurm:
+            monkeypatch.setenv("SLURM_CONF", slurm.configuration)
+            settings = settings_of_jobs(tmp_path, server.address)
+            monkeypatch.setenv("CIFAR_MLFLOW_ENV", str(settings))
+            stands_for["~/.config/cifar-mlflow.env"] = str(settings)
+        stack.enter_context(in_a_clone(tmp_path, short))
+        session = GuideSession(stands_for, after=lambda text: wait_for_jobs(slurm, text))
+        assert run_page("scale.md", session, short=short) >= 4

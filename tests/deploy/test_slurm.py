@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+from guides import GuideSession, in_a_clone, run_page, settings_of_jobs, wait_for_jobs
+from servers import BIN
 from slurm import cluster
 from support import TINY_TRAINING, InlineExecutor, run_here, standing_in
 
@@ -31,12 +31,7 @@ def slurm():
 def settings(work, empty_store, monkeypatch):
     """The file of settings that jobs read; the store, the state and the logs are in the current directory."""
     shutil.copy(empty_store, work / "mlflow.db")
-    kept = {name: os.environ[name] for name in ("CIFAR_MLFLOW_STATE", "XDG_CACHE_HOME", "MPLCONFIGDIR")}
-    kept |= {"MLFLOW_TRACKING_URI": f"sqlite:///{work}/mlflow.db", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    kept["PATH"] = f"{Path(sys.executable).parent}:$PATH"
-    path = work / "settings.env"
-    path.touch(0o600)
-    path.write_text("".join(f"{name}={value}\n" for name, value in kept.items()))
+    path = settings_of_jobs(work, f"sqlite:///{work}/mlflow.db")
     monkeypatch.setenv("CIFAR_MLFLOW_ENV", str(path))
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-for-slurm")  # of the shell that submits
     return path
@@ -168,3 +163,29 @@ def test_cancelled_requeued_and_a_node_down_and_back(slurm, settings, work, runs
     slurm.wait_for(lambda: not slurm.states(), 1200)
     assert job in cancelled
     check(slurm, work, runs, local(spec), times=12)
+
+
+@pytest.mark.parametrize("short", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_the_commands_of_the_guide(slurm, tmp_path, monkeypatch, empty_store, short):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SLURM_CONF", slurm.configuration)
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
+    stands_for = {
+        "http://tracking.example:5000": f"sqlite:///{tmp_path}/mlflow.db",
+        "/shared/ann/cifar-mlflow": f"{tmp_path}/state",
+        "/shared/data": str(tmp_path),
+        "PATH=/shared/ann/cifar_mlflow/.venv/bin": f"PYTHONPATH={ROOT}\nOMP_NUM_THREADS=1\nPATH={BIN}",
+        # Two nodes with a processor each, and no GPU.
+        "--cpus-per-task=16 ": "",
+        "--gres=gpu:1 --time=12:00:00 ": "",
+        "experiments/halving.yaml": "experiments/quick.yaml",
+        "--config experiments/final.yaml": "--dataset digits --epochs 1 --scheduler none",
+    }
+    session = GuideSession(stands_for, after=lambda text: wait_for_jobs(slurm, text, cancel=short))
+    with in_a_clone(tmp_path, short):
+        assert run_page("slurm.md", session, short=short) >= 3
+        assert (tmp_path / ".config" / "cifar-mlflow.env").stat().st_mode & 0o777 == 0o600
+        if not short:
+            told = "".join(path.read_text() for path in Path.cwd().glob("cifar-mlflow-*.log"))
+            assert "winner " in told
+            assert "error:" not in told

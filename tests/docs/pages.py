@@ -69,10 +69,14 @@ class Fence:
     def commands(self) -> list[Command]:
         if self.language == "python":
             return [Command("\n".join(self.body))]
-        if self.language == "sh":
-            lines = "\n".join(self.body).replace("\\\n", " ").split("\n")
-            return [Command(line) for line in lines if line.strip() and not line.startswith("#")]
         found: list[Command] = []
+        if self.language == "sh":
+            for line in "\n".join(self.body).replace("\\\n", " ").split("\n"):
+                if found and _wants_more_lines(found[-1].text):
+                    found[-1].text += f"\n{line}"
+                elif line.strip() and not line.startswith("#"):
+                    found.append(Command(line))
+            return found
         for line in self.body if not self.language else []:
             if line.startswith("$ "):
                 found.append(Command(line[2:], []))
@@ -81,6 +85,13 @@ class Fence:
             elif found:
                 found[-1].shown.append(line)
         return found
+
+
+def _wants_more_lines(command: str) -> bool:
+    """Whether a here-document has begun and not ended."""
+    first, *rest = command.split("\n")
+    end = re.search(r"<<'(\w+)'", first)
+    return end is not None and end[1] not in rest
 
 
 def _is_open(command: str) -> bool:
@@ -107,6 +118,10 @@ def fences(page: Path) -> list[Fence]:
             note = re.fullmatch(r"<!-- (.*) -->", line)
             notes = [*notes, note[1]] if note else []
     return found
+
+
+# Pages whose commands ask for a server or a cluster: tests/deploy starts those, and runs them.
+WITH_SERVICES = ("docs/guides/slurm.md", "docs/guides/team-server.md", "docs/guides/scale.md")
 
 
 def pages() -> list[Path]:
