@@ -7,8 +7,9 @@ is, each done ROUNDS times (default 3), the median with the least and the most:
 
 - what a training asks of it: its requests and its bytes of artifacts, by one of 1 epoch and one of 9 on digits;
 - writes a second: 1, 2, 4, 8, 16 and 32 clients send `log-batch` with the metrics of an epoch, each as fast as answers
-  come, for SECONDS; the median request and the slowest of a hundred beside it. The clients are threads of this process
-  and take their share of the cores, so a server alone on such a machine bears more;
+  come, for SECONDS; the median request and the slowest of a hundred beside it; and the processor time of MLflow and
+  PostgreSQL a write, which other programs on the cores change little. The clients are threads of this process and
+  take their share of the cores, so a server alone on such a machine bears more;
 - the leaderboard: the 50 best of RUNS runs (default 1,000, 10,000 and 100,000), as MLflow's page and `compare` ask for
   them; writes of 8 clients at that size. The runs are copies of the training's rows, made in the database.
 
@@ -35,6 +36,7 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -107,6 +109,15 @@ class Server:
         """How many requests the server has answered so far, by its log."""
         return len(re.findall(r'"(?:GET|POST|PUT|PATCH|DELETE) /', (self.home / "server.log").read_text()))
 
+    def processor_seconds(self) -> float:
+        """That MLflow and PostgreSQL have taken so far, with what ran under them and has ended."""
+        files = (self.home / "server.pid", self.home / "postgresql" / "postmaster.pid")
+        roots = [psutil.Process(int(path.read_text().split()[0])) for path in files]
+        found = [each.cpu_times() for root in roots for each in (root, *root.children(recursive=True))]
+        return sum(each.user + each.system for each in found) + sum(
+            times.children_user + times.children_system for times in (root.cpu_times() for root in roots)
+        )
+
     def post(self, path: str, values: dict, session: requests.Session) -> dict:
         answer = session.post(f"{self.address}/api/2.0/mlflow/{path}", json=values, auth=self.credentials, timeout=300)
         answer.raise_for_status()
@@ -154,8 +165,9 @@ def artifact_bytes(endpoint: str) -> int:
     return sum(each.size for each in bucket.objects.all())
 
 
-def writes(server: Server, run_ids: list[str]) -> tuple[float, float, float]:
-    """Writes a second by as many clients as there are runs; the median request and the slowest of a hundred, in ms."""
+def writes(server: Server, run_ids: list[str]) -> tuple[float, float, float, float]:
+    """By as many clients as there are runs: writes a second; the median request, the slowest of a hundred, and the
+    server's processor time a write, in ms."""
     seconds: list[float] = []
     begin, end = threading.Barrier(len(run_ids) + 1), [0.0]
 
@@ -172,18 +184,19 @@ def writes(server: Server, run_ids: list[str]) -> tuple[float, float, float]:
     threads = [threading.Thread(target=write, args=(run_id,)) for run_id in run_ids]
     for thread in threads:
         thread.start()
-    begun = time.perf_counter()
+    begun, busy = time.perf_counter(), server.processor_seconds()
     end[0] = begun + SECONDS
     begin.wait()
     for thread in threads:
         thread.join()
     taken = time.perf_counter() - begun
+    cost = (server.processor_seconds() - busy) / len(seconds)
     ordered = sorted(seconds)
-    return len(seconds) / taken, 1e3 * statistics.median(ordered), 1e3 * ordered[int(0.99 * len(ordered))]
+    return len(seconds) / taken, 1e3 * statistics.median(ordered), 1e3 * ordered[int(0.99 * len(ordered))], 1e3 * cost
 
 
-def leaderboard(server: Server, experiment_id: str) -> float:
-    """Seconds for the 50 best."""
+def leaderboard(server: Server, experiment_id: str) -> tuple[float, float]:
+    """For the 50 best: seconds, and the server's processor seconds."""
     asked = {
         "experiment_ids": [experiment_id],
         "filter": "tags.kind != 'sweep' and tags.kind != 'job'",
@@ -191,9 +204,9 @@ def leaderboard(server: Server, experiment_id: str) -> float:
         "max_results": 50,
     }
     with requests.Session() as session:
-        begun = time.perf_counter()
+        begun, busy = time.perf_counter(), server.processor_seconds()
         assert len(server.post("runs/search", asked, session)["runs"]) == 50
-        return time.perf_counter() - begun
+        return time.perf_counter() - begun, server.processor_seconds() - busy
 
 
 def told(values: list[float], form: str) -> str:
@@ -232,11 +245,11 @@ def measure(server: Server, endpoint: str, rounds: int, sizes: list[int]) -> Non
         experiment_id = next(each["experiment_id"] for each in found if each["name"] == "digits")
         made = [server.post("runs/create", {"experiment_id": experiment_id}, session) for _ in range(max(CLIENTS))]
     run_ids = [each["run"]["info"]["run_id"] for each in made]
-    print("clients  writes a second, median request, slowest of a hundred")
+    print("clients  writes a second, median request, slowest of a hundred, processor time a write")
     for clients in CLIENTS:
         found_ones = [writes(server, run_ids[:clients]) for _ in range(rounds)]
-        rate, middle, slow = ([each[number] for each in found_ones] for number in range(3))
-        print(f"{clients:7}  {told(rate, '.0f')}, {told(middle, '.0f')} ms, {told(slow, '.0f')} ms", flush=True)
+        rate, *others = ([each[number] for each in found_ones] for number in range(4))
+        print(f"{clients:7}  {told(rate, '.0f')}, {' ms, '.join(told(each, '.0f') for each in others)} ms", flush=True)
     there = 0
     for runs in sizes:
         for table, changes in CHANGES.items():
@@ -245,9 +258,11 @@ def measure(server: Server, endpoint: str, rounds: int, sizes: list[int]) -> Non
         there = runs
         leaderboard(server, experiment_id)  # the first after so large a change is of no interest
         seconds = [leaderboard(server, experiment_id) for _ in range(rounds)]
-        rate = [writes(server, run_ids[:8])[0] for _ in range(rounds)]
+        rate = [writes(server, run_ids[:8]) for _ in range(rounds)]
         database = float(server.sql("SELECT pg_database_size('mlflow')")) / 1e6
-        line = f"leaderboard {told(seconds, '.2f')} s, 8 clients write {told(rate, '.0f')} a second"
+        wall, busy = ([each[number] for each in seconds] for number in range(2))
+        line = f"leaderboard {told(wall, '.2f')} s, {told(busy, '.2f')} s of processors; 8 clients write "
+        line += f"{told([each[0] for each in rate], '.0f')} a second, {told([each[3] for each in rate], '.0f')} ms each"
         print(f"{runs:,} runs: {line}, the database has {database:,.0f} MB", flush=True)
 
 
