@@ -113,10 +113,13 @@ class Server:
         """That MLflow and PostgreSQL have taken so far, with what ran under them and has ended."""
         files = (self.home / "server.pid", self.home / "postgresql" / "postmaster.pid")
         roots = [psutil.Process(int(path.read_text().split()[0])) for path in files]
-        found = [each.cpu_times() for root in roots for each in (root, *root.children(recursive=True))]
-        return sum(each.user + each.system for each in found) + sum(
-            times.children_user + times.children_system for times in (root.cpu_times() for root in roots)
-        )
+        ended = [times.children_user + times.children_system for times in (root.cpu_times() for root in roots)]
+        alive = 0.0
+        for each in (process for root in roots for process in (root, *root.children(recursive=True))):
+            with contextlib.suppress(psutil.NoSuchProcess):  # PostgreSQL starts and ends some
+                times = each.cpu_times()
+                alive += times.user + times.system
+        return alive + sum(ended)
 
     def post(self, path: str, values: dict, session: requests.Session) -> dict:
         answer = session.post(f"{self.address}/api/2.0/mlflow/{path}", json=values, auth=self.credentials, timeout=300)
