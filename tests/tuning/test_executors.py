@@ -13,8 +13,8 @@ import psutil
 import pytest
 
 from cifar_mlflow.errors import CifarMlflowError, DataError
-from cifar_mlflow.tuning import executors
-from cifar_mlflow.tuning.executors import ProcessExecutor
+from cifar_mlflow.tuning import process_executor
+from cifar_mlflow.tuning.process_executor import ProcessExecutor
 
 # ------------------------------------------------------------------- what the workers run: module-level functions
 
@@ -128,7 +128,7 @@ def test_a_worker_inherits_no_run_and_the_threads_it_was_given(log, monkeypatch)
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
-@pytest.mark.skipif(not executors.FORKED, reason="workers are started anew here")
+@pytest.mark.skipif(not process_executor.FORKED, reason="workers are started anew here")
 def test_workers_are_forked_from_one_process_without_threads_that_has_imported_what_they_need(log):
     with ProcessExecutor(2, 1, parent, nothing, log) as executor:
         for number in range(2):
@@ -139,7 +139,7 @@ def test_workers_are_forked_from_one_process_without_threads_that_has_imported_w
     assert first[0] != os.getpid()
 
 
-@pytest.mark.skipif(not executors.FORKED, reason="workers are started anew here")
+@pytest.mark.skipif(not process_executor.FORKED, reason="workers are started anew here")
 def test_where_the_fork_server_ends_in_its_imports_a_worker_is_started_anew(log, tmp_path):
     (tmp_path / "fatal.py").write_text("raise SystemExit(7)")
     call = f"square, t.nothing, pathlib.Path({str(log)!r}), ['fatal'])"
@@ -223,7 +223,7 @@ def test_what_workers_print_goes_to_the_log(log, capfd):
     [(0, "ended with exit code 0"), (1, "ended with exit code 1"), (-9, "was killed by SIGKILL"), (None, "code None")],
 )
 def test_how_a_worker_ended_is_told_in_words(code, told):
-    assert executors._ending(code).endswith(told)
+    assert process_executor._ending(code).endswith(told)
 
 
 def test_stopping_gives_a_busy_worker_time_to_wrap_up(log, tmp_path):
@@ -273,7 +273,7 @@ def test_a_worker_ends_when_its_driver_is_killed(busy_driver, tmp_path):
     assert (tmp_path / "ending").read_text() == "Interrupted"
 
 
-@pytest.mark.skipif(not executors.FORKED, reason="workers are started anew here")
+@pytest.mark.skipif(not process_executor.FORKED, reason="workers are started anew here")
 def test_a_killed_fork_server_costs_the_tasks_and_its_workers_end(busy_driver, tmp_path):
     then = "print(t.until(executor, 'lost').task_id); executor.submit('b', t.os.devnull); "
     then += "print(t.until(executor, 'event').payload, flush=True); t.time.sleep(60)"

@@ -14,7 +14,8 @@ from cifar_mlflow.jobs.sweeping import trial
 from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
 from cifar_mlflow.records import RunRecord, TrialOutcome
 from cifar_mlflow.text import as_option
-from cifar_mlflow.tuning.executors import Event, ProcessExecutor
+from cifar_mlflow.tuning.executors import Event
+from cifar_mlflow.tuning.process_executor import ProcessExecutor
 
 
 class Home(Protocol):
