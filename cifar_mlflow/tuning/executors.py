@@ -1,4 +1,4 @@
-"""What the driver of a sweep asks of whatever runs its trials, be that processes of this machine or actors of a cluster.
+"""What the driver of a sweep asks of whatever runs its trials: processes of this machine, or actors of a cluster.
 
 The driver alone decides what is run, and what becomes of it. An executor starts no task by itself, repeats none, and
 tells of each task that was submitted exactly once how it ended: "done", "failed" or "lost".

@@ -63,17 +63,26 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
         prepare: Callable[[], None],
         log: Path,
         preload: Sequence[str] = (),
+        devices: Sequence[str] = (),
     ) -> None:
         """`task` and `prepare` are module-level functions, or partial ones; `prepare` runs first in each new process.
 
         What the workers print goes to the file `log`: on the terminal it would stand between the driver's lines.
-        `preload` names the modules to import before the workers are forked, where they are.
+        `preload` names the modules to import before the workers are forked, where they are. `devices` are the GPUs that
+        each worker may use, as CUDA_VISIBLE_DEVICES names them; without any, a worker inherits what the driver has.
         """
         self._forked, self._preload = FORKED, preload
         with _environment(dict.fromkeys(THREAD_VARIABLES, str(threads))):
-            self._arguments = (dict(os.environ), task, prepare, log)
-        self._workers = [self._start() for _ in range(count)]
+            own = [{"CUDA_VISIBLE_DEVICES": name} for name in devices] or [{}] * count
+            self._environments = [{**os.environ, **each} for each in own]
+        self._arguments = (task, prepare, log)
+        self._workers = [self._start(number) for number in range(count)]
         self._deaths_in_preparation = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether all workers have prepared themselves; `events` takes note of it."""
+        return all(worker.ready for worker in self._workers)
 
     @property
     def idle(self) -> int:
@@ -140,28 +149,29 @@ class ProcessExecutor(AbstractContextManager["ProcessExecutor"]):
             self._deaths_in_preparation += 1
             if self._deaths_in_preparation > len(self._workers):
                 raise CifarMlflowError(f"the workers cannot start ({ending}); see {self._arguments[-1]}")
-        self._workers[self._workers.index(worker)] = self._start()
+        number = self._workers.index(worker)
+        self._workers[number] = self._start(number)
         if worker.task_id is not None:
             yield Event("lost", worker.task_id, ending, worker)
 
-    def _start(self) -> Worker:
+    def _start(self, number: int) -> Worker:
         ours, theirs = multiprocessing.Pipe()
         try:
-            process = self._launch(theirs)
+            process = self._launch(theirs, self._environments[number])
         except (EOFError, OSError):
             if not self._forked:
                 raise
             self._forked = False  # the fork server has died of one of the modules: a worker can tell of which
-            process = self._launch(theirs)
+            process = self._launch(theirs, self._environments[number])
         theirs.close()
         return Worker(process, ours)
 
-    def _launch(self, theirs: Connection) -> BaseProcess:
+    def _launch(self, theirs: Connection, environment: dict[str, str]) -> BaseProcess:
         if self._forked:
             start_fork_server(self._preload)
         start = get_context("forkserver").Process if self._forked else get_context("spawn").Process
-        process = start(target=_work, args=(theirs, *self._arguments), daemon=True)
-        with _environment(self._arguments[0]):
+        process = start(target=_work, args=(theirs, environment, *self._arguments), daemon=True)
+        with _environment(environment):
             process.start()
         return process
 
