@@ -6,7 +6,7 @@ tells of each task that was submitted exactly once how it ended: "done", "failed
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 Tell = Callable[[Any], bool]
 Task = Callable[[Any, Tell], Any]
@@ -50,3 +50,7 @@ class Executor(Protocol):
 
     def answer(self, event: Event, go_on: bool) -> None:
         """Has the task go on, or end early."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *ending: object) -> None: ...

@@ -15,6 +15,7 @@ from cifar_mlflow.jobs.sweeping import earlier, trial
 from cifar_mlflow.jobs.sweeping import report as sweep_report
 from cifar_mlflow.jobs.sweeping.driver import Driver
 from cifar_mlflow.jobs.sweeping.parts import Parts
+from cifar_mlflow.jobs.sweeping.places import Place
 from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun
 from cifar_mlflow.jobs.sweeping.report import PartOutcome, SweepOutcome
 from cifar_mlflow.jobs.sweeping.sweep_runs import SweepRuns
@@ -74,7 +75,7 @@ class SweepSession:
             numbers, of = self._parts.numbers, self._parts.of
             self._runs.claims = claims.Claims(store, self._experiment_id, self._parent.run_id, numbers, of)
 
-    def run(self) -> SweepOutcome | PartOutcome:
+    def run(self, place: Place) -> SweepOutcome | PartOutcome:
         """Takes the sweep, or the parts, to the end, or to that of the budget, and leaves nothing RUNNING."""
         mine = self._parts
         status = "FAILED"
@@ -93,7 +94,7 @@ class SweepSession:
             say(f"watch it: {self._publish_views()}")
             tags = {"mlflow.parentRunId": self._parent.run_id, "sweep_id": self._runs.sweep_id}
             log = directory / f"workers{''.join(f'-{number}' for number in mine.numbers) if mine else ''}.log"
-            complete = Driver(self._spec, self._experiment, tags, log, self._runs, offline=False).train(plan)
+            complete = Driver(self._spec, self._experiment, tags, log, self._runs, place, offline=False).train(plan)
             self._runs.deliver(STORE_TIMEOUT)
             outcome = self._end_parts(plan, mine) if mine else self._publish(plan, study, complete)
             status = "SCHEDULED" if isinstance(outcome, PartOutcome) else "FINISHED"

@@ -30,8 +30,9 @@ class SweepRuns:
             self.deliver(0)
         return self.records()
 
-    def close_lost(self, reason: str, status: str) -> None:
-        sweeps.close_lost(self._store, self._experiment_id, self.sweep_id, reason, status, self.held())
+    def close_lost(self, reason: str, status: str, lost: PlannedRun) -> None:
+        where = self._store, self._experiment_id, self.sweep_id
+        sweeps.close_lost(*where, reason, status, self.held(), lost.fingerprint)
 
     def ended(self, planned: PlannedRun, outcome: TrialOutcome) -> None:
         """The store has it."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
+from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, ModelError, TrackingError, TrainingError
+from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import TrainingListener, listen, say, warn
 from cifar_mlflow.jobs.train import record_training
@@ -46,6 +47,15 @@ NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What a worker on another machine must find: the sweep's parent in the store, and what runs are made from."""
+
+    run_id: str
+    sweep_id: str
+    digests: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
 class TrialRun:
     """A run to train: its configuration, and the name and tags of the MLflow run."""
 
@@ -55,7 +65,13 @@ class TrialRun:
 
 
 def run_trial(
-    spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell, *, offline: bool = False
+    spec: SweepConfig,
+    experiment: str,
+    trial: TrialRun,
+    tell: Tell,
+    *,
+    offline: bool = False,
+    drain_timeout: float = DRAIN_TIMEOUT,
 ) -> TrialOutcome:
     """Trains `trial` into a run of its own; one that broke off goes on from its last checkpoint, in another run.
 
@@ -83,7 +99,7 @@ def run_trial(
                 start,
                 reporter,
                 log_models=spec.log_models,
-                drain_timeout=DRAIN_TIMEOUT,
+                drain_timeout=drain_timeout,
                 checkpoints=kept,
                 pretrained=_weights(settings(trial.config)),
             )
@@ -94,14 +110,39 @@ def run_trial(
     return TrialOutcome("FINISHED", value, images=len(dataset.validation))
 
 
-def prepare(spec: SweepConfig, *, offline: bool = False) -> None:
-    """Imports what takes long, checks the store and reads the data, before the first run is given out."""
+def prepare(spec: SweepConfig, *, offline: bool = False, expected: Expected | None = None) -> None:
+    """Imports what takes long, checks the store and reads the data, before the first run is given out.
+
+    On another machine they must be those that the driver has.
+    """
     listen(OwnProcess())
     for name in needed(spec):
         importlib.import_module(name)
+    if expected:
+        _compare(spec, expected)
+        return
     if not offline:
         _store()
     load_dataset(spec.base_config)
+
+
+def _compare(spec: SweepConfig, expected: Expected) -> None:
+    """Raises CifarMlflowError with all that is not as the driver has it. Delivers what earlier workers have left."""
+    faults = []
+    try:
+        _store().client.get_run(expected.run_id)
+        sync.deliver(_store(), lambda tags: tags.get("sweep_id") == expected.sweep_id)
+    except TrackingError as error:
+        faults.append(f"the tracking store: {error}")
+    try:
+        here = digests(settings(spec.base_config))
+        for what, digest, wanted in zip(("data", "network", "weights"), here, expected.digests, strict=True):
+            if digest != wanted:
+                faults.append(f"other {what} than the driver has (digest {digest}, not {wanted})")
+    except CifarMlflowError as error:
+        faults.append(f"the data: {error}")
+    if faults:
+        raise CifarMlflowError("; ".join(faults))
 
 
 def needed(spec: SweepConfig) -> list[str]:
