@@ -87,8 +87,11 @@ class Cluster:
             name: os.environ[name] for name in ("HOME", "LANG", "XDG_CACHE_HOME", "MPLCONFIGDIR") if name in os.environ
         }
         # The package is on no node's path: it has to travel.
+        kept |= {"RAY_memory_monitor_refresh_ms": "0"}  # others have the memory of this machine too
         kept |= {"PATH": f"{RAY.parent}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true", **self.environment}
         self.directory = directory
+        self.hidden = directory / "hidden"  # what is in it, the second node does not see
+        self.hidden.mkdir()
         self._namespace = f"ray{os.getpid()}" if _may_divide() else None
         net = f"10.{64 + os.getpid() % 60}.{os.getpid() // 60 % 250}"
         host, other, inside = ("127.0.0.1", "127.0.0.1", [])
@@ -113,6 +116,7 @@ class Cluster:
                 "--fork",
                 "--mount-proc",
                 "--kill-child",
+                *("sh", "-c", f'mount -t tmpfs none {self.hidden} && exec "$@"', "sh"),
             ]
         self.host, self.address = host, f"{host}:{port}"
         self.hosts = (host, other)
