@@ -73,8 +73,12 @@ class Node:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that train: forked from one whose parent is an actor."""
-        forked = [each for each in self.processes() if "forkserver" in " ".join(each.cmdline())]
-        return [each for each in forked if (parent := each.parent()) and parent in forked]
+        forked = [each for each in self.processes() if "forkserver" in _command(each)]
+        return [each for each in forked if psutil.pid_exists(each.pid) and each.ppid() in {one.pid for one in forked}]
+
+    def actors(self) -> list[psutil.Process]:
+        """The processes that speak for them."""
+        return [each for each in self.processes() if "ray::RayWorker" in _command(each)]
 
 
 class Cluster:
@@ -151,6 +155,12 @@ class Cluster:
         return "\n".join(
             path.read_text(errors="replace") for path in (self.directory / "ray").rglob("*.*") if _is_log(path)
         )
+
+
+def _command(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""  # it has just ended
 
 
 def _is_log(path: Path) -> bool:
