@@ -10,7 +10,7 @@ from cifar_mlflow.analysis.comparison.verdicts import CHOSEN_BY_SEED
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.jobs.listener import SweepListener, current_listener, say, warn
 from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
-from cifar_mlflow.jobs.sweeping import places, trial, worker
+from cifar_mlflow.jobs.sweeping import trial, worker
 from cifar_mlflow.jobs.sweeping.estimate import Estimate
 from cifar_mlflow.jobs.sweeping.places import Place
 from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
@@ -68,8 +68,8 @@ class Driver:
         if not estimate.left:
             return not plan.has_next()
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        patience = trial.DRAIN_TIMEOUT if self._place.name == "process" else places.REMOTE_DRAIN
-        task = functools.partial(worker.work, spec, self._experiment, offline=self._offline, drain_timeout=patience)
+        elsewhere = self._place.name != "process"
+        task = functools.partial(worker.work, spec, self._experiment, offline=self._offline, elsewhere=elsewhere)
         begin = functools.partial(trial.prepare, spec, offline=self._offline, expected=expected)
         preload = [worker.__name__, *trial.needed(spec)]
         with (

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from cifar_mlflow.tuning.ray_cluster import Cluster
 
 ExecutorName = Literal["process", "ray"]
-REMOTE_DRAIN = 600.0  # seconds that a worker elsewhere waits for a store that takes nothing: only it can deliver
 
 
 class Place(Protocol):

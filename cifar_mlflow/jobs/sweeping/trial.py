@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import socket
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 # Seconds for which a run that has ended waits for a store that takes nothing; the sweep delivers what is left.
 DRAIN_TIMEOUT = 2.0
+PATIENCE = 600.0  # seconds, of a machine from which nobody else delivers
 SETTINGS_OF_DATA = {
     "dataset", "data_dir", "validation_size", "split_seed", "image_size", "test_size", "skip_unreadable",
 }  # fmt: skip
@@ -71,7 +74,6 @@ def run_trial(
     tell: Tell,
     *,
     offline: bool = False,
-    drain_timeout: float = DRAIN_TIMEOUT,
 ) -> TrialOutcome:
     """Trains `trial` into a run of its own; one that broke off goes on from its last checkpoint, in another run.
 
@@ -99,7 +101,7 @@ def run_trial(
                 start,
                 reporter,
                 log_models=spec.log_models,
-                drain_timeout=drain_timeout,
+                drain_timeout=DRAIN_TIMEOUT,
                 checkpoints=kept,
                 pretrained=_weights(settings(trial.config)),
             )
@@ -131,7 +133,7 @@ def _compare(spec: SweepConfig, expected: Expected) -> None:
     faults = []
     try:
         _store().client.get_run(expected.run_id)
-        sync.deliver(_store(), lambda tags: tags.get("sweep_id") == expected.sweep_id)
+        _deliver(expected.sweep_id)
     except TrackingError as error:
         faults.append(f"the tracking store: {error}")
     try:
@@ -148,6 +150,29 @@ def _compare(spec: SweepConfig, expected: Expected) -> None:
 def needed(spec: SweepConfig) -> list[str]:
     """The modules that a worker imports."""
     return [__name__, *NEEDED, *(NEEDED_FOR_MODELS if spec.log_models else ())]
+
+
+@contextmanager
+def delivered(trial: TrialRun) -> Iterator[None]:
+    """Waits, at the end of the block, until the store has what this machine has of the trial's sweep.
+
+    TrackingError if it takes nothing for PATIENCE seconds. What was interrupted is delivered by the next worker here.
+    """
+    try:
+        yield
+    finally:
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            until = time.monotonic() + PATIENCE
+            while left := _deliver(trial.tags["sweep_id"]):
+                if time.monotonic() > until:
+                    what = f"the run ended, and waits on {socket.gethostname()} for the tracking store"
+                    raise TrackingError(f"{what} ({next(iter(left.values()))}); `cifar-mlflow sync` there delivers it")
+                time.sleep(1.0)
+
+
+def _deliver(sweep_id: str) -> dict[str, str]:
+    """What waits of the sweep on this machine, with the reasons, after it was tried."""
+    return sync.deliver(_store(), lambda tags: tags.get("sweep_id") == sweep_id).waiting
 
 
 class _Reporter(TrainingListener):

@@ -1,6 +1,7 @@
 """What a worker of a sweep is asked for: to train a trial, or, as the first of all, to measure how fast it is."""
 
 import dataclasses
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from cifar_mlflow.config.sweep import SweepConfig
@@ -19,12 +20,15 @@ class Sample:
 
 
 def work(
-    spec: SweepConfig, experiment: str, asked: TrialRun | Sample, tell: Tell, *, offline: bool, drain_timeout: float
+    spec: SweepConfig, experiment: str, asked: TrialRun | Sample, tell: Tell, *, offline: bool, elsewhere: bool
 ) -> TrialOutcome | float:
-    """The outcome of a trial, see `trial.run_trial`, or the images a second."""
+    """The outcome of a trial, see `trial.run_trial`, or the images a second; `elsewhere` than on the driver's machine,
+    a trial has ended when the store has it.
+    """
     if isinstance(asked, Sample):
         return images_per_second(spec)
-    return trial.run_trial(spec, experiment, asked, tell, offline=offline, drain_timeout=drain_timeout)
+    with trial.delivered(asked) if elsewhere else nullcontext():
+        return trial.run_trial(spec, experiment, asked, tell, offline=offline)
 
 
 def images_per_second(spec: SweepConfig) -> float:

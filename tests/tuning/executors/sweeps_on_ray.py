@@ -20,7 +20,7 @@ BASE = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32
 
 def write_spec(directory: Path, dataset: Path, base=None, **changes) -> Path:
     base = {"dataset": str(dataset), **BASE, **(base or {})}
-    spec = {"name": "tiny", "base": base, "space": SPACE, "repeats": 2, "workers": 4, "log_models": False}
+    spec = {"name": "tiny", "base": base, "space": SPACE, "repeats": 2, "workers": 2, "log_models": False}
     path = directory / "sweep.yaml"
     path.write_text(yaml.safe_dump({**spec, **changes}))
     return path

@@ -11,7 +11,7 @@ from servers import free_port, mlflow_server, postgresql
 from sweeps_on_ray import check, local_table, wait_for, write_spec
 
 pytestmark = pytest.mark.long
-TRIALS = 4
+AT_WORK = 2  # one on each node
 LONG = {"epochs": 150}  # some seconds each, so that what happens does so in the middle
 
 
@@ -43,10 +43,10 @@ class Sweep:
 
 @pytest.fixture
 def sweep(ray_environment, cifar, spawn, spec, work, runs, monkeypatch):
-    """A sweep of four trials on four slots, all of which have ended an epoch."""
+    """A sweep of four trials, of which each node has one that has ended an epoch."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work}/mlflow.db")
     started = Sweep(spawn, spec, ray_environment)
-    wait_for(lambda: len(at_work(runs)) == TRIALS, started.process)
+    wait_for(lambda: len(at_work(runs)) == AT_WORK, started.process)
     return started
 
 
@@ -71,8 +71,8 @@ def test_a_killed_node_that_comes_back(sweep, ray_environment, runs, expected, w
     node.kill()
     try:
         told = sweep.end()
-        assert told.count(f"the worker on {ray_environment.hosts[1]} is gone (its node was lost); it is tried") == 2
-        check(runs(), expected, work, again=2)
+        assert told.count(f"the worker on {ray_environment.hosts[1]} is gone (its node was lost); it is tried") == 1
+        check(runs(), expected, work, again=1)
     finally:
         node.start()
 
@@ -87,8 +87,8 @@ def test_a_node_without_network(sweep, ray_environment, runs, expected, work):
         ray_environment.cut(False)
         ray_environment.nodes[1].kill()
         ray_environment.nodes[1].start()
-    assert told.count(f"the worker on {ray_environment.hosts[1]} is gone (its node was lost); it is tried") == 2
-    check(runs(), expected, work, again=2)
+    assert told.count(f"the worker on {ray_environment.hosts[1]} is gone (its node was lost); it is tried") == 1
+    check(runs(), expected, work, again=1)
 
 
 def test_a_killed_driver_and_the_same_command_again(sweep, ray_environment, runs, expected, work):
@@ -96,13 +96,13 @@ def test_a_killed_driver_and_the_same_command_again(sweep, ray_environment, runs
     sweep.process.wait(30)
     sweep.again()
     sweep.end()
-    check(runs(), expected, work, again=TRIALS)
+    check(runs(), expected, work, again=AT_WORK)
     assert not any(node.workers() for node in ray_environment.nodes)
 
 
 @contextlib.contextmanager
 def on_a_server(ray_environment, spawn, spec, store, monkeypatch, directory):
-    """The sweep, and a function that restarts its tracking server, once all its trials are at work."""
+    """The sweep, and a function that restarts its tracking server, once both its workers are at work."""
     from mlflow import MlflowClient
 
     port = free_port()
@@ -123,7 +123,7 @@ def on_a_server(ray_environment, spawn, spec, store, monkeypatch, directory):
             server.enter_context(mlflow_server(directory, store, **options))
 
         sweep = Sweep(spawn, spec, ray_environment)
-        wait_for(lambda: len(at_work(runs)) == TRIALS, sweep.process)
+        wait_for(lambda: len(at_work(runs)) == AT_WORK, sweep.process)
         yield sweep, runs, restart
 
 
