@@ -96,7 +96,7 @@ class Cluster:
         self.directory = directory
         self.hidden = directory / "hidden"  # what is in it, the second node does not see
         self.hidden.mkdir()
-        self._namespace = f"ray{os.getpid()}" if _may_divide() else None
+        self._namespace = f"ray{os.getpid()}" if may_divide() else None
         net = f"10.{64 + os.getpid() % 60}.{os.getpid() // 60 % 250}"
         host, other, inside = ("127.0.0.1", "127.0.0.1", [])
         if self._namespace:
@@ -167,8 +167,25 @@ def _is_log(path: Path) -> bool:
     return path.is_file() and path.suffix in (".log", ".out", ".err")
 
 
-def _may_divide() -> bool:
+def may_divide() -> bool:
     return os.getuid() == 0 and all(map(shutil.which, ("ip", "unshare")))
+
+
+@contextlib.contextmanager
+def two_namespaces(names: list[str], addresses: list[str]) -> Iterator[None]:
+    """Two networks with an address each, that reach one another."""
+    try:
+        for name in names:
+            _ip("netns", "add", name)
+        _ip("-n", names[0], "link", "add", "v0", "type", "veth", "peer", "name", "v0", "netns", names[1])
+        for name, address in zip(names, addresses, strict=True):
+            _ip("-n", name, "addr", "add", f"{address}/24", "dev", "v0")
+            _ip("-n", name, "link", "set", "v0", "up")
+            _ip("-n", name, "link", "set", "lo", "up")
+        yield
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
 def _ip(*words: str) -> None:

@@ -12,7 +12,7 @@ from sweeps_on_ray import check, local_table, wait_for, write_spec
 
 pytestmark = pytest.mark.long
 AT_WORK = 2  # one on each node
-LONG = {"epochs": 150}  # some seconds each, so that what happens does so in the middle
+LONG = {"epochs": 60}  # some seconds each, so that what happens does so in the middle
 
 
 @pytest.fixture(scope="session")
