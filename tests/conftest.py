@@ -18,7 +18,7 @@ from programs import Program
 from support import TINY_TRAINING, Outcome, move_store, run_here, standing_in, tiny_arrays, with_tables
 
 from cifar_mlflow.tracking.registry import smoke, smoke_process
-from cifar_mlflow.tuning import executors
+from cifar_mlflow.tuning import process_executor
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
 
@@ -41,9 +41,9 @@ def _one_font_cache(tmp_path_factory) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def _one_fork_server() -> Iterator[None]:
     """The workers of sweeps and the commands of `forked` come from the same, whichever is first."""
-    start = executors.start_fork_server
+    start = process_executor.start_fork_server
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(executors, "start_fork_server", lambda preload: start([*preload, *PRELOADED]))
+        patch.setattr(process_executor, "start_fork_server", lambda preload: start([*preload, *PRELOADED]))
         yield
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from support import Outcome, run_here
 
-from cifar_mlflow.tuning import executors
+from cifar_mlflow.tuning import process_executor
 
 WRITES = ("create_", "set_", "update_", "delete_", "log_", "finalize_")
 PRELOADED = [
@@ -80,7 +80,7 @@ def start(
 
 
 def _start(process: Any) -> None:
-    executors.start_fork_server(PRELOADED)
+    process_executor.start_fork_server(PRELOADED)
     process.start()
 
 

@@ -62,17 +62,19 @@ def running(command: list, log: Path, health: str, **more: str) -> Iterator[subp
 
 
 @contextlib.contextmanager
-def mlflow_server(directory: Path, store: str | None = None, port: int | None = None) -> Iterator[str]:
+def mlflow_server(
+    directory: Path, store: str | None = None, port: int | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
     """The address of an `mlflow server` over `store` (default: sqlite in the directory)."""
     port = port or free_port()
     if store is None and not (directory / "server.db").exists():
         with_tables(directory / "server.db")
     command = [
-        *(BIN / "mlflow", "server", "-w", "1", "--host", "127.0.0.1", "--port", str(port)),
+        *(BIN / "mlflow", "server", "-w", "1", "--host", host, "--port", str(port)),
         *("--backend-store-uri", store or f"sqlite:///{directory}/server.db"),
         *("--artifacts-destination", directory / "artifacts"),
     ]
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://{host}:{port}"
     with running(command, directory / "server.log", f"{address}/health", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"):
         yield address
 

@@ -65,7 +65,16 @@ ROOMS = {
         "registry": {"store", "queries", "processes", "writing"},
         "reading": {"store", "queries", "access", "retry", "processes", "writing", "outbox", "registry"},
     },
-    "tuning": {"study": set(), "executors": set(), "fork_server": {"executors"}},
+    "tuning": {
+        "study": set(),
+        "executors": set(),
+        "process_executor": {"executors"},
+        "fork_server": {"process_executor"},
+        "worker_checks": set(),
+        "ray_cluster": set(),
+        "ray_worker": {"executors", "process_executor", "worker_checks"},
+        "ray_executor": {"executors", "process_executor", "ray_cluster", "ray_worker", "worker_checks"},
+    },
     "analysis": {
         "statistics": set(),
         "classification": set(),

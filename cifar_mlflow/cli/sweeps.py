@@ -22,8 +22,16 @@ FORMATS = click.Choice(["table", "csv", "json", "markdown", "html"])
 @click.option("--take-over", type=int, multiple=True, metavar="I", help="run part I too, whose process is gone")
 @click.option("--report", is_flag=True, help="train nothing: write table, report and winner, if all is there")
 @click.option("--offline", is_flag=True, help="ask for no tracking store (with --part); `cifar-mlflow sync` delivers")
+@click.option(
+    "--executor",
+    type=click.Choice(["process", "ray"]),
+    default="process",
+    show_default=True,
+    help="train in processes here, or on the nodes of a Ray cluster",
+)
+@click.option("--ray-address", metavar="HOST:PORT", help="the cluster  [$RAY_ADDRESS, else that of this machine]")
 @beside_others
-def sweep(spec: str, part: str | None, take_over: tuple[int, ...], **beside: bool) -> None:
+def sweep(spec: str, part: str | None, take_over: tuple[int, ...], **beside: Any) -> None:
     """Run the sweep that the YAML file SPEC describes; started again, it goes on where it was broken off.
 
     Each configuration is run with several seeds, under one parent run, which ends with the table and the report.

@@ -32,7 +32,7 @@ OBJECTIVES = {
 }
 # What may change between two starts of one sweep: where and how fast it runs, and how much of it. That the data are the
 # same, wherever they are, is told by their digest.
-_FREE = {("workers",), ("threads",), ("budget",), ("log_models",)} | {
+_FREE = {("workers",), ("threads",), ("gpus_per_worker",), ("budget",), ("log_models",)} | {
     ("base", name) for name in ("device", "dataset", "data_dir")
 }
 _GROWING = {("trials",), ("repeats",)}
@@ -62,7 +62,7 @@ class Budget(BaseModel):
 class SweepConfig(BaseModel):
     """A sweep. `base` holds fields of TrainingConfig; each parameter of `space` takes the place of one of them.
 
-    The pruner first decides about a run after `min_epochs`.
+    The pruner first decides about a run after `min_epochs`. On GPUs, a worker has `gpus_per_worker` of one for itself.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,6 +83,7 @@ class SweepConfig(BaseModel):
     ] = "final_val_accuracy"
     workers: AutoOrPositive = "auto"
     threads: Threads = 1
+    gpus_per_worker: Annotated[float, Field(gt=0, le=1)] = 1.0
     budget: Budget = Budget()
     log_models: bool = True
     experiment: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.sweep import SweepConfig, load_spec, parse_spec
@@ -94,10 +94,14 @@ def resume(
 def sweep(
     spec: SweepConfig | Mapping[str, Any] | str | Path,
     *,
+    executor: Literal["process", "ray"] = "process",
+    ray_address: str | None = None,
     tracking_uri: str | Path | None = None,
     progress: bool | None = None,
 ) -> Sweep:
     """Runs a sweep, or what is left of it; `spec` is a YAML file or what would stand in one.
+
+    With the `executor` ray, the nodes of the Ray cluster at `ray_address` train, else processes of this machine.
 
     Its workers import the caller's main module anew, as `multiprocessing` does: in a script, call this under
     `if __name__ == "__main__":`.
@@ -122,7 +126,7 @@ def sweep(
     from cifar_mlflow.jobs.sweeping.report import SweepOutcome
 
     with called(tracking_uri, progress):
-        outcome = job(spec)
+        outcome = checked(job)(spec, executor=executor, ray_address=ray_address)
     assert isinstance(outcome, SweepOutcome)  # it is no part
     return Sweep(outcome, Comparison(outcome.comparison, spec.name))
 

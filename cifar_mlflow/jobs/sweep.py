@@ -11,8 +11,9 @@ from cifar_mlflow import process_state
 from cifar_mlflow.config.sweep import SweepConfig, load_spec
 from cifar_mlflow.directories import writable
 from cifar_mlflow.jobs.listener import say
-from cifar_mlflow.jobs.sweeping import estimate, offline_part, parts
+from cifar_mlflow.jobs.sweeping import offline_part, parts, places
 from cifar_mlflow.jobs.sweeping.parts import Parts
+from cifar_mlflow.jobs.sweeping.places import ExecutorName, Place
 from cifar_mlflow.jobs.sweeping.report import PartOutcome, SweepOutcome
 from cifar_mlflow.jobs.sweeping.session import SweepSession
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
@@ -32,12 +33,15 @@ def sweep(
     offline: bool = False,
     wait: bool = False,
     system_metrics: bool = False,
+    executor: ExecutorName = "process",
+    ray_address: str | None = None,
 ) -> SweepOutcome | PartOutcome:
     """Runs the sweep, or what is left of it, and publishes its results on the parent run.
 
     Of a sweep that several processes share, this one runs `part` I/N and those that it is to `take_over`; the one that
     ends last publishes, and so does `report`, which trains nothing. A part may be run `offline`, without a store.
-    `wait` begins when it is its turn among the trainings of this machine; `system_metrics` is as in `train`.
+    `wait` begins when it is its turn among the trainings of this machine; `system_metrics` is as in `train`. With the
+    `executor` ray, the nodes of the cluster at `ray_address` train (default: that which this machine is a node of).
 
     Raises:
         ConfigurationError: the spec has faults, or contradicts what was run under its name, with other data or another
@@ -50,6 +54,8 @@ def sweep(
     if not isinstance(spec, SweepConfig):
         spec = load_spec(spec)
     parts.refuse_together(part, take_over, report=report, offline=offline)
+    given = {"part": part, "take-over": take_over, "report": report, "offline": offline, "wait": wait}
+    places.refuse_together(executor, ray_address, [name for name, value in given.items() if value])
     neighbours = Neighbours(wait=wait, instead="let the spec have fewer workers")
     enable(system_metrics)
     store = None if offline else connect()
@@ -64,17 +70,19 @@ def sweep(
     if mine or report:
         parts.refuse_indivisible(spec, mine)
     with _only_one(store, experiment, spec.name, mine):
-        begin: Callable[[], SweepOutcome | PartOutcome]
+        begin: Callable[[Place], SweepOutcome | PartOutcome]
         if store is None:
-            begin = functools.partial(offline_part.run, spec, experiment, mine or Parts((1,), 1))
+            begin = functools.partial(offline_part.run, spec, experiment, mine=mine or Parts((1,), 1))
         else:
             session = SweepSession(spec, store, experiment, mine)
             if report:
                 return session.report()
             begin = session.run
-        place = place_of(spec.base_config, spec.threads * estimate.most_workers(spec))
-        with neighbours.turn(f"sweep {spec.name}{f', {mine}' if mine else ''}", place):
-            return begin()
+        with places.opened(spec, executor, ray_address) as place, ExitStack() as turn:
+            if place.name == "process":
+                needs = place_of(spec.base_config, spec.threads * places.workers(spec, place))
+                turn.enter_context(neighbours.turn(f"sweep {spec.name}{f', {mine}' if mine else ''}", needs))
+            return begin(place)
 
 
 def _experiment(store: Store | None, spec: SweepConfig) -> str:

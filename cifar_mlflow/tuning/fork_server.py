@@ -6,6 +6,6 @@ It was started with the signals blocked; a process that is forked from it has th
 import os
 import signal
 
-from cifar_mlflow.tuning.executors import SIGNALS
+from cifar_mlflow.tuning.process_executor import SIGNALS
 
 os.register_at_fork(after_in_child=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS))

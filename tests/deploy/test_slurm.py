@@ -14,7 +14,7 @@ from servers import BIN
 from slurm import cluster
 from support import TINY_TRAINING, InlineExecutor, run_here, standing_in
 
-from cifar_mlflow.jobs.sweeping import driver
+from cifar_mlflow.jobs.sweeping import places
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "deploy" / "slurm" / "job.sbatch"
@@ -80,7 +80,7 @@ def local(tmp_path_factory, empty_store, monkeypatch):
 
     def table(spec: Path):
         with monkeypatch.context() as patch, standing_in(tmp_path_factory.mktemp("local")) as place:
-            patch.setattr(driver, "ProcessExecutor", InlineExecutor)
+            patch.setattr(places, "ProcessExecutor", InlineExecutor)
             shutil.copy(empty_store, place / "mlflow.db")
             outcome = run_here("sweep", spec)
             assert outcome.code == 0, outcome.output

@@ -4,6 +4,7 @@ A fence of `sh` or `python`, and one with lines that begin with `$ `, is run. An
 not see, says otherwise:
 
     <!-- not run: REASON -->        it is left out, and counted
+    <!-- run by: TEST -->           the commands are of a cluster, which the file of that name has
     <!-- long -->                   only `make test-long` runs it
     <!-- before: COMMAND -->        this is run first
     <!-- on digits -->              `train` and `mlflow run` get the digits and one epoch

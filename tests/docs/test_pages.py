@@ -17,7 +17,7 @@ WITH_COMMANDS = [
 
 
 def everything(page):
-    return [fence for fence in pages.fences(page) if fence.commands()]
+    return [fence for fence in pages.fences(page) if fence.commands() and not fence.note("run by")]
 
 
 def faults(page, fences, short=False):
@@ -53,8 +53,14 @@ def test_what_is_not_run_says_why_and_is_counted():
     assert len(all_of_them) >= 40
 
 
+def test_what_another_test_runs_is_named_there():
+    found = [(page, name) for page in pages.pages() for fence in pages.fences(page) for name in fence.note("run by")]
+    assert found
+    assert all(page.name in (pages.ROOT / name).read_text(encoding="utf-8") for page, name in found)
+
+
 def test_no_comment_is_one_that_nothing_reads():
-    known = ("not run: ", "long", "before: ", "on digits", "varies")
+    known = ("not run: ", "run by: ", "long", "before: ", "on digits", "varies")
     for page in pages.pages():
         for note in re.findall(r"^<!-- (.*) -->$", page.read_text(), flags=re.MULTILINE):
             assert note.startswith(known), f"{page}: {note}"

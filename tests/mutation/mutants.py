@@ -48,7 +48,7 @@ ROOMS = {
     ),
 }
 # What runs, in part, in processes of its own, where no line is seen: all tests of the room are run.
-OUT_OF_SIGHT = ("tuning/executors.py", "jobs/sweeping/trial.py", "tracking/registry/smoke_process.py")
+OUT_OF_SIGHT = ("tuning/process_executor.py", "jobs/sweeping/trial.py", "tracking/registry/smoke_process.py")
 LONGEST = 120.0  # seconds of tests for one mutant
 # Without tests of processes that are killed, and of servers: they take minutes.
 QUICK = "not interrupted and not test_worker.py and not test_sweep.py and not test_sweep_broken_off.py"

@@ -10,11 +10,16 @@ from cifar_mlflow.analysis.comparison.verdicts import CHOSEN_BY_SEED
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.jobs.listener import SweepListener, current_listener, say, warn
 from cifar_mlflow.jobs.sweeping import estimate as sweep_estimate
-from cifar_mlflow.jobs.sweeping import trial
+from cifar_mlflow.jobs.sweeping import trial, worker
+from cifar_mlflow.jobs.sweeping.estimate import Estimate
+from cifar_mlflow.jobs.sweeping.places import Place
 from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun, describe
+from cifar_mlflow.jobs.sweeping.worker import Sample
 from cifar_mlflow.records import RunRecord, TrialOutcome
 from cifar_mlflow.text import as_option
-from cifar_mlflow.tuning.executors import Event, ProcessExecutor
+from cifar_mlflow.tuning.executors import Event, Executor
+
+SAMPLE = "the sample"  # the id of its task: no fingerprint
 
 
 class Home(Protocol):
@@ -26,8 +31,8 @@ class Home(Protocol):
     def recorded(self) -> list[RunRecord]:
         """The runs, as far as they have arrived."""
 
-    def close_lost(self, reason: str, status: str) -> None:
-        """Closes the runs whose process is gone."""
+    def close_lost(self, reason: str, status: str, lost: PlannedRun) -> None:
+        """Closes the run whose worker is gone, and others whose process is seen to be gone."""
 
     def ended(self, planned: PlannedRun, outcome: TrialOutcome) -> None:
         """A run has come to its end."""
@@ -37,15 +42,24 @@ class Driver:
     """Trains into runs of `experiment` with `tags`; what the workers print goes to the file `log`."""
 
     def __init__(
-        self, spec: SweepConfig, experiment: str, tags: Mapping[str, str], log: Path, home: Home, *, offline: bool
+        self,
+        spec: SweepConfig,
+        experiment: str,
+        tags: Mapping[str, str],
+        log: Path,
+        home: Home,
+        place: Place,
+        *,
+        offline: bool,
     ) -> None:
         self._spec, self._experiment, self._tags, self._log = spec, experiment, tags, log
-        self._home, self._offline = home, offline
+        self._home, self._place, self._offline = home, place, offline
 
     def train(self, plan: Plan) -> bool:
         """Trains what is to be trained; False if the budget ended it."""
         spec = self._spec
-        estimate = sweep_estimate.estimate(spec, plan)
+        expected = None if self._place.name == "process" else self._expected()
+        estimate = sweep_estimate.estimate(spec, plan, self._place)
         warnings = sweep_estimate.warnings(spec)
         trial.forget()
         say(estimate.text)
@@ -54,17 +68,35 @@ class Driver:
         if not estimate.left:
             return not plan.has_next()
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        task = functools.partial(trial.run_trial, spec, self._experiment, offline=self._offline)
-        begin = functools.partial(trial.prepare, spec, offline=self._offline)
+        elsewhere = self._place.name != "process"
+        task = functools.partial(worker.work, spec, self._experiment, offline=self._offline, elsewhere=elsewhere)
+        begin = functools.partial(trial.prepare, spec, offline=self._offline, expected=expected)
+        preload = [worker.__name__, *trial.needed(spec)]
         with (
             current_listener().sweep(spec, estimate.left, estimate.epochs) as progress,
-            ProcessExecutor(estimate.workers, spec.threads, task, begin, self._log, trial.needed(spec)) as executor,
+            self._place.executor(spec, estimate.workers, task, begin, self._log, preload) as executor,
         ):
+            if not self._place.measured_here:
+                self._measure(executor, estimate)
             for values, outcome in plan.known:
                 progress.known(values, outcome.value, outcome.images)
             return self._loop(plan, executor, progress)
 
-    def _loop(self, plan: Plan, executor: ProcessExecutor, progress: SweepListener) -> bool:
+    def _expected(self) -> trial.Expected:
+        """What a worker on another machine must find there."""
+        digests = trial.digests(trial.settings(self._spec.base_config))
+        return trial.Expected(self._tags["mlflow.parentRunId"], self._tags["sweep_id"], digests)
+
+    def _measure(self, executor: Executor, estimate: Estimate) -> None:
+        """Has a worker measure how fast it trains, and says how long it will take; a fault is told by the trials."""
+        executor.submit(SAMPLE, Sample())
+        while True:
+            for event in executor.events(timeout=1.0):
+                if event.kind == "done":
+                    say(sweep_estimate.duration_of(self._spec, estimate, event.payload))
+                return
+
+    def _loop(self, plan: Plan, executor: Executor, progress: SweepListener) -> bool:
         """Keeps the workers busy until no run is left; False if the budget ended it."""
         started = time.monotonic()
         running: dict[str, PlannedRun] = {}
@@ -97,7 +129,7 @@ class Driver:
             # The worker may have been killed when its run had just ended.
             recorded = plan.recorded(planned, self._home.recorded())
             again = recorded is None and plan.lost(planned)
-            self._home.close_lost(event.payload, "KILLED" if again else "FAILED")
+            self._home.close_lost(event.payload, "KILLED" if again else "FAILED", planned)
             if again:
                 warn(f"{what}: {event.payload}; it is tried once more")
                 return
@@ -116,6 +148,7 @@ class Driver:
             "run_fingerprint": planned.fingerprint,
             **({CHOSEN_BY_SEED: "true"} if planned.prunable else {}),
             **({"part": part} if part else {}),
+            **({} if self._place.name == "process" else {"executor": self._place.name}),
         }
         values = " ".join(map(as_option, planned.trial.values.values()))
         name = f"{planned.trial.number:03d} {values} seed {planned.config.seed}"

@@ -1,20 +1,18 @@
 """How large a sweep is and how long it will take, said before it starts."""
 
-import dataclasses
 import itertools
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cifar_mlflow.config import search_space as spaces
 from cifar_mlflow.config.rules import batch_warning, without_effect
 from cifar_mlflow.config.sweep import SweepConfig
-from cifar_mlflow.jobs.listener import current_listener
+from cifar_mlflow.jobs.sweeping import places, worker
+from cifar_mlflow.jobs.sweeping.places import Place
 from cifar_mlflow.jobs.sweeping.plan import Plan
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
-from cifar_mlflow.jobs.training.neighbours import cores
 from cifar_mlflow.text import count, duration
 
-SAMPLE_IMAGES = 1024  # trained on twice to measure the speed: the first time warms up
 SECONDS_TO_START = 10.0  # for torch and MLflow to be imported in each worker
 SECONDS_BESIDE_TRAINING = 0.5  # of a run: its figures, its predictions and what it writes
 SECONDS_FOR_MODELS = 1.0  # to export and log the last and the best
@@ -31,13 +29,13 @@ class Estimate:
     text: str
 
 
-def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
-    """The size of the sweep, of which `plan` has some outcomes. The speed of the base configuration is measured."""
+def estimate(spec: SweepConfig, plan: Plan, place: Place) -> Estimate:
+    """The size of the sweep, of which `plan` has some outcomes; how long it takes, where that can be measured here."""
     configurations, done = spec.configurations, len(plan.own_outcomes)
     runs = configurations * spec.repeats
     allowed = spec.budget.runs or runs
     left = max(1, min(plan.runs, allowed) - done) if plan.has_next() and done < allowed else 0
-    workers = max(1, min(most_workers(spec), left))
+    workers = max(1, min(places.workers(spec, place), left))
     varied = spec.space.get("epochs")
     epochs = round(statistics.fmean(map(int, varied.probes() if varied else [spec.base_config.epochs])))
     text = f"sweep {spec.name}: {count(configurations, 'configuration')} x {count(spec.repeats, 'seed')}"
@@ -45,20 +43,15 @@ def estimate(spec: SweepConfig, plan: Plan) -> Estimate:
     text += f", {done} done before" if done else ""
     if not left:
         return Estimate(0, workers, epochs, f"{text}: nothing is left to train")
-    seconds = _seconds_a_run(spec, epochs) * left / workers + SECONDS_TO_START
-    text += f"; {left} to train by {count(workers, 'worker')} with {count(spec.threads, 'thread')} each: "
-    text += f"about {duration(seconds)}"
+    text += f"; {left} to train by {count(workers, 'worker')} with {count(spec.threads, 'thread')} each"
+    found = Estimate(left, workers, epochs, text)
+    if place.measured_here:
+        text += f": {duration_of(spec, found, worker.images_per_second(spec))}"
     if spec.budget.minutes is not None:
         text += f", at most {spec.budget.minutes:g} min and what is then running"
-    if spec.workers != "auto" and spec.workers > most_workers(spec):
-        text += f" ({spec.workers} workers were asked for; there are {count(cores(), 'core')})"
-    return Estimate(left, workers, epochs, text)
-
-
-def most_workers(spec: SweepConfig) -> int:
-    """The workers that were asked for, as far as there are cores for them."""
-    most = max(1, cores() // spec.threads)
-    return most if spec.workers == "auto" else min(spec.workers, most)
+    if spec.workers != "auto" and spec.workers > place.most_workers(spec):
+        text += f" ({spec.workers} workers were asked for; there are {place.room})"
+    return replace(found, text=text)
 
 
 def warnings(spec: SweepConfig) -> list[str]:
@@ -75,19 +68,13 @@ def warnings(spec: SweepConfig) -> list[str]:
     return [*filter(None, [told, *batches]), *(text for text in found[0] if all(text in texts for texts in found))]
 
 
-def _seconds_a_run(spec: SweepConfig, epochs: int) -> float:
-    from cifar_mlflow.learning import hardware
-    from cifar_mlflow.learning.data.datasets import LabeledImages
-    from cifar_mlflow.learning.training import Training
+def duration_of(spec: SweepConfig, estimate: Estimate, images_per_second: float) -> str:
+    """About how long the sweep takes, where a worker trains so fast."""
+    seconds = _seconds_a_run(spec, estimate.epochs, images_per_second)
+    return f"about {duration(seconds * estimate.left / estimate.workers + SECONDS_TO_START)}"
 
-    config = spec.base_config
-    dataset = load_dataset(config)
-    images = len(dataset.train)
-    few = LabeledImages(dataset.train.pixels[:SAMPLE_IMAGES], dataset.train.labels[:SAMPLE_IMAGES])
-    sample = dataclasses.replace(dataset, train=few, validation=few, test=few)
-    measured = config.model_copy(update={"threads": spec.threads, "epochs": 2, "validation_size": "auto"})
-    current_listener().computing()
-    with hardware.settings_kept():
-        *_, result = Training(measured, sample).epochs()
+
+def _seconds_a_run(spec: SweepConfig, epochs: int, images_per_second: float) -> float:
+    images = len(load_dataset(spec.base_config).train)
     beside = SECONDS_BESIDE_TRAINING + (SECONDS_FOR_MODELS if spec.log_models else 0)
-    return epochs * images / result.images_per_second + beside
+    return epochs * images / images_per_second + beside

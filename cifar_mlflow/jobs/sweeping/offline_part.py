@@ -19,6 +19,7 @@ from cifar_mlflow.jobs.listener import say
 from cifar_mlflow.jobs.sweeping import trial
 from cifar_mlflow.jobs.sweeping.driver import Driver
 from cifar_mlflow.jobs.sweeping.parts import Parts
+from cifar_mlflow.jobs.sweeping.places import Place
 from cifar_mlflow.jobs.sweeping.plan import Plan, PlannedRun
 from cifar_mlflow.jobs.sweeping.report import PartOutcome
 from cifar_mlflow.jobs.training import pretrained
@@ -29,7 +30,7 @@ from cifar_mlflow.tracking.reading import sweeps
 from cifar_mlflow.tuning.study import TuningStudy
 
 
-def run(spec: SweepConfig, experiment: str, mine: Parts) -> PartOutcome:
+def run(spec: SweepConfig, experiment: str, place: Place, mine: Parts) -> PartOutcome:
     """Trains what is left of the parts. Raises as `jobs.sweep.sweep`."""
     pretrained.read(spec.base_config, None)  # it refuses a model of the store
     digests = functools.cache(trial.digests)
@@ -41,7 +42,7 @@ def run(spec: SweepConfig, experiment: str, mine: Parts) -> PartOutcome:
     home.close_lost("the process that trained it is gone", "KILLED")
     plan = Plan(spec, TuningStudy(spec, None), fingerprint, home.recorded(), mine)
     try:
-        Driver(spec, experiment, {"sweep_id": sweeps.OFFLINE}, home.log, home, offline=True).train(plan)
+        Driver(spec, experiment, {"sweep_id": sweeps.OFFLINE}, home.log, home, place, offline=True).train(plan)
     except KeyboardInterrupt:
         say("interrupted; the finished runs are kept. The same command goes on from here")
         raise
@@ -79,7 +80,7 @@ class _Disk:
                     tags = {"run_fingerprint": fingerprint}
                     yield RunRecord("", "", "FINISHED", 0, metrics={self._objective: value}, tags=tags)
 
-    def close_lost(self, reason: str, status: str) -> None:
+    def close_lost(self, reason: str, status: str, lost: PlannedRun | None = None) -> None:
         for directory in log.outboxes(spool_directory()):
             seen = state.look(directory)
             ours = (seen.tags.get("sweep_id"), seen.tags.get("sweep")) == (sweeps.OFFLINE, self._spec.name)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+import socket
+import sys
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
-from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError, TrainingError
+from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, ModelError, TrackingError, TrainingError
+from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.console import OwnProcess
 from cifar_mlflow.jobs.listener import TrainingListener, listen, say, warn
 from cifar_mlflow.jobs.train import record_training
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 # Seconds for which a run that has ended waits for a store that takes nothing; the sweep delivers what is left.
 DRAIN_TIMEOUT = 2.0
+PATIENCE = 600.0  # seconds, of a machine from which nobody else delivers
 SETTINGS_OF_DATA = {
     "dataset", "data_dir", "validation_size", "split_seed", "image_size", "test_size", "skip_unreadable",
 }  # fmt: skip
@@ -46,6 +50,15 @@ NEEDED_FOR_MODELS = ("mlflow.pytorch", "torch.export._trace")
 
 
 @dataclass(frozen=True)
+class Expected:
+    """What a worker on another machine must find: the sweep's parent in the store, and what runs are made from."""
+
+    run_id: str
+    sweep_id: str
+    digests: tuple[str, str, str]
+
+
+@dataclass(frozen=True)
 class TrialRun:
     """A run to train: its configuration, and the name and tags of the MLflow run."""
 
@@ -55,7 +68,12 @@ class TrialRun:
 
 
 def run_trial(
-    spec: SweepConfig, experiment: str, trial: TrialRun, tell: Tell, *, offline: bool = False
+    spec: SweepConfig,
+    experiment: str,
+    trial: TrialRun,
+    tell: Tell,
+    *,
+    offline: bool = False,
 ) -> TrialOutcome:
     """Trains `trial` into a run of its own; one that broke off goes on from its last checkpoint, in another run.
 
@@ -94,19 +112,67 @@ def run_trial(
     return TrialOutcome("FINISHED", value, images=len(dataset.validation))
 
 
-def prepare(spec: SweepConfig, *, offline: bool = False) -> None:
-    """Imports what takes long, checks the store and reads the data, before the first run is given out."""
+def prepare(spec: SweepConfig, *, offline: bool = False, expected: Expected | None = None) -> None:
+    """Imports what takes long, checks the store and reads the data, before the first run is given out.
+
+    On another machine they must be those that the driver has.
+    """
     listen(OwnProcess())
     for name in needed(spec):
         importlib.import_module(name)
+    if expected:
+        _compare(spec, expected)
+        return
     if not offline:
         _store()
     load_dataset(spec.base_config)
 
 
+def _compare(spec: SweepConfig, expected: Expected) -> None:
+    """Raises CifarMlflowError with all that is not as the driver has it. Delivers what earlier workers have left."""
+    faults = []
+    try:
+        _store().client.get_run(expected.run_id)
+        _deliver(expected.sweep_id)
+    except TrackingError as error:
+        faults.append(f"the tracking store: {error}")
+    try:
+        here = digests(settings(spec.base_config))
+        for what, digest, wanted in zip(("data", "network", "weights"), here, expected.digests, strict=True):
+            if digest != wanted:
+                faults.append(f"other {what} than the driver has (digest {digest}, not {wanted})")
+    except CifarMlflowError as error:
+        faults.append(f"the data: {error}")
+    if faults:
+        raise CifarMlflowError("; ".join(faults))
+
+
 def needed(spec: SweepConfig) -> list[str]:
     """The modules that a worker imports."""
     return [__name__, *NEEDED, *(NEEDED_FOR_MODELS if spec.log_models else ())]
+
+
+@contextmanager
+def delivered(trial: TrialRun) -> Iterator[None]:
+    """Waits, at the end of the block, until the store has what this machine has of the trial's sweep.
+
+    TrackingError if it takes nothing for PATIENCE seconds. What was interrupted is delivered by the next worker here.
+    """
+    try:
+        yield
+    finally:
+        if not isinstance(sys.exception(), KeyboardInterrupt):
+            until = time.monotonic() + PATIENCE
+            while left := _deliver(trial.tags["sweep_id"]):
+                if time.monotonic() > until:
+                    what = f"the run ended, and waits on {socket.gethostname()} for the tracking store"
+                    raise TrackingError(f"{what} ({next(iter(left.values()))}); `cifar-mlflow sync` there delivers it")
+                time.sleep(1.0)
+
+
+def _deliver(sweep_id: str) -> dict[str, str]:
+    """What waits of the sweep on this machine, with the reasons, after it was tried."""
+    return sync.deliver(_store(), lambda tags: tags.get("sweep_id") == sweep_id).waiting
 
 
 class _Reporter(TrainingListener):

@@ -170,11 +170,16 @@ def close_abandoned(
     """Closes as KILLED the runs left RUNNING by processes that are gone; `parts` as in `close_lost`.
 
     Workers notice within moments that their driver is gone, and close their runs themselves: that is waited for, and
-    `on_wait` is called once if it takes any time. TrackingError if, after a minute, a process is still at work.
+    `on_wait` is called once if it takes any time. Those in a cluster, which ends them with their driver, are taken for
+    gone when they have not closed theirs. TrackingError if, after a minute, a process here is still at work.
     """
     deadline, gone = time.monotonic() + CLOSING_SECONDS, "the process that trained it is gone"
     while alive := close_lost(store, experiment_id, sweep_id, gone, "KILLED", parts):
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline - CLOSING_SECONDS / 2:
+            for run in filter(_is_elsewhere, alive):
+                close(store, run.info.run_id, gone)
+            alive = [run for run in alive if not _is_elsewhere(run)]
+        if alive and time.monotonic() > deadline:
             numbers = ", ".join(sorted({run.data.tags["process_id"] for run in alive}))
             raise TrackingError(f"runs of this sweep are still being trained by process {numbers}; stop it first")
         if on_wait:
@@ -184,12 +189,19 @@ def close_abandoned(
 
 
 def close_lost(
-    store: Store, experiment_id: str, sweep_id: str, reason: str, status: str, parts: Collection[str] | None = None
+    store: Store,
+    experiment_id: str,
+    sweep_id: str,
+    reason: str,
+    status: str,
+    parts: Collection[str] | None = None,
+    lost: str | None = None,
 ) -> list[Run]:
-    """Closes the runs whose process on this machine is gone; returns those whose process is alive.
+    """Closes the runs whose process on this machine is gone; returns those whose process is alive, or in a cluster.
 
-    `parts` are those that this process has for itself: runs of others are left alone, and runs of these that another
-    machine has begun are closed too. Without any, it has the whole sweep.
+    `lost` is the fingerprint of a run whose worker is known to be gone, wherever it was. `parts` are those that this
+    process has for itself: runs of others are left alone, and runs of these that another machine has begun are closed
+    too. Without any, it has the whole sweep.
     """
     alive = []
     for run in children(store, experiment_id, sweep_id, "RUNNING"):
@@ -197,11 +209,17 @@ def close_lost(
         part = tags.get("part")
         if parts is not None and part not in (None, *parts):
             continue
-        if processes.is_gone(tags) or (part and processes.is_elsewhere(tags)):
+        elsewhere, of_cluster = processes.is_elsewhere(tags), "executor" in tags
+        known = lost is not None and tags.get("run_fingerprint") == lost
+        if known or processes.is_gone(tags) or (part and elsewhere):
             close(store, run.info.run_id, reason, status)
-        elif not processes.is_elsewhere(tags):
+        elif not elsewhere or of_cluster:
             alive.append(run)
     return alive
+
+
+def _is_elsewhere(run: Run) -> bool:
+    return processes.is_elsewhere(run.data.tags)
 
 
 def close(store: Store, run_id: str, reason: str, status: str = "KILLED") -> None:

@@ -16,7 +16,7 @@ from sweeps import BASE, comparable, trained_once
 from cifar_mlflow.analysis import plots
 from cifar_mlflow.config.sweep import load_spec
 from cifar_mlflow.errors import Interrupted, TrackingError
-from cifar_mlflow.jobs.sweeping import driver, estimate, session, trial
+from cifar_mlflow.jobs.sweeping import places, session, trial, worker
 from cifar_mlflow.jobs.sweeping.parts import Parts
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.store import connect
@@ -29,9 +29,9 @@ SMALL = {"space": {"activation": ["relu", "elu"]}, "base": {"epochs": 1}}
 
 def quickly(patch):
     """Trains in this process, and draws no figures."""
-    patch.setattr(driver, "ProcessExecutor", InlineExecutor)
+    patch.setattr(places, "ProcessExecutor", InlineExecutor)
     patch.setattr(plots, "_png", lambda figure: b"")
-    patch.setattr(estimate, "_seconds_a_run", lambda spec, epochs: 1.0)
+    patch.setattr(worker, "images_per_second", lambda spec: 1000.0)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from cifar_mlflow.config.sweep import parse_spec
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs import listener
-from cifar_mlflow.jobs.sweeping import estimate, progress, report, trial
+from cifar_mlflow.jobs.sweeping import estimate, places, progress, report, trial, worker
 from cifar_mlflow.jobs.training.record import Pruned
 from cifar_mlflow.records import RunRecord, TrialOutcome
 
@@ -40,15 +40,18 @@ def said():
 @pytest.fixture
 def estimated(monkeypatch):
     """A function that estimates a sweep on four cores, of which each run takes a minute."""
-    monkeypatch.setattr(estimate, "_seconds_a_run", lambda spec, epochs: 60.0)
-    monkeypatch.setattr(estimate, "cores", lambda: 4)
+    monkeypatch.setattr(estimate, "_seconds_a_run", lambda *_: 60.0)
+    monkeypatch.setattr(worker, "images_per_second", lambda spec: 1.0)
+    monkeypatch.setattr(places, "cores", lambda: 4)
 
     def of(outcomes=(), has_next=True, **changes):
         known = {str(number): TrialOutcome(status) for number, status in enumerate(outcomes)}
         swept = spec(**changes)
         runs = swept.configurations * swept.repeats - outcomes.count("PRUNED") * (swept.repeats - 1)
         return estimate.estimate(
-            swept, SimpleNamespace(own_outcomes=known, parts=None, has_next=lambda: has_next, runs=runs)
+            swept,
+            SimpleNamespace(own_outcomes=known, parts=None, has_next=lambda: has_next, runs=runs),
+            places.Here(swept),
         )
 
     return of
