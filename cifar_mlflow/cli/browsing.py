@@ -61,7 +61,7 @@ def ui(port: int, no_browser: bool) -> None:
 
     Nobody but this machine can reach the pages. Where MLFLOW_TRACKING_URI is a server, its own pages are opened.
     """
-    from cifar_mlflow.jobs.browsing.server import serving
+    from cifar_mlflow.jobs.browsing.server import serving, wait
 
     with serving(port) as (address, server):
         click.echo(address)
@@ -70,7 +70,7 @@ def ui(port: int, no_browser: bool) -> None:
         if server is not None:
             click.echo("Ctrl-C ends it", err=True)
             with suppress(KeyboardInterrupt):
-                server.wait()
+                wait(server)
 
 
 @click.command()
