@@ -15,6 +15,7 @@ def test_bars_of_importances_begin_at_the_left(monkeypatch):
     monkeypatch.setattr(plots, "_png", lambda figure: drawn.append(figure) or b"")
     plots.importances({"rate": 0.75, "width": 0.25}, "title")
     assert drawn[0].axes[0].get_xlim() == (0, 1.1)
+    assert drawn[0].get_size_inches().tolist() == [7, 2]  # a bar is 0.4 inches high
 
 
 def test_the_paper_between_images_is_white():
