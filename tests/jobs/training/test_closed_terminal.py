@@ -10,7 +10,7 @@ from cifar_mlflow.jobs.training.progress import TrainingProgress
 
 @pytest.fixture
 def hung_up_after_an_epoch(monkeypatch):
-    before = signal.getsignal(signal.SIGHUP)
+    before = signal.signal(signal.SIGHUP, lambda number, frame: pytest.fail("nobody has taken the signal"))
     monkeypatch.setattr(TrainingProgress, "epoch", lambda self, result: os.kill(os.getpid(), signal.SIGHUP))
     yield
     signal.signal(signal.SIGHUP, before)
