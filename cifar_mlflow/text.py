@@ -45,6 +45,11 @@ def printable(name: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
 
 
+def whole_number(text: str | None, otherwise: int) -> int:
+    """The number that a tag tells; `otherwise` if there is none, or another hand has made no number of it."""
+    return int(text) if text and text.isdecimal() and len(text) < 10 else otherwise
+
+
 def count(number: int, noun: str) -> str:
     """1 run, 2 runs, 1,000 runs."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

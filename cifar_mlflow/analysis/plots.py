@@ -169,7 +169,8 @@ def _width(text: str) -> float:
 
 
 def _plain(text: str) -> str:
-    return text.replace("$", r"\$")  # matplotlib would read a formula between two dollar signs
+    """As matplotlib can draw it: no formula between two dollar signs, and no byte of a file's name that is no text."""
+    return text.replace("$", r"\$").encode("utf-8", "backslashreplace").decode()
 
 
 @contextmanager

@@ -1,15 +1,17 @@
 """list, ui and data: what there is, in the terminal and in a browser, and in a folder of images."""
 
 import json
+import os
 import webbrowser
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from cifar_mlflow.cli.options import choice
-from cifar_mlflow.cli.output import write_file
-from cifar_mlflow.errors import DataError
+from cifar_mlflow.cli.output import file_to
+from cifar_mlflow.errors import ConfigurationError, DataError
 from cifar_mlflow.tables import csv_lines, table
 from cifar_mlflow.text import count as counted
 
@@ -59,7 +61,7 @@ def ui(port: int, no_browser: bool) -> None:
 
     Nobody but this machine can reach the pages. Where MLFLOW_TRACKING_URI is a server, its own pages are opened.
     """
-    from cifar_mlflow.jobs.browsing.server import serving
+    from cifar_mlflow.jobs.browsing.server import serving, wait
 
     with serving(port) as (address, server):
         click.echo(address)
@@ -68,7 +70,7 @@ def ui(port: int, no_browser: bool) -> None:
         if server is not None:
             click.echo("Ctrl-C ends it", err=True)
             with suppress(KeyboardInterrupt):
-                server.wait()
+                wait(server)
 
 
 @click.command()
@@ -89,14 +91,23 @@ def data(directory: str, form: str, contact_sheet: str | None, **options: str | 
     from cifar_mlflow.jobs.browsing import data as job
 
     given = {name: value for name, value in options.items() if value is not None}
-    outcome = job.data(directory, given, contact_sheet=contact_sheet is not None)
+    if contact_sheet is not None and _lies_in(contact_sheet, directory):
+        told = f"--contact-sheet: {contact_sheet} would be a file of {directory} itself; give another place"
+        raise ConfigurationError(told, "options")
+    # First: what cannot be written is told before anything is read.
+    with nullcontext() if contact_sheet is None else file_to("--contact-sheet", contact_sheet) as write:
+        outcome = job.data(directory, given, contact_sheet=contact_sheet is not None)
+        if write and outcome.contact_sheet:
+            write(outcome.contact_sheet)
     if form == "json":
         click.echo(json.dumps(outcome.document(), indent=2))
     elif form == "csv":
         click.echo(csv_lines([job.PER_CLASS, *(row.values() for row in outcome.classes)]), nl=False)
     else:
         click.echo(job.as_text(outcome))
-    if contact_sheet is not None and outcome.contact_sheet is not None:
-        write_file("--contact-sheet", contact_sheet, outcome.contact_sheet)
     if outcome.faults:
         raise DataError(f"{outcome.directory}: {counted(len(outcome.faults), 'fault')} to see to")
+
+
+def _lies_in(path: str, directory: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(directory))

@@ -103,59 +103,55 @@ def output_fault(error: OSError) -> str | None:
 
 @contextmanager
 def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
-    """The function that writes lines, each at once to standard output, or to the file `path` (UTF-8).
+    """The function that writes lines, each at once to standard output, or to the file `path` (UTF-8) as `file_to`."""
+    if path is None:
+        yield _print
+        return
+    with file_to("--output", path) as write:
+        write(b"")  # of no line it is an empty file
+        yield lambda text: write(text.encode())
 
-    The file takes its name when all is written; if that is broken off, what was there before stays.
+
+@contextmanager
+def file_to(option: str, path: str) -> Iterator[Callable[[bytes], None]]:
+    """The function that writes to the file that the option names.
+
+    The file takes its name when all is written; if that is broken off, or nothing is written, what was there before
+    stays.
 
     Raises:
         ConfigurationError: the file cannot be written, or under `mlflow run` its path is relative.
     """
-    if path is None:
-        yield _print
-        return
     if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
-        raise ConfigurationError(f"--output: {path!r} is relative; give an absolute path under `mlflow run`", "options")
+        raise ConfigurationError(f"{option}: {path!r} is relative; give an absolute path under `mlflow run`", "options")
     target = Path(os.path.realpath(path))
     in_place = target.exists() and not target.is_file()  # a pipe or /dev/null must not be replaced by a file
     part = target if in_place else target.with_name(f".{target.name}.{os.getpid()}.part")
-    with _told(path):
+    with _told(option, path):
         if target.is_dir():
             raise IsADirectoryError(0, "this is a directory")
-        file = part.open("w", encoding="utf-8", newline="")
+        file = part.open("wb")
+    begun = False
 
-    def write(text: str) -> None:
-        with _told(path):
-            file.write(text)
+    def write(content: bytes) -> None:
+        nonlocal begun
+        begun = True
+        with _told(option, path):
+            file.write(content)
 
     try:
         yield write
-        with _told(path):
+        with _told(option, path):
             file.close()
-            if not in_place:
+            if begun and not in_place:
                 part.replace(target)
     finally:
         with suppress(OSError):  # a full disk was told of when it was written to
             file.close()
         if not in_place:
             part.unlink(missing_ok=True)
-    click.echo(f"written to {path}", err=True)
-
-
-def write_file(option: str, path: str, content: bytes) -> None:
-    """Writes the file that the option names, whole or not at all. ConfigurationError as `lines_to`."""
-    if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
-        raise ConfigurationError(f"{option}: {path!r} is relative; give an absolute path under `mlflow run`", "options")
-    target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(target)
-    except OSError as error:
-        raise ConfigurationError(f"{option}: {path} cannot be written: {error.strerror}", "options") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-    click.echo(f"written to {path}", err=True)
+    if begun:
+        click.echo(f"written to {path}", err=True)
 
 
 def _print(text: str) -> None:
@@ -166,8 +162,8 @@ def _print(text: str) -> None:
 
 
 @contextmanager
-def _told(path: str) -> Iterator[None]:
+def _told(option: str, path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ConfigurationError(f"--output: {path} cannot be written: {error.strerror}", "options") from None
+        raise ConfigurationError(f"{option}: {path} cannot be written: {error.strerror}", "options") from None

@@ -56,6 +56,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(ge=0, lt=1), _UNSIGNED_ZERO]
 Positive = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]
+Shift = Annotated[int, Field(ge=1, le=64)]
 AutoOrPositive = Annotated[Literal["auto"] | PositiveInt, expected("auto or a whole number, 1 or more")]
 Threads = Annotated[int, Field(ge=1, le=1024)]  # with far more, the system runs out of memory or of processes
 AutoOrThreads = Annotated[Literal["auto"] | Threads, expected("auto or a whole number from 1 to 1024")]
@@ -120,7 +121,7 @@ class TrainingConfig(BaseModel):
     weight_init: WeightInit = field("default", "initialization of the weights; default is torch's own")
     augmentation: Augmentation = field("none", "random changes to the training images: flip; flip and shift; others")
     alternate_flip: bool = field(False, "flip each image in every other epoch instead of at random (all augmentations)")
-    shift: PositiveInt = field(4, "most pixels of a shift, in each direction (flip_crop and others)", le=64)
+    shift: Shift = field(4, "most pixels of a shift, in each direction (flip_crop and others)")
     padding: Literal["zeros", "reflect"] = field("zeros", "what a shift brings into the image (flip_crop and others)")
     mix: Literal["none", "mixup", "cutmix"] = field("none", "blend or paste two images of a batch, and their labels")
     normalize: bool = field(False, "standardize each channel by the training images' mean and deviation")

@@ -67,7 +67,7 @@ def promote(
             warn("--data-dir has no effect with --on validation: the training has recorded the answers")
     store = tracking_store.connect()
     mark_job(store)
-    found = models.find_model(store, model or sweeps.winner(store, str(best_of)), weights)
+    found = models.find_model(store, sweeps.winner(store, str(best_of)) if model is None else model, weights)
     name = name or found.config.dataset_name
     images = ImageSet(on)
     if dataset is not None:
@@ -92,8 +92,12 @@ def _check(
         faults.append(f"--significance: {asked.significance:g} is refused: must lie between 0 and 1, such as 0.05")
     if name is not None and (not name.strip() or re.search(r"[/:@]", name)):
         faults.append(f"--name: {shown(name)} is refused: must not be empty, and not contain / : or @")
-    for option, text, limit in (("--name", name, NAME_LIMIT), ("--force", force, REASON_LIMIT)):
-        if text and (told := fault(text, limit, allowed="" if option == "--name" else "\n\t")):
+    for option, text, limit in (
+        ("--name", name, NAME_LIMIT),
+        ("--alias", alias, NAME_LIMIT),
+        ("--force", force, REASON_LIMIT),
+    ):
+        if text and (told := fault(text, limit, allowed="\n\t" if option == "--force" else "")):
             faults.append(f"{option}: {shown(text)} is refused: {told}")
     if not re.fullmatch(r"[A-Za-z_][\w-]*", alias) or alias.lower() == "latest" or re.fullmatch(r"v\d+", alias):
         faults.append(f"--alias: {shown(alias)} is refused: must be a word such as champion, but not latest or v1")

@@ -18,7 +18,7 @@ from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import train_watched
 from cifar_mlflow.jobs.training import data, pretrained, record
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
-from cifar_mlflow.text import as_option, option_name
+from cifar_mlflow.text import as_option, option_name, whole_number
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import metric_curves, recorded_training
@@ -253,8 +253,7 @@ def _train_again(
 
     try:
         # Of --max-minutes the clock is not asked again.
-        stopped = original.tags.get("stopped_epoch")
-        last_epoch = int(stopped) if stopped else config.epochs
+        last_epoch = whole_number(original.tags.get("stopped_epoch"), config.epochs)
         train_watched(store, config, dataset, start, pretrained=weights, last_epoch=last_epoch)
     except TrainingError as error:
         if str(error) != original.tags.get("failure"):

@@ -13,6 +13,7 @@ import itertools
 import multiprocessing
 import os
 import random
+import sys
 import tempfile
 from collections import Counter, defaultdict
 from concurrent.futures import ProcessPoolExecutor
@@ -26,7 +27,6 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.provider import OperatorProvider
 from mlflow.store.db import utils as database
 from mutant_trials import ROOT, Copy, TestsFail
-from support import empty_tables
 
 # Each room's files, and the tests that belong to them, by patterns under cifar_mlflow/ and tests/.
 ROOMS = {
@@ -203,6 +203,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     words = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
+    sys.path.insert(0, str(ROOT / "tests"))
+    from support import empty_tables  # the tests' own helpers
+
     for name in PRELOADED:
         importlib.import_module(name)
     empty_tables()

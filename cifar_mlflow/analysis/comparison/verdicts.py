@@ -16,6 +16,7 @@ from cifar_mlflow.analysis.statistics import MeanInterval
 from cifar_mlflow.config.sweep import is_of_the_test_set
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.records import RunRecord
+from cifar_mlflow.text import whole_number
 
 REPLICATION_OBJECTIVE = "epoch_test_accuracy"
 PRUNED = "pruned"
@@ -152,7 +153,7 @@ def compare(
     pruned = map(configurations.configuration_of, by_reason.get(PRUNED, []))
     columns, common = _columns([row.parameters for row in rows], pruned)
     singles = [] if replication else [row.runs[0] for row in rows if len(row.runs) == 1]
-    consulted = sum(int(tag) for run in runs if (tag := run.tags.get("test_evaluations", "0")[:9]).isdecimal())
+    consulted = sum(whole_number(run.tags.get("test_evaluations"), 0) for run in runs)
     unmatched = [entry for entry in published if not any(configurations.matches(entry, row.parameters) for row in rows)]
     return Comparison(
         objective=objective,

@@ -12,6 +12,7 @@ from cifar_mlflow import process_state
 from cifar_mlflow.analysis import plots
 from cifar_mlflow.config.paths import absolute
 from cifar_mlflow.config.rules import resolve
+from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.tables import table
 
@@ -54,11 +55,13 @@ def data(directory: str, options: Mapping[str, object] | None = None, *, contact
     """What is in the folder `directory`; `options` are those of train that say how it is read and split.
 
     Raises:
-        ConfigurationError: an option is wrong, or under `mlflow run` the path is relative.
+        ConfigurationError: an option is wrong, no folder is named, or under `mlflow run` the path is relative.
         DataError: neither the cache nor a temporary directory can be written.
     """
     from cifar_mlflow.learning.data import image_folder
 
+    if not directory:
+        raise ConfigurationError("DIR: no folder is named", "options")
     config = resolve({"dataset": f"{directory}/", **(options or {})}, "options")
     found = image_folder.examine(config, bar)
     rows = zip(found.tree.classes, *(found.counts(part).tolist() for part in image_folder.PARTS), strict=True)

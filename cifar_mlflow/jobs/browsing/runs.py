@@ -1,5 +1,6 @@
 """The latest runs and sweeps of a store."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -59,10 +60,15 @@ def latest(count: int = 20, experiment: str | None = None) -> list[RunSummary]:
             experiment=names[run.info.experiment_id],
             status=record.status,
             metric=metric,
-            accuracy=record.metrics[metric] if metric else None,
-            test_accuracy=record.metrics.get("test_accuracy"),
+            accuracy=_number(record.metrics.get(metric or "")),
+            test_accuracy=_number(record.metrics.get("test_accuracy")),
             started=record.start_time,
             minutes=record.minutes,
         )
         summaries.append(summary)
     return summaries
+
+
+def _number(value: float | None) -> float | None:
+    """JSON has no other: what is not finite is none."""
+    return value if value is not None and math.isfinite(value) else None

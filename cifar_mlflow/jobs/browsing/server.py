@@ -48,6 +48,16 @@ def serving(port: int) -> Iterator[tuple[str, subprocess.Popen[bytes] | None]]:
             yield f"http://{HOST}:{port}/{page}", process
 
 
+def wait(process: subprocess.Popen[bytes]) -> None:
+    """Waits until the server is interrupted. TrackingError: it has ended by itself."""
+    code = process.wait()
+    raise TrackingError(f"MLflow's server has ended (exit code {code}); what it printed is in {_log()}")
+
+
+def _log() -> Path:
+    return writable("ui") / "server.log"
+
+
 def _page(store: Store) -> str:
     experiment_ids = list(runs.experiments(store).values())
     order = ["attributes.start_time DESC"]
@@ -69,7 +79,7 @@ def _server(store: Store, port: int) -> Iterator[subprocess.Popen[bytes]]:
             raise ConfigurationError(told, "options") from None
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
-    log = writable("ui") / "server.log"
+    log = _log()
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a dozen processes for nothing here
     environment.pop("MLFLOW_TRACKING_URI", None)
     with log.open("wb") as output:

@@ -80,7 +80,7 @@ class _Scan:
         if not self._faults:
             parts = self._parts(folders)
             for folder, part in parts.items():
-                for name in self._folders(folder):
+                for name in self._folders(folder) if folder else folders:
                     self._found[part, name] = list(self._images(os.path.join(folder, name)))
             self._faults += self._class_faults(parts)
         classes = tuple(self._needed_classes())

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from cifar_mlflow.errors import TrackingError
+from cifar_mlflow.text import whole_number
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.registry.lease import sweeps_lease
 from cifar_mlflow.tracking.store import Store
@@ -27,8 +28,18 @@ POLL = 3.0  # seconds between two looks at another machine's claim
 
 def running(tags: Mapping[str, str]) -> dict[int, dict[str, Any]]:
     """The claims, by part, of processes that are or may be at work; `tags` are the parent's."""
-    found = {int(name[len(PREFIX) :]): json.loads(value) for name, value in tags.items() if name.startswith(PREFIX)}
-    return {number: claim for number, claim in sorted(found.items()) if not _is_over(claim)}
+    parts = {whole_number(name.removeprefix(PREFIX), 0): name for name in tags if name.startswith(PREFIX)}
+    found = {number: _read(tags[parts[number]]) for number in sorted(parts) if number}
+    return {number: claim for number, claim in found.items() if not _is_over(claim)}
+
+
+def _read(text: str) -> dict[str, Any]:
+    """The claim that a tag holds; one that another hand has damaged is over, so that it keeps nobody waiting."""
+    with suppress(ValueError, TypeError, KeyError):
+        claim: dict[str, Any] = json.loads(text)
+        if isinstance(claim["ended"], bool) and isinstance(claim["key"], str) and float(claim["renewed"]):
+            return claim
+    return {"ended": True}
 
 
 def _is_over(claim: Mapping[str, Any]) -> bool:
@@ -103,9 +114,9 @@ class Claims:
         except TrackingError:  # the store is away, for the others too
             return
         for number in self.taken:
-            claim = json.loads(tags.get(f"{PREFIX}{number}", "{}"))
+            claim = _read(tags.get(f"{PREFIX}{number}", ""))
             if claim.get("key") != self._key:
-                by = f" by {processes.describe(claim)}" if claim else ""
+                by = f" by {processes.describe(claim)}" if "key" in claim else ""
                 self.taken.remove(number)
                 raise TrackingError(
                     f"part {number}/{self._count} was taken up{by}, since nothing had been heard of this process; it "

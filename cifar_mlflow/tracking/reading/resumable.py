@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import ModelError, TrackingError
+from cifar_mlflow.text import whole_number
 from cifar_mlflow.tracking import processes, queries
 from cifar_mlflow.tracking.outbox import delivery, log, state
 from cifar_mlflow.tracking.outbox.delivery import RUN_TAG
@@ -132,7 +133,7 @@ def _recorded(store: Store, run: Run) -> Recorded:
 def take_up(store: Store, run: ResumableRun, tags: Mapping[str, str]) -> SpooledRecorder:
     """The run, RUNNING again by this process, with `tags`; models that were not logged completely are removed."""
     recorder = Recorder.reopen(store, run.run_id)
-    times = int(run.tags.get("resumed", 0)) + 1
+    times = whole_number(run.tags.get("resumed"), 0) + 1
     recorder.set_tags({**tags, **processes.process_tags(), "resumed": str(times)})
     for outdated in {"failure", "failure_type"} & set(run.tags):
         store.client.delete_tag(run.run_id, outdated)

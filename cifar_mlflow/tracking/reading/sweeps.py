@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
-from cifar_mlflow.text import did_you_mean
+from cifar_mlflow.text import did_you_mean, whole_number
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.reading import claims, naming, runs
 from cifar_mlflow.tracking.store import Run, Store, redact
@@ -39,7 +39,7 @@ class EarlierSweep:
     @property
     def parts(self) -> int | None:
         """Into how many parts it is divided; None if it is not."""
-        return int(self.tags[claims.COUNT_TAG]) if claims.COUNT_TAG in self.tags else None
+        return whole_number(self.tags.get(claims.COUNT_TAG), 0) or None
 
 
 def find_sweep(store: Store, experiment_id: str, name: str) -> EarlierSweep | None:

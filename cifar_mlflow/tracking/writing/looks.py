@@ -6,6 +6,7 @@ MLflow can only overwrite a tag. So each look is a tag of its own, and `test_eva
 import uuid
 from collections.abc import Mapping
 
+from cifar_mlflow.text import whole_number
 from cifar_mlflow.tracking.store import Store
 
 TAG = "test_evaluations"
@@ -16,7 +17,7 @@ BEFORE = f"{PREFIX}before"  # what the visible tag said when the first look was 
 def count(tags: Mapping[str, str]) -> int:
     """The number of looks that the tags of a run tell."""
     looks = [value for name, value in tags.items() if name.startswith(PREFIX)] or [tags.get(TAG, "0")]
-    return sum(int(value) for value in looks if value.isdecimal())
+    return sum(whole_number(value, 0) for value in looks)
 
 
 def add(store: Store, run_id: str) -> None:
