@@ -21,6 +21,10 @@ from cifar_mlflow.tracking.registry import smoke, smoke_process
 from cifar_mlflow.tuning import executors
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
+MEMORY = Path("/dev/shm")
+# Each commit of SQLite waits a hundredth of a second for a disk, and a training makes a hundred. Read by pytest.
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(autouse=True)
