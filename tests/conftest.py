@@ -15,6 +15,7 @@ import psutil
 import pytest
 from forked import PRELOADED
 from programs import Program
+from servers import mlflow_server
 from support import TINY_TRAINING, Outcome, move_store, run_here, standing_in, tiny_arrays, with_tables
 
 from cifar_mlflow.tracking.registry import smoke, smoke_process
@@ -143,6 +144,13 @@ def cifar_process(spawn):
 
 
 # ------------------------------------------------------------------------------------------- what is in the store
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[str]:
+    """The address of an `mlflow server`, the same for all tests: each has experiments of its own."""
+    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture

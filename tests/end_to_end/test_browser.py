@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import pytest
 from mlflow import MlflowClient
-from servers import mlflow_server
 from support import run_here, standing_in
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test")
@@ -61,13 +60,6 @@ class Swept:
     views: dict[str, str]
     """Name of a saved view to its key."""
     printed: str
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of an `mlflow server` of its own."""
-    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
-        yield address
 
 
 @pytest.fixture(scope="module")
