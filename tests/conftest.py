@@ -53,8 +53,11 @@ def _one_fork_server() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_other_programs(monkeypatch) -> None:
-    """Tests run side by side, and a job that tells of the others would say more than its test expects."""
+def _no_other_programs(work, monkeypatch) -> None:
+    """Tests run side by side, and a job that tells of the others would say more than its test expects.
+
+    `work` comes first, so that `monkeypatch` can go back to it before it is removed.
+    """
     told = psutil.cpu_percent
 
     def quiet(interval=None, percpu=False):
