@@ -78,15 +78,23 @@ def standing_in(directory: Path) -> Iterator[Path]:
 @functools.cache
 def empty_tables() -> Path:
     """An SQLite database of MLflow's with nothing in its tables; made once a process."""
-    # What MLflow itself calls for a new store; no public call makes the tables without an experiment among them.
-    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+    from mlflow.store.db import utils
 
+    look_at_migrations_once()
     directory = tempfile.mkdtemp(prefix="cifar-mlflow-tables-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    engine = create_sqlalchemy_engine(f"sqlite:///{directory}/tables.db")
-    _initialize_tables(engine)
+    engine = utils.create_sqlalchemy_engine(f"sqlite:///{directory}/tables.db")
+    # What MLflow itself calls for a new store; no public call makes the tables without an experiment among them.
+    utils._initialize_tables(engine)
     engine.dispose()
     return Path(directory) / "tables.db"
+
+
+def look_at_migrations_once() -> None:
+    """MLflow imports all its 67 migrations whenever it opens a database, to know the last; from now on only once."""
+    from mlflow.store.db import utils
+
+    utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
 
 
 def with_tables(path: Path) -> Path:

@@ -8,9 +8,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from mlflow.store.db import utils
 from mlflow.utils.requirements_utils import _init_packages_to_modules_map
 from once import drawn_once, exported_once
-from support import TINY_CLASSES, tiny_arrays
+from support import TINY_CLASSES, look_at_migrations_once, tiny_arrays
 
 from cifar_mlflow.analysis import plots
 from cifar_mlflow.config.rules import resolve
@@ -46,6 +47,8 @@ def draw_tiny_figures() -> None:
         plots.curves({**history, "lr": [0.1] * epochs}, "validation", name)
 
 
+look_at_migrations_once()
+utils._get_latest_schema_revision()
 _init_packages_to_modules_map()  # which MLflow does at its first model, from all installed packages
 drawn = drawn_once()
 drawn.__enter__()  # for good
