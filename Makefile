@@ -37,9 +37,12 @@ PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.tested
 	$(PYTEST) -m "not long" $(ARGS)
 
-# The tests of the rooms, without jobs and whole commands: make test-unit VENV=.venv-3.13 PYTHON=python3.13.
+# What another Python could break, in two minutes: files, processes, data and figures, the Python interface, a whole
+# training. Networks and the compiled functions are torch's and C's. make test-unit VENV=.venv-3.13 PYTHON=python3.13
+UNIT := config tracking tuning analysis interface learning/data learning/test_checkpoint_files.py \
+        learning/test_steps.py learning/test_training.py jobs/training/test_train.py
 test-unit: $(VENV)/.tested
-	$(PYTEST) -m "not long" $(addprefix tests/,config learning tracking tuning analysis) $(ARGS)
+	$(PYTEST) -m "not long" $(addprefix tests/,$(UNIT)) $(ARGS)
 
 # The same tests many times over, and those that take minutes.
 test-long: $(VENV)/.tested

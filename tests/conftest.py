@@ -15,12 +15,17 @@ import psutil
 import pytest
 from forked import PRELOADED
 from programs import Program
+from servers import mlflow_server
 from support import TINY_TRAINING, Outcome, move_store, run_here, standing_in, tiny_arrays, with_tables
 
 from cifar_mlflow.tracking.registry import smoke, smoke_process
 from cifar_mlflow.tuning import process_executor
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
+MEMORY = Path("/dev/shm")
+# Each commit of SQLite waits a hundredth of a second for a disk, and a training makes a hundred. Read by pytest.
+if MEMORY.is_dir() and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 * 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +53,11 @@ def _one_fork_server() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _no_other_programs(monkeypatch) -> None:
-    """Tests run side by side, and a job that tells of the others would say more than its test expects."""
+def _no_other_programs(work, monkeypatch) -> None:
+    """Tests run side by side, and a job that tells of the others would say more than its test expects.
+
+    `work` comes first, so that `monkeypatch` can go back to it before it is removed.
+    """
     told = psutil.cpu_percent
 
     def quiet(interval=None, percpu=False):
@@ -139,6 +147,13 @@ def cifar_process(spawn):
 
 
 # ------------------------------------------------------------------------------------------- what is in the store
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory) -> Iterator[str]:
+    """The address of an `mlflow server`, the same for all tests: each has experiments of its own."""
+    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
+        yield address
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import util
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ PRELOADED = [
     "torch._inductor",
     "torch.export._trace",
     "matplotlib.backends.backend_agg",
+    "fastapi",
+    "uvicorn.main",
+    "mlflow.server.handlers",
     "mlflow.pytorch",
     "mlflow.pyfunc",
     "mlflow.store.tracking.sqlalchemy_store",
@@ -32,7 +36,11 @@ PRELOADED = [
     "cifar_mlflow.learning.export",
     "cifar_mlflow.learning.training",
     "cifar_mlflow.jobs.rollback",
+    "cifar_mlflow.cli.training",
     "forked",
+    "programs",
+    "servers",
+    "warm_up",
 ]
 
 context = multiprocessing.get_context("forkserver")
@@ -89,6 +97,28 @@ def start_call(function: Callable[..., None], *arguments: Any) -> Any:
     process = context.Process(target=function, args=arguments)
     _start(process)
     return process
+
+
+def fork_a_fork_server() -> None:
+    """Gives this forked process a fork server of its own, without the imports: for a sweep, and before any thread."""
+    spawn = util.spawnv_passfds
+
+    def fork(path: bytes, arguments: Sequence[str], kept: Sequence[int]) -> int:
+        assert "forkserver" in arguments[-1]
+        if child := os.fork():
+            return child
+        ends = sorted(kept)
+        for after, before in zip([2, *ends], [*ends, os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(after + 1, before)
+        signal.pthread_sigmask(signal.SIG_BLOCK, executors.SIGNALS)  # as `start_fork_server` has it
+        try:
+            exec(arguments[-1])
+        finally:
+            os._exit(0)
+
+    util.spawnv_passfds = fork
+    executors.start_fork_server(PRELOADED)
+    util.spawnv_passfds = spawn
 
 
 def run(directory: Path, *words: object, **options: Any) -> Outcome:

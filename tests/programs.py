@@ -69,6 +69,8 @@ def _main(ends: list[Any], directory: str, environment: dict[str, str], words: l
     os.environ.update(environment)
     os.chdir(directory)
     sys.argv = ["cifar-mlflow", *words]
+    if words[0] == "sweep":
+        forked.fork_a_fork_server()
     try:
         cli.main()
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import copy
 import functools
 import http.server
 import io
@@ -23,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from once import drawn_once, exported_once
 from PIL import Image
 
 TINY_CLASSES = 3
@@ -78,15 +78,23 @@ def standing_in(directory: Path) -> Iterator[Path]:
 @functools.cache
 def empty_tables() -> Path:
     """An SQLite database of MLflow's with nothing in its tables; made once a process."""
-    # What MLflow itself calls for a new store; no public call makes the tables without an experiment among them.
-    from mlflow.store.db.utils import _initialize_tables, create_sqlalchemy_engine
+    from mlflow.store.db import utils
 
+    look_at_migrations_once()
     directory = tempfile.mkdtemp(prefix="cifar-mlflow-tables-")
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    engine = create_sqlalchemy_engine(f"sqlite:///{directory}/tables.db")
-    _initialize_tables(engine)
+    engine = utils.create_sqlalchemy_engine(f"sqlite:///{directory}/tables.db")
+    # What MLflow itself calls for a new store; no public call makes the tables without an experiment among them.
+    utils._initialize_tables(engine)
     engine.dispose()
     return Path(directory) / "tables.db"
+
+
+def look_at_migrations_once() -> None:
+    """MLflow imports all its 67 migrations whenever it opens a database, to know the last; from now on only once."""
+    from mlflow.store.db import utils
+
+    utils._get_latest_schema_revision = functools.cache(utils._get_latest_schema_revision)
 
 
 def with_tables(path: Path) -> Path:
@@ -109,38 +117,6 @@ def tiny_arrays(train=120, test=30, size=8, channels=3, seed=0) -> dict[str, np.
     return arrays
 
 
-@contextlib.contextmanager
-def exported_once() -> Iterator[None]:
-    """torch.export, which takes a second: of a network as one before, the same graph is taken, with its own weights."""
-    import torch
-
-    export = torch.export.export
-
-    def known(model, images, **options):
-        modules = list(model.modules())
-        if not all(type(each).__module__.startswith(("torch.nn.", "cifar_mlflow.")) for each in modules):
-            return export(model, images, **options)
-        settings = [
-            [(key, value) for key, value in vars(each).items() if isinstance(value, _PLAIN)] for each in modules
-        ]
-        tensors = [(key, tensor.shape, tensor.dtype) for key, tensor in model.state_dict().items()]
-        key = str((model, settings, tensors, [(each.shape, each.dtype) for each in images], options))
-        if key not in _exported:
-            _exported[key] = export(model, images, **options)
-        program = copy.copy(_exported[key])
-        program._state_dict = dict(model.state_dict(keep_vars=True))
-        program._example_inputs = (images, {})
-        return program
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.export, "export", known)
-        yield
-
-
-_PLAIN = (int, float, str, tuple, type(None))
-_exported: dict[str, Any] = {}
-
-
 def run_here(*words: object) -> Outcome:
     """`cifar-mlflow WORDS` in this process: as a process of its own, less the five seconds of imports."""
     from cifar_mlflow import cli
@@ -152,7 +128,7 @@ def run_here(*words: object) -> Outcome:
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(stdout):
             patch.setattr(sys, "argv", ["cifar-mlflow", *map(str, words)])
             exports = exported_once() if words and words[0] in ("train", "reproduce") else contextlib.nullcontext()
-            with contextlib.redirect_stderr(stderr), exports:
+            with contextlib.redirect_stderr(stderr), exports, drawn_once():
                 cli.main()
     except SystemExit as end:
         code = end.code or 0

@@ -6,15 +6,14 @@ MLflow documents neither its saved views nor its pages, so a new version of it t
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 
 import pytest
 from mlflow import MlflowClient
-from servers import environment, mlflow_server
+from support import run_here, standing_in
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: no browser test")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -64,27 +63,13 @@ class Swept:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The address of an `mlflow server` of its own."""
-    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
 def swept(server, tiny, tmp_path_factory) -> Swept:
     """A sweep over two parameters, by the command line."""
-    directory = tmp_path_factory.mktemp("swept")
-    (directory / "spec.yaml").write_text(SPEC.format(dataset=tiny, epochs=EPOCHS))
-    done = subprocess.run(
-        [sys.executable, "-m", "cifar_mlflow", "sweep", "spec.yaml"],
-        cwd=directory,
-        env=environment(MLFLOW_TRACKING_URI=server, CIFAR_MLFLOW_STATE=str(directory / "state")),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    with standing_in(tmp_path_factory.mktemp("swept")) as directory:
+        os.environ["MLFLOW_TRACKING_URI"] = server
+        (directory / "spec.yaml").write_text(SPEC.format(dataset=tiny, epochs=EPOCHS))
+        done = run_here("sweep", "spec.yaml")
+    assert done.code == 0, done.output
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("browser")
     runs = client.search_runs([experiment.experiment_id])
@@ -201,22 +186,12 @@ def test_a_trial_shows_its_pictures(page, server, swept):
         )
 
 
-def test_the_system_metrics_tab_fills(page, server, tiny, tmp_path):
+def test_the_system_metrics_tab_fills(page, server, tiny, monkeypatch):
     words = ("--dataset", tiny, "--experiment", "watched", "--epochs", "2", "--batch-size", "8", "--scheduler", "none")
-    done = subprocess.run(
-        [sys.executable, "-m", "cifar_mlflow", "train", *words, "--system-metrics"],
-        cwd=tmp_path,
-        env=environment(
-            MLFLOW_TRACKING_URI=server,
-            CIFAR_MLFLOW_STATE=str(tmp_path / "state"),
-            MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL="0.1",
-        ),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    done = run_here("train", *words, "--system-metrics")
+    assert done.code == 0, done.output
     client = MlflowClient(server)
     (run,) = client.search_runs([client.get_experiment_by_name("watched").experiment_id])
     page.goto(

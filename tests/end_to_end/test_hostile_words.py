@@ -33,6 +33,7 @@ HARMLESS = [
     "x" * 250,
 ]
 NAMES = [" ".join(HARMLESS[:6]), *HARMLESS[6:]]  # each training takes a second
+OF_FILES = [" ".join(name for name in HARMLESS[:6] if "/" not in name), "trailing space "]
 REFUSED = {
     "two\nlines": "it contains '\\n', which is a control character",
     "nul\0inside": "it contains '\\x00', which is a control character",
@@ -121,7 +122,7 @@ def test_what_names_nothing_is_told_so(cifar, statuses, command, text):
     assert statuses() == []
 
 
-@pytest.mark.parametrize("name", [name for name in HARMLESS if "/" not in name and len(name) < 240], ids=ascii)
+@pytest.mark.parametrize("name", OF_FILES, ids=ascii)
 def test_a_dataset_of_any_name_is_trained_on_evaluated_and_promoted(cifar, work, tiny, smoke_here, name):
     place = work / name
     place.mkdir()

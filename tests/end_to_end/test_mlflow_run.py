@@ -92,6 +92,7 @@ def test_evaluate_writes_to_the_training_run_and_marks_its_own_as_a_job(trained)
     assert runs(trained[0], "x")[0].data.metrics["test_accuracy"] > 20  # by chance it would be 10
 
 
+@pytest.mark.long
 def test_predict_prints_what_the_model_sees_and_marks_its_own_run_as_a_job(trained):
     (run,) = runs(trained[0], "x")
     image = trained[0] / "a picture.png"
@@ -108,6 +109,7 @@ def test_predict_prints_what_the_model_sees_and_marks_its_own_run_as_a_job(train
     assert (job.data.tags["kind"], job.info.status) == ("job", "FINISHED")
 
 
+@pytest.mark.long
 def test_a_parameter_with_a_dash_is_never_trained_with_beside_the_default(tmp_path):
     done = mlflow_run(
         tmp_path, str(ROOT), "--env-manager", "local", "--experiment-name", "x",
@@ -119,6 +121,7 @@ def test_a_parameter_with_a_dash_is_never_trained_with_beside_the_default(tmp_pa
     assert (run.info.status, run.data.metrics) == ("FAILED", {})
 
 
+@pytest.mark.long
 def test_a_preset_yields_to_what_is_typed(tmp_path):
     with_tables(tmp_path / "mlflow.db")
     (tmp_path / "mine.yaml").write_text("dataset: digits\nepochs: 9\nbatch_size: 128\n")
@@ -131,6 +134,7 @@ def test_a_preset_yields_to_what_is_typed(tmp_path):
     assert (run.data.params["epochs"], run.data.params["batch_size"]) == ("1", "128")
 
 
+@pytest.mark.long
 def test_a_relative_data_directory_is_refused(tmp_path):
     with_tables(tmp_path / "mlflow.db")
     done = mlflow_run(

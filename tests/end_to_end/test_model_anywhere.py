@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -14,7 +15,7 @@ import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
-from servers import BIN, free_port, running
+from servers import free_port, wait_for
 from support import with_tables
 
 from cifar_mlflow.config.rules import resolve
@@ -125,8 +126,11 @@ def served(trained, tmp_path_factory):
     mlflow.set_tracking_uri(None)
     client.set_registered_model_alias("digits", "champion", "1")
     port = free_port()
-    command = [BIN / "mlflow", "models", "serve", "-m", "models:/digits@champion",
+    programs = Path(sys.executable).parent
+    command = [programs / "mlflow", "models", "serve", "-m", "models:/digits@champion",
                "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]  # fmt: skip
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    environment = kept | {"MLFLOW_TRACKING_URI": store, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
     address, log = f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("served") / "log"
 
     def ask(body, kind="application/json"):
@@ -137,8 +141,14 @@ def served(trained, tmp_path_factory):
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
 
-    with running(command, log, f"{address}/health", MLFLOW_TRACKING_URI=store):
+    with log.open("w") as output:
+        server = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        wait_for(f"{address}/health", lambda: server.poll() is None, log)
         yield ask
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def test_mlflow_serves_the_champion(served, trained):

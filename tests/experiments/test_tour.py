@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 from nbclient import NotebookClient
 
 TOUR = Path(__file__).parents[2] / "experiments" / "tour.ipynb"
@@ -17,26 +19,41 @@ MOST_BYTES = 200_000
 TABLE = "print(sweep.table.to_csv(index=False))"
 
 
-def executed(epochs=None, seeds=None):
-    """The notebook with a cell at its end that prints the sweep's table, executed in the current directory."""
+def with_the_table():
+    """The notebook with a cell at its end that prints the sweep's table."""
     notebook = nbformat.read(TOUR, as_version=4)
-    if epochs:
-        (cell,) = [cell for cell in notebook.cells if "EPOCHS, SEEDS =" in cell.source]
-        cell.source = re.sub(r"EPOCHS, SEEDS = .*", f"EPOCHS, SEEDS = {epochs}, {seeds}", cell.source)
     notebook.cells.append(nbformat.v4.new_code_cell(TABLE))
-    return NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(Path.cwd())}}).execute()
+    return notebook
 
 
-@pytest.mark.parametrize(
-    "size", [pytest.param((1, 2), id="short"), pytest.param((None, None), id="whole", marks=pytest.mark.long)]
-)
-def test_it_runs_and_its_table_is_what_compare_prints(size, work, cifar):
-    notebook = executed(*size)
-    printed = notebook.cells[-1].outputs[0].text
+def assert_as_compare_prints(told, table, cifar):
     of_command = cifar("compare", "tour", "--format", "csv").stdout
-    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(printed)), pd.read_csv(io.StringIO(of_command)))
-    told = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(table)), pd.read_csv(io.StringIO(of_command)))
     assert "digits version 1 became champion, the first" in told
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_its_code_runs_and_its_table_is_what_compare_prints(work, cifar, smoke_here, monkeypatch):
+    """In short, and in this process: less the imports of a kernel, of its sweep's workers and of the smoke gate."""
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    notebook, names, printed = with_the_table(), {"__name__": "__main__"}, []
+    (cell,) = [cell for cell in notebook.cells if "EPOCHS, SEEDS =" in cell.source]
+    cell.source = re.sub(r"EPOCHS, SEEDS = .*", "EPOCHS, SEEDS = 1, 2", cell.source)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                exec(TransformerManager().transform_cell(cell.source), names)
+            printed.append(output.getvalue())
+    names["plt"].close("all")
+    assert_as_compare_prints("".join(printed), printed[-1], cifar)
+
+
+@pytest.mark.long
+def test_it_runs_from_its_first_cell_to_its_last(work, cifar):
+    resources = {"metadata": {"path": str(work)}}
+    notebook = NotebookClient(with_the_table(), timeout=600, resources=resources).execute()
+    told = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+    assert_as_compare_prints(told, notebook.cells[-1].outputs[0].text, cifar)
 
 
 def test_it_is_committed_with_what_it_printed_and_is_small():

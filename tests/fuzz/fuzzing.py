@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from cifar_mlflow.errors import CifarMlflowError
 
-QUICK, THOROUGH = 200, 4000  # of each of the six: 24,000 in all
+QUICK, THOROUGH = 100, 4000  # of each of the six: 24,000 in all
 SETTINGS = settings(deadline=20_000, suppress_health_check=list(HealthCheck), database=None)
 
 
 def fuzz(**strategies):
-    """The test with a few hundred examples, and, marked long, with thousands; no file may appear outside `work`."""
+    """The test with a hundred examples, and, marked long, with thousands; no file may appear outside `work`."""
 
     def decorate(test):
         @pytest.mark.parametrize("examples", [QUICK, pytest.param(THOROUGH, marks=pytest.mark.long)])

@@ -216,7 +216,7 @@ def test_a_file_of_test_images_alone_is_enough(cifar, client, trained, tiny, wri
 
 @pytest.mark.parametrize("given", [".", "renamed.npz"])
 def test_data_that_were_moved_are_found_where_they_are_said_to_be(
-    cifar, runs, work, write_npz, tiny_training, monkeypatch, given
+    cifar, runs, work, write_npz, tiny_training, monkeypatch, smoke_here, given
 ):
     write_npz("mine.npz")
     assert cifar("train", *tiny_training, "--dataset", "mine.npz", "--epochs", 1).code == 0

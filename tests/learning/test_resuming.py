@@ -79,7 +79,7 @@ def test_from_any_step_it_comes_to_the_same_bits(prepare, values):
     states, results, weights = all_states(prepare, values)
     steps = len(states) // EPOCHS
     # Around the ends of epochs, and between.
-    for position in (0, 5, steps - 2, steps - 1, steps, steps + 6, len(states) - 2, len(states) - 1):
+    for position in (0, steps - 2, steps - 1, steps, steps + 6, len(states) - 1):
         torch.rand(7)  # what another process has drawn
         again = prepare(**values)
         again.restore(states[position])

@@ -127,7 +127,7 @@ print((pages() - before) / len(training._batches))
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the setting is glibc's")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_a_step_works_in_the_memory_that_the_one_before_has_freed(precision):
     # In a process of its own, whose memory nothing else has cut up.
     command = [sys.executable, "-c", SECOND_EPOCH, precision]

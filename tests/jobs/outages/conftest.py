@@ -1,15 +1,8 @@
-"""A server, and a training that is recorded there."""
+"""A training that is recorded at a server."""
 
 import forked
 import pytest
-from servers import mlflow_server
 from through_outages import TRAINING, slow_and_measured
-
-
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("outage")) as address:
-        yield address
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def test_a_sweep_goes_on_without_its_server(server, work, tiny, spawn, monkeypat
             assert time.monotonic() < deadline
             time.sleep(0.2)
         proxy.switch(mode)
-        time.sleep(8 if spec == "tiny" else 30)
+        time.sleep(4 if spec == "tiny" else 30)
         assert sweep.poll() is None, sweep.communicate()
         proxy.switch("pass")
         _, stderr = sweep.communicate(timeout=300)

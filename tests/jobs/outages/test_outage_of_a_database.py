@@ -41,12 +41,13 @@ def test_a_server_that_is_stopped_for_a_minute(work, tiny, tmp_path):
 
 
 def server_processes(address):
-    """The MLflow server at the address, and its workers."""
+    """The MLflow server that listens at the address, and its children."""
     port = int(address.rsplit(":", 1)[1])
     mine = psutil.Process().children(recursive=True)
-    found = [process for process in mine if str(port) in " ".join(process.cmdline())]
-    assert found
-    return [*found, *(child for process in found for child in process.children(recursive=True))]
+    (found,) = [
+        process for process in mine if port in {each.laddr.port for each in process.net_connections() if not each.raddr}
+    ]
+    return [found, *found.children(recursive=True)]
 
 
 @LONG

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from cifar_mlflow.tracking.outbox import state
 
-EPOCHS = 40
+EPOCHS = 24
 TRAINING = ("--epochs", EPOCHS, "--batch-size", 40, "--scheduler", "none", "--precision", "float32")
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
 LONG = pytest.mark.long

@@ -13,7 +13,6 @@ from pathlib import Path
 import forked
 import pytest
 from mlflow import MlflowClient
-from servers import mlflow_server
 from support import TINY_TRAINING
 
 from cifar_mlflow.tracking.reading import models
@@ -119,7 +118,7 @@ def check_killed_before_write(number, started, uninterrupted):
     return True
 
 
-@pytest.mark.parametrize("number", [8, 11, 15, 20])
+@pytest.mark.parametrize("number", [11, 20])
 def test_killed_before_a_write_to_the_store(started, uninterrupted, number):
     assert check_killed_before_write(number, started, uninterrupted)
 
@@ -136,9 +135,9 @@ def test_killed_before_each_write_to_the_store(started, uninterrupted):
     ("number", "moment", "said"),
     [
         (1, "half", "broke off before its first checkpoint"),
-        (1, "renamed", "after epoch 0 of 4 and 1 steps of the next"),
+        pytest.param(1, "renamed", "after epoch 0 of 4 and 1 steps of the next", marks=pytest.mark.long),
         (20, "half", "after epoch 1 of 4 and 5 steps of the next"),
-        (29, "written", "after epoch 2 of 4\n"),
+        pytest.param(29, "written", "after epoch 2 of 4\n", marks=pytest.mark.long),
         (STEPS, "renamed", "after epoch 4 of 4\n"),
     ],
 )
@@ -158,13 +157,12 @@ def check_killed_at_some_time(draw, started, uninterrupted):
     check_resumed(directory, uninterrupted)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_killed_at_some_time(started, uninterrupted, seed):
-    check_killed_at_some_time(random.Random(seed), started, uninterrupted)
+def test_killed_at_some_time(started, uninterrupted):
+    check_killed_at_some_time(random.Random(0), started, uninterrupted)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2, 32))
+@pytest.mark.parametrize("seed", range(1, 32))
 def test_killed_at_some_time_or_other(started, uninterrupted, seed):
     check_killed_at_some_time(random.Random(seed), started, uninterrupted)
 
@@ -185,21 +183,14 @@ def check_stopped_at_some_time(draw, started, uninterrupted):
     check_resumed(directory, uninterrupted)
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_stopped_at_some_time(started, uninterrupted, seed):
-    check_stopped_at_some_time(random.Random(seed), started, uninterrupted)
+def test_stopped_at_some_time(started, uninterrupted):
+    check_stopped_at_some_time(random.Random(0), started, uninterrupted)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2, 42))
+@pytest.mark.parametrize("seed", range(1, 42))
 def test_stopped_at_some_time_or_other(started, uninterrupted, seed):
     check_stopped_at_some_time(random.Random(seed), started, uninterrupted)
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("server")) as address:
-        yield address
 
 
 def only_so_large(limit):
@@ -234,13 +225,12 @@ def check_written_in_part(seed, tmp_path, tiny, server, uninterrupted):
     assert client.get_run(run.info.run_id).info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_write_that_the_disk_takes_in_part(tmp_path, tiny, server, uninterrupted, seed):
-    check_written_in_part(seed, tmp_path, tiny, server, uninterrupted)
+def test_a_write_that_the_disk_takes_in_part(tmp_path, tiny, server, uninterrupted):
+    check_written_in_part(0, tmp_path, tiny, server, uninterrupted)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(2, 52))
+@pytest.mark.parametrize("seed", range(1, 52))
 def test_writes_that_the_disk_takes_in_part(tmp_path, tiny, server, uninterrupted, seed):
     check_written_in_part(seed, tmp_path, tiny, server, uninterrupted)
 

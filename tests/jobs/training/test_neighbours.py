@@ -24,6 +24,7 @@ from cifar_mlflow.jobs.training.progress import TrainingProgress
 from cifar_mlflow.tracking.processes import process_tags
 
 TWO = Place("cores", 2, 2)
+SHORT = ("--threads", "2", "--epochs", "1", "--batch-size", "96")  # two threads wait long for a core that others use
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +98,7 @@ def test_one_that_needs_more_than_there_is_begins_when_it_is_alone():
 
 def test_a_training_that_finds_the_cores_taken_says_what_to_do(cifar, tiny_training, calm):
     with training(), training("another-seed1"):
-        told = cifar("train", *tiny_training, "--threads", "2").stderr.splitlines()
+        told = cifar("train", *tiny_training, *SHORT).stderr.splitlines()
     (line,) = [line for line in told if "taken" in line]
     assert line.startswith(f"warning: the 2 cores are taken by other-seed0 (process {os.getpid()} on ")
     assert line.endswith(
@@ -124,7 +125,7 @@ def test_who_waits_makes_no_run_before_its_turn(cifar, tiny_training, calm, slee
             other.close()
 
         sleeping(the_other_ends)
-        outcome = cifar("train", *tiny_training, "--threads", "2", "--wait")
+        outcome = cifar("train", *tiny_training, *SHORT, "--wait")
     assert seen == [(0, [(False, "other-seed0"), (True, "tiny-prelu-adam-seed0")])]
     told = [line for line in outcome.stderr.splitlines() if "turn" in line or "waiting" in line]
     assert told[0].startswith(f"waiting for the 2 cores: first comes other-seed0 (process {os.getpid()} on ")
@@ -240,7 +241,7 @@ def test_a_sweep_is_one_neighbour_and_its_workers_are_none(work, tiny, cifar):
 @pytest.mark.parametrize(("others", "told"), [(1.9, True), (0.5, False)])
 def test_other_programs_that_keep_the_cores_busy_are_told_of(cifar, tiny_training, monkeypatch, others, told):
     monkeypatch.setattr(neighbours._Load, "others", lambda self: others)
-    lines = cifar("train", *tiny_training, "--threads", "2").stderr.splitlines()
+    lines = cifar("train", *tiny_training, *SHORT).stderr.splitlines()
     expected = (
         f"warning: other programs keep {others} of the 2 cores busy. Threads that share a core wait for one another: "
         "end those first, or give each training --threads 1"
@@ -287,7 +288,7 @@ def test_a_flag_may_have_a_value_as_mlflow_run_gives_it(cifar, words):
 def test_a_flag_that_is_false_is_not_set(cifar, tiny_training, sleeping, calm):
     sleeping(interrupt)
     with training():
-        assert cifar("train", *tiny_training, "--wait", "False", "--threads", "2").code == 0
+        assert cifar("train", *tiny_training, *SHORT, "--wait", "False").code == 0
         assert cifar("train", *tiny_training, "--wait", "true", "--threads", "2").code == 130
 
 

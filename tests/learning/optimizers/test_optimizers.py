@@ -138,17 +138,17 @@ import sys
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.training import Training
-config = resolve({"dataset": sys.argv[1], "optimizer": sys.argv[2], "epochs": 2, "threads": 1, "batch_size": 8})
-training = Training(config, datasets.load(config))
-results = list(training.epochs())
-training.state()
+for optimizer in sys.argv[2:]:
+    config = resolve({"dataset": sys.argv[1], "optimizer": optimizer, "epochs": 2, "threads": 1, "batch_size": 8})
+    training = Training(config, datasets.load(config))
+    results = list(training.epochs())
+    training.state()
 print(*sorted(name for name in sys.modules if name in ("torch._dynamo", "torch._inductor", "sklearn")))
 """
 
 
-@pytest.mark.parametrize("name", ["adam", "adagrad", "muon"])
-def test_a_training_imports_no_compiler(tiny, name):
-    command = [sys.executable, "-c", TRAIN_ONE_EPOCH, str(tiny), name]
+def test_a_training_imports_no_compiler(tiny):
+    command = [sys.executable, "-c", TRAIN_ONE_EPOCH, str(tiny), "adam", "adagrad", "muon"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

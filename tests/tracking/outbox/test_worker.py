@@ -10,7 +10,6 @@ import forked
 import pytest
 from mlflow import MlflowClient
 from proxy import proxy_before
-from servers import mlflow_server
 
 from cifar_mlflow.directories import spool_directory
 from cifar_mlflow.errors import TrackingError
@@ -19,12 +18,6 @@ from cifar_mlflow.tracking.outbox.delivery import deliver_all
 from cifar_mlflow.tracking.outbox.log import Busy, Outbox
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.store import connect
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with mlflow_server(tmp_path_factory.mktemp("worker")) as address:
-        yield address
 
 
 @pytest.fixture

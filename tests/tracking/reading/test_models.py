@@ -7,7 +7,6 @@ import math
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
-from servers import mlflow_server
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ModelError
@@ -123,17 +122,16 @@ def test_curves_are_what_mlflow_tells(cifar):
     assert_as_mlflow_tells(store.connect())
 
 
-def test_curves_of_a_server_are_what_mlflow_tells(work, monkeypatch):
-    with mlflow_server(work) as address:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
-        connected = store.connect()
-        made = assert_as_mlflow_tells(connected)
-        # All with one request.
-        one_by_one = []
-        monkeypatch.setattr(MlflowClient, "get_metric_history", lambda self, *which: one_by_one.append(which) or [])
-        assert [len(points) for points in metric_curves.read(connected, made[:2], METRIC).values()] == [3, 4]
-        assert not one_by_one
-        # Of a server that knows no such request, one by one.
-        monkeypatch.setattr(metric_curves, "ENDPOINT", "/api/2.0/mlflow/not-there")
-        metric_curves.read(connected, made[:2], METRIC)
-        assert one_by_one == [(made[0], METRIC), (made[1], METRIC)]
+def test_curves_of_a_server_are_what_mlflow_tells(server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    connected = store.connect()
+    made = assert_as_mlflow_tells(connected)
+    # All with one request.
+    one_by_one = []
+    monkeypatch.setattr(MlflowClient, "get_metric_history", lambda self, *which: one_by_one.append(which) or [])
+    assert [len(points) for points in metric_curves.read(connected, made[:2], METRIC).values()] == [3, 4]
+    assert not one_by_one
+    # Of a server that knows no such request, one by one.
+    monkeypatch.setattr(metric_curves, "ENDPOINT", "/api/2.0/mlflow/not-there")
+    metric_curves.read(connected, made[:2], METRIC)
+    assert one_by_one == [(made[0], METRIC), (made[1], METRIC)]
