@@ -5,17 +5,19 @@ import json
 import click
 
 from cifar_mlflow.cli.options import choice
+from cifar_mlflow.cli.output import lines_to, write_file
 from cifar_mlflow.errors import DataError
+from cifar_mlflow.records import CALIBRATED, WEIGHTS
 from cifar_mlflow.tables import table
-from cifar_mlflow.text import printable
+from cifar_mlflow.text import count, printable
 
-WEIGHTS = choice("--weights", values=("last", "best"), help="which epoch's weights, if MODEL is a run")
+which_weights = choice("--weights", values=WEIGHTS, help="which epoch's weights, if MODEL is a run")
 FORM = choice("--format", "form", values=("table", "json", "csv"))
 
 
 @click.command()
 @click.argument("model")
-@WEIGHTS
+@which_weights
 @click.option("--dataset", metavar="PATH", help="score on the test set of another dataset with the same classes")
 @click.option("--data-dir", metavar="PATH", help="where the data are now: a directory, or the .npz file  [as recorded]")
 @choice(
@@ -57,8 +59,69 @@ def evaluate(model: str, weights: str, dataset: str | None, data_dir: str | None
 
 @click.command()
 @click.argument("model")
+@choice("--weights", values=tuple(CALIBRATED), help="which epoch's weights, if MODEL is a run")
+@click.option("--data-dir", metavar="PATH", help="where the data are now, as in evaluate")
+@choice("--format", "form", values=("table", "json"))
+def calibrate(model: str, weights: str, data_dir: str | None, form: str) -> None:
+    """Have the probabilities of MODEL mean what they say, by one temperature fitted on its validation images.
+
+    The temperature divides what the network answers before it becomes probabilities (Guo et al., 2017): which class is
+    the most probable stays as it is. The result is another model of the same run, which --weights calibrated names (of
+    the best epoch's weights, best_calibrated), and which is evaluated and promoted like any other.
+    """
+    from cifar_mlflow.jobs.models.calibrate import calibrate as job
+
+    outcome = job(model, weights=weights, data_dir=data_dir)
+    if form == "json":
+        click.echo(json.dumps(vars(outcome), indent=2))
+        return
+    rows = [
+        ("calibration error, validation", outcome.validation_calibration_error,
+         outcome.calibrated_validation_calibration_error, "%"),
+        ("calibration error, test", outcome.test_calibration_error, outcome.calibrated_test_calibration_error, "%"),
+        ("loss, validation", outcome.validation_loss, outcome.calibrated_validation_loss, ""),
+        ("accuracy, test", outcome.test_accuracy, outcome.calibrated_test_accuracy, "%"),
+    ]  # fmt: skip
+    digits = {"%": 2, "": 4}
+    cells = [
+        (
+            name,
+            *(f"{value:.{digits[unit]}f}{unit}" for value in values),
+        )
+        for name, *values, unit in rows
+    ]
+    click.echo(table(cells, "lrr", ("", "before", "after")))
+    click.echo(
+        f"temperature {outcome.temperature:.4f}, fitted on {count(outcome.validation_images, 'validation image')}"
+    )
+    click.echo(f"logged as {outcome.model_uri}, the {outcome.weights} weights of the run {outcome.run_id}")
+
+
+@click.command()
+@click.argument("model")
+@which_weights
+@choice("--format", "form", values=("onnx",))
+@click.option("--output", metavar="FILE", default="model.onnx", show_default=True, help="file to write")
+def export(model: str, weights: str, form: str, output: str) -> None:
+    """Write MODEL as an ONNX file, which needs neither torch nor this package; it is proven before it is written.
+
+    It takes uint8 images (any number, height, width, channels) and answers probabilities, normalization and softmax
+    included; the names of the classes are in its metadata. onnxruntime, in a process of its own, must answer the
+    example that was recorded with the model within 0.0001, or no file is written.
+
+    Needs the packages of `pip install 'cifar-mlflow[onnx]'`. MODEL is named as in evaluate.
+    """
+    from cifar_mlflow.jobs.models.export import export as job
+
+    outcome = job(model, weights=weights, form=form)
+    write_file("--output", output, outcome.content)
+    click.echo(f"{outcome.model_uri}: the recorded example is answered within {outcome.difference:.1g}")
+
+
+@click.command()
+@click.argument("model")
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@WEIGHTS
+@which_weights
 @click.option(
     "--top", type=click.IntRange(min=1), default=1, show_default=True, metavar="K", help="classes told of each image"
 )
@@ -76,7 +139,6 @@ def predict(model: str, images: tuple[str, ...], weights: str, top: int, form: s
 
     Images that cannot be read are named and skipped; the exit code is then 3.
     """
-    from cifar_mlflow.cli.output import lines_to
     from cifar_mlflow.jobs import predict as job
     from cifar_mlflow.jobs.listener import say
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cifar_mlflow.errors import ModelError
-from cifar_mlflow.records import Predictions
+from cifar_mlflow.records import CALIBRATED, Predictions
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.store import Store
@@ -55,8 +55,11 @@ def read(store: Store, found: FoundModel, images: ImageSet) -> Evaluation | None
     """
     if images.split == "validation":
         if found.weights != "last":
+            of_these = found.weights in CALIBRATED.values()
+            what = "the temperature of its" if of_these else "its"
+            was = "was fitted" if of_these else "were chosen"
             raise ModelError(
-                f"{found.run_name}: its {found.weights} weights were chosen on the validation images, so they are not "
+                f"{found.run_name}: {what} {found.weights} weights {was} on the validation images, so they are not "
                 "judged on them; take the last ones, or judge on the test images"
             )
         if (answers := read_validation(store, found.run_id)) is None:
