@@ -10,7 +10,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Suspicion:
-    """By image: `margin` float64 (n), `predicted` int64 (n), and whether confident learning counts it, `likely` bool (n).
+    """By image: `margin` float64 (n), `predicted` int64 (n), and `likely` bool (n): confident learning counts it.
 
     The margin is the probability of the label less that of the most probable other class (the paper's normalized
     margin), from -1, where all contradicts the label, to 1. `order` int64 (n) has the lowest first.
@@ -42,5 +42,5 @@ def suspicion(labels: np.ndarray, probabilities: np.ndarray) -> Suspicion:
         order=np.argsort(margin, kind="stable"),
         margin=margin,
         predicted=probabilities.argmax(1),
-        likely=(confident[rows, told] >= 0) & (told != labels),
+        likely=confident[rows, told] > confident[rows, labels],
     )

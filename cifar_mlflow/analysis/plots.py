@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from cifar_mlflow.analysis.calibration import Reliability
     from matplotlib.figure import Figure
+
+    from cifar_mlflow.analysis.calibration import Reliability
 
 TRAIN, HELD_OUT, RATE, REST = "#8a8f98", "#1f6feb", "#b58900", "#b0b4ba"
 NAMED = 8  # configurations with a colour and a name of their own

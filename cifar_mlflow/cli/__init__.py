@@ -26,9 +26,8 @@ CONTEXT = {
 }
 COMMANDS = (
     training.train, sweeps.sweep, sweeps.compare, models.evaluate, models.predict, models.calibrate, models.export,
-    registry.promote,
-    registry.rollback, registry.history, reproduction.reproduce, setup.download, setup.check, setup.sync, setup.doctor,
-    browsing.data, browsing.list_runs, browsing.ui,
+    models.mislabelled, registry.promote, registry.rollback, registry.history, reproduction.reproduce,
+    setup.download, setup.check, setup.sync, setup.doctor, browsing.data, browsing.list_runs, browsing.ui,
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from cifar_mlflow.cli.options import choice
 from cifar_mlflow.cli.output import lines_to, write_file
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.records import CALIBRATED, WEIGHTS
-from cifar_mlflow.tables import table
+from cifar_mlflow.tables import csv_lines, table
 from cifar_mlflow.text import count, printable
 
 which_weights = choice("--weights", values=WEIGHTS, help="which epoch's weights, if MODEL is a run")
@@ -116,6 +116,47 @@ def export(model: str, weights: str, form: str, output: str) -> None:
     outcome = job(model, weights=weights, form=form)
     write_file("--output", output, outcome.content)
     click.echo(f"{outcome.model_uri}: the recorded example is answered within {outcome.difference:.1g}")
+
+
+@click.command()
+@click.argument("sweep")
+@click.option("--data-dir", metavar="PATH", help="where the data are now, as in evaluate")
+@click.option(
+    "--count", "most", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="images told of"
+)
+@FORM
+@click.option("--contact-sheet", metavar="FILE", help="PNG file to write with the first of the list")
+def mislabelled(sweep: str, data_dir: str | None, most: int, form: str, contact_sheet: str | None) -> None:
+    """List the training images whose labels are likely to be wrong, the most suspicious first.
+
+    SWEEP has folds: each of its runs was trained without one part of the training images, and judged that part. Taken
+    are the runs of the best configuration; an image is ranked by the mean probability of its label less that of the
+    most probable other class, and called likely where confident learning counts it (Northcutt et al., 2021).
+
+    The whole list and the contact sheet are recorded at the sweep, as mislabelled.csv and mislabelled.png.
+    """
+    from cifar_mlflow.jobs.models.mislabelled import COLUMNS
+    from cifar_mlflow.jobs.models.mislabelled import mislabelled as job
+
+    outcome = job(sweep, data_dir=data_dir)
+    suspects = outcome.suspects[:most]
+    if form == "csv":
+        click.echo(csv_lines([COLUMNS, *(vars(each).values() for each in suspects)]), nl=False)
+    elif form == "json":
+        summary = {"sweep": outcome.sweep, "run_id": outcome.run_id, "configuration": outcome.configuration}
+        counts = {"images": len(outcome.suspects), "likely": outcome.likely}
+        click.echo(json.dumps({**summary, **counts, "suspects": [vars(each) for each in suspects]}, indent=2))
+    else:
+        rows = [
+            (str(each.rank), printable(each.image), each.label, each.predicted, f"{each.margin:.3f}",
+             f"{each.contradicted} of {each.runs}", "yes" if each.likely else "no")
+            for each in suspects
+        ]  # fmt: skip
+        headings = ("rank", "image", "label", "taken for", "margin", "runs against", "likely")
+        click.echo(table(rows, "rlllrrl", headings))
+        click.echo(f"{outcome.likely:,} of {count(len(outcome.suspects), 'training image')} are likely to be mislabelled")
+    if contact_sheet is not None:
+        write_file("--contact-sheet", contact_sheet, outcome.contact_sheet)
 
 
 @click.command()

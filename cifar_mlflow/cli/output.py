@@ -12,6 +12,7 @@ from typing import TextIO
 
 import click
 
+from cifar_mlflow.directories import write_whole
 from cifar_mlflow.errors import ConfigurationError
 
 STDOUT = "standard output"
@@ -145,16 +146,10 @@ def write_file(option: str, path: str, content: bytes) -> None:
     """Writes the file that the option names, whole or not at all. ConfigurationError as `lines_to`."""
     if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
         raise ConfigurationError(f"{option}: {path!r} is relative; give an absolute path under `mlflow run`", "options")
-    target = Path(os.path.realpath(path))
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        part.write_bytes(content)
-        part.replace(target)
+        write_whole(Path(path), content)
     except OSError as error:
         raise ConfigurationError(f"{option}: {path} cannot be written: {error.strerror}", "options") from None
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     click.echo(f"written to {path}", err=True)
 
 

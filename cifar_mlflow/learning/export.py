@@ -146,11 +146,16 @@ def onnx_file(program: torch.fx.GraphModule, images: torch.Tensor, about: Mappin
     import onnx  # noqa: F401 (torch would tell of it in words of its own)
     import onnxscript  # noqa: F401
 
-    names = {"input_names": ["images"], "output_names": ["probabilities"]}
     try:
         with quiet(), redirect_stdout(io.StringIO()):
-            shapes = ({0: torch.export.Dim("batch")},)
-            exported = torch.onnx.export(program, (images,), dynamic_shapes=shapes, dynamo=True, **names)
+            exported = torch.onnx.export(
+                program,
+                (images,),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamo=True,
+            )
             assert exported is not None
             exported.model.metadata_props.update(about)
             content: bytes = exported.model_proto.SerializeToString()

@@ -93,8 +93,8 @@ def calibrate(model: str, *, weights: str = "last", data_dir: str | None = None)
             logits = evaluation.predict(export.without_softmax(program), dataset.validation, update)
         temperature = calibration.fit_temperature(labels, logits)
         calibrated = export.with_temperature(program, temperature)
-    except ValueError as error:
-        raise ModelError(f"no temperature can be fitted for {found.uri} on its validation images: {error}") from None
+    except ValueError as fault:
+        raise ModelError(f"no temperature can be fitted for {found.uri} on its validation images: {fault}") from None
     before, after = calibration.softmax(logits), evaluation.predict(calibrated, dataset.validation)
 
     run = Recorder(store, found.run_id, found.experiment_id, found.run_name)

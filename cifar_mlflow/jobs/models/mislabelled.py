@@ -10,7 +10,7 @@ import numpy as np
 from cifar_mlflow import process_state
 from cifar_mlflow.analysis import mislabelled as analysis
 from cifar_mlflow.analysis import plots
-from cifar_mlflow.config.rules import resolve_moved
+from cifar_mlflow.config.rules import resolve, resolve_moved
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.jobs.training import data
@@ -92,7 +92,8 @@ def mislabelled(sweep: str, *, data_dir: str | None = None) -> MislabelledOutcom
     if lacking:
         missing = ", ".join(f"{each + 1}/{config.folds}" for each in sorted(lacking))
         raise ModelError(f"the sweep {sweep} has no finished run of the fold {missing}; start it again")
-    dataset = data.load_recorded(resolve_moved(config, data_dir), tags["dataset_digest"], best.info.run_id)
+    whole = resolve({**resolve_moved(config, data_dir).model_dump(), "folds": "none"})
+    dataset = data.load_recorded(whole, tags["dataset_digest"], best.info.run_id)
     judged = _judged(store, alike, len(dataset.classes))
     found = analysis.suspicion(judged.labels, judged.probabilities)
     suspects = tuple(
@@ -152,11 +153,17 @@ def _judged(store: Store, alike: list[Run], classes: int) -> _Judged:
 
 def _contact_sheet(dataset: Dataset, judged: _Judged, found: analysis.Suspicion, title: str) -> bytes:
     """The first of the list, each with its label and what it was taken for."""
-    places = found.order[:SHOWN]
-    images = dataset.training_pixels(judged.index[places])
-    names = np.array(dataset.classes)
-    taken = np.where(
-        found.predicted[places] == judged.labels[places], judged.labels[places], found.predicted[places]
-    )
+    places, names = found.order[:SHOWN], np.array(dataset.classes)
+    labels, taken = judged.labels[places], found.predicted[places]
     confidence = 100 * judged.probabilities[places, taken]
-    return plots.gallery(images, list(names[judged.labels[places]]), list(names[taken]), list(confidence), title)
+    images = _pixels(dataset, judged.index[places])
+    return plots.gallery(images, list(names[labels]), list(names[taken]), list(confidence), title)
+
+
+def _pixels(dataset: Dataset, index: np.ndarray) -> np.ndarray:
+    """The images at positions of the training set, of which some were held out for validation."""
+    train, held_out = dataset.train.pixels, dataset.validation.pixels
+    where = np.empty(len(train) + len(held_out), np.int64)
+    is_held_out = np.isin(np.arange(len(where)), dataset.validation_indices)
+    where[~is_held_out], where[dataset.validation_indices] = np.arange(len(train)), np.arange(len(held_out))
+    return np.stack([(held_out if is_held_out[each] else train)[where[each]].numpy() for each in index])

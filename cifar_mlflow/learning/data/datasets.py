@@ -14,7 +14,7 @@ import torch
 from cifar_mlflow.config.paths import is_path
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, DataError
-from cifar_mlflow.learning.data import cifar10, folds, image_folder, named, npz_files
+from cifar_mlflow.learning.data import cifar10, image_folder, named, npz_files, splitting
 from cifar_mlflow.learning.data.decoded_files import Bar, no_bar
 from cifar_mlflow.learning.data.image_files import Skipped
 
@@ -117,7 +117,7 @@ def without_fold(dataset: Dataset, config: TrainingConfig) -> Dataset:
     images = len(dataset.train)
     if images < config.folds:
         raise ConfigurationError(f"--folds: {config.folds} is refused: there are {images:,} images to train on")
-    numbers = folds.numbers(dataset.train.labels.numpy(), config.folds, config.split_seed)
+    numbers = splitting.fold_numbers(dataset.train.labels.numpy(), config.folds, config.split_seed)
     chosen = numbers == config.seed % config.folds
     positions = np.setdiff1d(np.arange(images + len(dataset.validation)), dataset.validation_indices)
     train, left_out = (dataset.train.where(places) for places in (~chosen, chosen))
@@ -136,7 +136,7 @@ def _load(config: TrainingConfig, bar: Bar) -> Dataset:
     else:
         arrays = _read_npz(Path(os.path.expanduser(config.dataset)))
     held_out = _validation_count(config, len(arrays.y_train))
-    validation = stratified_indices(arrays.y_train, held_out, config.split_seed)
+    validation = splitting.stratified_indices(arrays.y_train, held_out, config.split_seed)
     train = np.setdiff1d(np.arange(len(arrays.y_train)), validation)
     return Dataset(
         name=config.dataset_name,
@@ -202,7 +202,9 @@ def _of_folder(name: str, found: image_folder.FolderImages) -> Dataset:
         name=name,
         source=str(found.tree.root),
         classes=found.tree.classes,
-        **parts,
+        train=parts["train"],
+        validation=parts["validation"],
+        test=parts["test"],
         validation_indices=validation,
         digest=_digest(shape, x_train, y_train, x_test, found.labels("test"), validation, np.array(found.tree.classes)),
         test_digest=_digest(parts["test"].pixels.numpy(), found.labels("test")),
@@ -210,18 +212,6 @@ def _of_folder(name: str, found: image_folder.FolderImages) -> Dataset:
         names=tuple(found.names[row] for row in training.tolist()),
         warnings=tuple(found.warnings),
     )
-
-
-def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` sorted indices drawn at random, each class in proportion to its size (largest remainder)."""
-    rng = np.random.default_rng(seed)
-    classes, sizes = np.unique(labels, return_counts=True)
-    exact = count * sizes / len(labels)
-    shares = np.floor(exact).astype(int)
-    shares[np.argsort(shares - exact, kind="stable")[: count - shares.sum()]] += 1
-    places = (np.flatnonzero(labels == label) for label in classes)
-    drawn = [rng.permutation(each)[:share] for each, share in zip(places, shares, strict=True)]
-    return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
 def overlap(test: LabeledImages, train: LabeledImages) -> int:

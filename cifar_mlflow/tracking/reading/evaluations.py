@@ -81,6 +81,15 @@ def read_validation(store: Store, run_id: str) -> Predictions | None:
     return None if arrays is None else Predictions(*(array.astype(np.int64) for array in arrays))
 
 
+def read_probabilities(store: Store, run_id: str, path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Index, label (n) and probabilities (n, classes) of the run's answers in its artifact `path`; None without it.
+
+    ModelError if they are damaged.
+    """
+    arrays = _arrays(store, run_id, path, {"index": 1, "label": 1, "probabilities": 2})
+    return None if arrays is None else (arrays[0], arrays[1], arrays[2])
+
+
 def _arrays(
     store: Store, run_id: str, path: str, dimensions: dict[str, int], remedy: str = ""
 ) -> list[np.ndarray[Any, Any]] | None:
