@@ -66,11 +66,11 @@ def class_curves(epochs: Sequence[int], recalls: np.ndarray, classes: Sequence[s
     """
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(8, 5.2, layout=None)
-    axes = figure.add_axes((0.075, 0.09, 0.66, 0.82), xlabel="epoch", ylabel="recall (%)")
+    figure = _figure(9.5, 5.2, layout=None)
+    axes = figure.add_axes((0.07, 0.1, 0.58, 0.81), xlabel="epoch", ylabel="recall (%)")
     order = np.argsort(np.nan_to_num(recalls[-1], nan=np.inf), kind="stable")
     for place in order[np.isfinite(recalls[-1][order])].tolist():
-        label = f"{_shortened(classes[place])} {recalls[-1, place]:.1f}"
+        label = f"{_shortened(classes[place], 16)} {recalls[-1, place]:.1f}"
         style = "-" if place < 10 else "--"
         axes.plot(epochs, recalls[:, place], style, color=f"C{place % 10}", marker=_marker(epochs), label=_plain(label))
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
@@ -203,8 +203,8 @@ def _width(text: str) -> float:
         return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=10), ismath=False)[0]) / 72
 
 
-def _shortened(name: str) -> str:
-    return name if len(name) <= 20 else name[:19] + "…"
+def _shortened(name: str, most: int = 20) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _plain(text: str) -> str:
