@@ -50,6 +50,9 @@ def test_a_calibrated_model_is_evaluated_beside_the_old_one(cifar, client, unsur
 def test_it_is_logged_once_and_evaluated_once(cifar, client, unsure):
     first, again = calibrated(cifar, unsure), calibrated(cifar, unsure)
     assert again == first
+    refused = cifar("calibrate", first["model_uri"])
+    assert refused.code == 6
+    assert f"{first['model_uri']} is calibrated already (temperature " in refused.stderr
     assert len(models_of(client, unsure)) == 3
     assert client().get_run(unsure).data.tags["test_evaluations"] == "2"
 
@@ -107,13 +110,6 @@ def test_what_cannot_be_calibrated_is_told(cifar, client, trained, tiny_training
     refused = cifar("calibrate", on_all.stdout.split()[1])
     assert refused.code == 6
     assert "has no validation images to fit a temperature on" in refused.stderr
-
-
-def test_a_calibrated_model_is_not_calibrated_again(cifar, unsure):
-    uri = calibrated(cifar, unsure)["model_uri"]
-    again = cifar("calibrate", uri)
-    assert again.code == 6
-    assert f"{uri} is calibrated already (temperature " in again.stderr
 
 
 def test_both_interfaces_know_the_same_weights():

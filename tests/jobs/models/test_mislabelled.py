@@ -65,6 +65,21 @@ def test_wrong_labels_are_the_first_of_the_list(cifar, client, runs, flipped, sw
     assert table[-1].endswith("of 160 training images are likely to be mislabelled")
 
 
+@pytest.mark.long
+def test_of_digits_with_two_per_cent_of_wrong_labels_most_are_in_the_first_two_per_cent(cifar, sweep, work):
+    digits = datasets.load(resolve({"dataset": "digits", "validation_size": 0}))
+    labels, rng = digits.train.labels.numpy().copy(), np.random.default_rng(0)
+    wrong = rng.choice(len(labels), round(0.02 * len(labels)), replace=False)
+    labels[wrong] = (labels[wrong] + rng.integers(1, 10, len(wrong))) % 10
+    parts = {"x_train": digits.train.pixels, "x_test": digits.test.pixels, "y_test": digits.test.labels}
+    np.savez(work / "flipped.npz", y_train=labels, **{name: part.numpy() for name, part in parts.items()})
+    base = {"epochs": 6, "batch_size": 32, "scheduler": "cosine"}
+    assert (outcome := sweep(work / "flipped.npz", base=base, folds=4, repeats=8)).code == 0, outcome.output
+    told = json.loads(cifar("mislabelled", "folded", "--count", len(wrong), "--format", "json").stdout)
+    found = set(wrong.tolist()) & {each["index"] for each in told["suspects"]}
+    assert len(found) >= 0.8 * len(wrong)
+
+
 def test_a_run_is_trained_without_its_fold_and_reproduced(cifar, client, tiny_training):
     outcome = cifar("train", *tiny_training, "--folds", 3, "--seed", 4)
     assert outcome.code == 0, outcome.output
