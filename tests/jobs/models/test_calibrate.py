@@ -48,8 +48,10 @@ def test_a_calibrated_model_is_evaluated_beside_the_old_one(cifar, client, unsur
 
 
 def test_it_is_logged_once_and_evaluated_once(cifar, client, unsure):
-    first, again = calibrated(cifar, unsure), calibrated(cifar, unsure)
-    assert again == first
+    first = calibrated(cifar, unsure)
+    logged = models_of(client, unsure)["calibrated"].tags
+    assert calibrated(cifar, unsure) == first
+    assert models_of(client, unsure)["calibrated"].tags == logged  # with the digests of its files, which were left alone
     refused = cifar("calibrate", first["model_uri"])
     assert refused.code == 6
     assert f"{first['model_uri']} is calibrated already (temperature " in refused.stderr
