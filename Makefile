@@ -74,9 +74,9 @@ $(VENV)/.installed: pyproject.toml setup.py $(wildcard cifar_mlflow/learning/com
 	@echo "installed: $$(du -sh $(VENV) | cut -f1) in $(VENV)" >&2
 	@touch $@
 
-# What the tests need besides.
+# What the tests need besides: the extras.
 $(VENV)/.tested: $(VENV)/.installed
-	@$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['test'], sep='\n')" > $(VENV)/test.txt
+	@$(BIN)/python -c "import tomllib; extras = tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']; print(*extras['test'], *extras['onnx'], *extras['ray'], sep='\n')" > $(VENV)/test.txt
 	@echo "installing the packages of the tests into $(VENV)" >&2
 	@$(INSTALL) -r $(VENV)/test.txt
 	@touch $@

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
         Comparison,
         Run,
         Sweep,
+        calibrate,
         compare,
         doctor,
         evaluate,
+        export,
         history,
         list_runs,
         load,
+        mislabelled,
         predict,
         promote,
         reproduce,
@@ -36,8 +39,8 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 __all__ = [
-    "Comparison", "Run", "Sweep", "compare", "doctor", "evaluate", "history", "list_runs", "load", "predict",
-    "promote", "reproduce", "resume", "rollback", "sweep", "sync", "train",
+    "Comparison", "Run", "Sweep", "calibrate", "compare", "doctor", "evaluate", "export", "history", "list_runs",
+    "load", "mislabelled", "predict", "promote", "reproduce", "resume", "rollback", "sweep", "sync", "train",
 ]  # fmt: skip
 
 

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+# What the weights of a run are called once a temperature was fitted to them, by what they were called before.
+CALIBRATED = {"last": "calibrated", "best": "best_calibrated"}
+WEIGHTS = (*CALIBRATED, *CALIBRATED.values())
+
 
 @dataclass(frozen=True, eq=False)
 class Predictions:

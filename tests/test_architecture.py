@@ -81,7 +81,9 @@ ROOMS = {
         "contact_sheet": set(),
         "paired": set(),
         "gates": {"paired", "statistics"},
-        "plots": {"comparison"},
+        "calibration": {"classification"},
+        "mislabelled": set(),
+        "plots": {"calibration", "comparison"},
         "comparison": {"plots", "statistics"},
         "reproduction": {"comparison"},
     },
@@ -102,6 +104,7 @@ JOBS_OF_JOBS = {
     "reproduce": {"train"},
     "sweep": {"sync"},
     "promote": {"evaluate"},
+    "models": {"evaluate"},
 }
 # Packages that a part of the package must not know.
 FOREIGN = {

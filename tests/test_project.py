@@ -53,8 +53,9 @@ def test_every_package_has_an_upper_bound():
 
 def test_every_package_that_is_imported_is_asked_for():
     here = {"scikit-learn": "sklearn", "pyyaml": "yaml", "pillow": "PIL"}
-    extra = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["ray"]
-    names = {re.match(r"[\w-]+", package).group().lower() for package in [*packages(), *extra]}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    optional = [*extras["ray"], *extras["onnx"]]
+    names = {re.match(r"[\w-]+", package).group().lower() for package in [*packages(), *optional]}
     asked_for = {here.get(name, name) for name in names} | set(sys.stdlib_module_names) | {"cifar_mlflow"}
     assert {top for path in PACKAGE.rglob("*.py") for top, _ in imports(path)} <= asked_for
 

@@ -44,8 +44,7 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> Score:
     confusion = confusion_matrix(labels, predicted, classes)
     correct = int(confusion.trace())
     likelihood = probabilities[np.arange(images), labels].astype(np.float64)
-    confidence = probabilities.max(1).astype(np.float64)
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    confidence, bins = bins_of(probabilities)
     gaps = np.bincount(bins, weights=confidence - (predicted == labels))
     return Score(
         images=images,
@@ -57,6 +56,12 @@ def score(labels: np.ndarray, probabilities: np.ndarray) -> Score:
         recall=recall(confusion),
         calibration_error=float(100 * np.abs(gaps).sum() / images),
     )
+
+
+def bins_of(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row of `probabilities` (n, classes) the confidence, float64 (n), and the bin that it is in, int64 (n)."""
+    confidence = probabilities.max(1).astype(np.float64)
+    return confidence, np.minimum((confidence * BINS).astype(int), BINS - 1)
 
 
 def worst_mistakes(labels: np.ndarray, probabilities: np.ndarray, count: int) -> np.ndarray:

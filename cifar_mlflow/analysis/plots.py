@@ -13,6 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from cifar_mlflow.analysis.calibration import Reliability
+
 TRAIN, HELD_OUT, RATE, REST = "#8a8f98", "#1f6feb", "#b58900", "#b0b4ba"
 NAMED = 8  # configurations with a colour and a name of their own
 
@@ -57,10 +59,43 @@ def curves(history: Mapping[str, Sequence[float]], held_out: str, title: str) ->
     return _png(figure)
 
 
+def class_curves(epochs: Sequence[int], recalls: np.ndarray, classes: Sequence[str], title: str) -> bytes:
+    """Recall (epochs, classes) by epoch, per cent, NaN of a class without images; the worst at the end are named first.
+
+    Lines of one colour are told apart by their strokes.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(9.5, 5.2, layout=None)
+    axes = figure.add_axes((0.07, 0.1, 0.58, 0.81), xlabel="epoch", ylabel="recall (%)")
+    order = np.argsort(np.nan_to_num(recalls[-1], nan=np.inf), kind="stable")
+    for place in order[np.isfinite(recalls[-1][order])].tolist():
+        label = f"{_shortened(classes[place], 16)} {recalls[-1, place]:.1f}"
+        style = "-" if place < 10 else "--"
+        axes.plot(epochs, recalls[:, place], style, color=f"C{place % 10}", marker=_marker(epochs), label=_plain(label))
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    figure.suptitle(_plain(title), fontsize=11)
+    return _png(figure)
+
+
+def reliability(curves: Mapping[str, Reliability], title: str) -> bytes:
+    """Accuracy by confidence, a line for each of `curves` by its name, beside the diagonal on which both are equal."""
+    figure = _figure(5.5, 5.2)
+    axes = figure.add_subplot(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1), title=_plain(title))
+    axes.plot((0, 1), (0, 1), color=REST, linestyle="--", zorder=1)
+    for name, curve in curves.items():
+        axes.plot(curve.confidence, curve.accuracy, marker="o", markersize=4, label=_plain(name))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    return _png(figure)
+
+
 def confusion_matrix(confusion: np.ndarray, classes: Sequence[str], title: str) -> bytes:
     """`confusion` (classes, classes) counts images: rows are true classes, columns predicted ones."""
     count = len(classes)
-    names = [_plain(name if len(name) <= 20 else name[:19] + "…") for name in classes] if count <= 40 else []
+    names = [_plain(_shortened(name)) for name in classes] if count <= 40 else []
     side = max(5.0, 0.55 * min(count, 40) + 2)
     # These sizes are given too: the longest name needs room on the left and, at a slant, below the square.
     longest = max(map(_width, names), default=0.2) / side
@@ -109,7 +144,7 @@ def contact_sheet(rows: Mapping[str, np.ndarray], title: str) -> bytes:
     axes = figure.add_subplot(title=_plain(title), xticks=[])
     axes.imshow(sheet.reshape(len(rows) * (height + 2), columns * (width + 2), 3))
     centres = (np.arange(len(rows)) + 0.5) * (height + 2)
-    axes.set_yticks(centres, [_plain(name if len(name) <= 20 else name[:19] + "…") for name in rows], fontsize=9)
+    axes.set_yticks(centres, [_plain(_shortened(name)) for name in rows], fontsize=9)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return _png(figure)
@@ -166,6 +201,10 @@ def _width(text: str) -> float:
 
     with _any_script():
         return float(text_to_path.get_text_width_height_descent(text, FontProperties(size=10), ismath=False)[0]) / 72
+
+
+def _shortened(name: str, most: int = 20) -> str:
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def _plain(text: str) -> str:

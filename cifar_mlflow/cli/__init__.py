@@ -25,9 +25,9 @@ CONTEXT = {
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
 COMMANDS = (
-    training.train, sweeps.sweep, sweeps.compare, models.evaluate, models.predict, registry.promote, registry.rollback,
-    registry.history, reproduction.reproduce, setup.download, setup.check, setup.sync, setup.doctor,
-    browsing.data, browsing.list_runs, browsing.ui,
+    training.train, sweeps.sweep, sweeps.compare, models.evaluate, models.predict, models.calibrate, models.export,
+    models.mislabelled, registry.promote, registry.rollback, registry.history, reproduction.reproduce,
+    setup.download, setup.check, setup.sync, setup.doctor, browsing.data, browsing.list_runs, browsing.ui,
 )  # fmt: skip
 
 

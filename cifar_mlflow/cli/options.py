@@ -18,7 +18,7 @@ GROUPS = {
     ),
     "Images": (
         "dataset", "data_dir", "image_size", "test_size", "skip_unreadable", "augmentation", "mix", "alternate_flip",
-        "shift", "padding", "normalize", "validation_size", "split_seed", "class_weights",
+        "shift", "padding", "normalize", "validation_size", "split_seed", "folds", "class_weights",
     ),
     "Optimization": (
         "epochs", "patience", "max_minutes", "batch_size", "accumulate", "clip_grad", "optimizer", "learning_rate",

@@ -8,6 +8,7 @@ import click
 
 from cifar_mlflow.cli.options import choice
 from cifar_mlflow.errors import PromotionRefused
+from cifar_mlflow.records import WEIGHTS
 from cifar_mlflow.tables import table
 
 WIDTH = 110
@@ -18,7 +19,7 @@ ALIAS = click.option("--alias", metavar="ALIAS", default="champion", show_defaul
 @click.command()
 @click.argument("model", required=False)
 @click.option("--best-of", metavar="SWEEP", help="the winner of a sweep, instead of MODEL")
-@choice("--weights", values=("last", "best"), help="as in evaluate")
+@choice("--weights", values=WEIGHTS, help="as in evaluate")
 @click.option("--name", metavar="NAME", help="registered model  [the dataset's name]")
 @ALIAS
 @click.option("--min-accuracy", type=float, metavar="PERCENT", help="least test accuracy")

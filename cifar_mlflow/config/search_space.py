@@ -17,6 +17,7 @@ _REASONS = {
     "seed": "repeats runs each configuration with several seeds",
     "threads": "it is set for the whole sweep, beside workers",
     "epoch_evaluation": "it does not change what is trained; set it in base",
+    "folds": "it is set for the whole sweep, beside repeats",
     "split_seed": "runs that hold out different images cannot be compared",
     "test_size": "runs that hold out different images cannot be compared; set it in base",
     "validation_size": "runs that hold out different images cannot be compared; set it in base",

@@ -17,7 +17,7 @@ from cifar_mlflow.config.faults import Sentence, describe, expected
 from cifar_mlflow.config.paths import absolute, is_path
 from cifar_mlflow.config.rules import faults_of, resolve
 from cifar_mlflow.config.search_space import Choice, Parameter
-from cifar_mlflow.config.training import AutoOrPositive, PositiveInt, Threads, TrainingConfig, parsed
+from cifar_mlflow.config.training import AutoOrPositive, Folds, PositiveInt, Threads, TrainingConfig, parsed
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import NAME_LIMIT, as_option, fault, shown
@@ -75,6 +75,7 @@ class SweepConfig(BaseModel):
     sampler: Literal["grid", "random", "tpe"] = "grid"
     trials: PositiveInt | None = None
     repeats: PositiveInt = 1
+    folds: Folds = "none"
     pruner: Literal["none", "successive_halving"] = "none"
     min_epochs: PositiveInt = 1
     objective: Annotated[
@@ -113,7 +114,7 @@ class SweepConfig(BaseModel):
 
     def configuration(self, values: Mapping[str, Any], seed: int) -> TrainingConfig:
         """The run of the combination `values` with `seed`; raises ConfigurationError if the values do not agree."""
-        return resolve({**self.base, **values, "seed": seed, "threads": self.threads})
+        return resolve({**self.base, **values, "seed": seed, "threads": self.threads, "folds": self.folds})
 
     def base_value(self, name: str) -> Any:
         """What the field `name` is where the space does not vary it; as it was given if that is refused."""
@@ -173,9 +174,10 @@ def _read_base(given: object, directory: Path, faults: list[str]) -> dict[str, A
             base = {**read_yaml(directory / str(file)), **base}
         except ConfigurationError as error:
             faults += [f"base: config: {file}: {fault}" for fault in error.faults]
-    if "threads" in base:
-        faults.append("base: threads: give the sweep's own threads, beside workers")
-        del base["threads"]
+    for name, beside in (("threads", "workers"), ("folds", "repeats")):
+        if name in base:
+            faults.append(f"base: {name}: give the sweep's own {name}, beside {beside}")
+            del base[name]
     return {name: _beside(name, value, directory) for name, value in base.items()}
 
 
@@ -229,6 +231,11 @@ def _spec_faults(spec: SweepConfig, given: Mapping[str, Any]) -> Iterator[str]:
                     f"{name}: with validation_size 0 the runs are scored on the test set, by which {chosen} must not "
                     f"choose; use {wanted.replace(' ', ' or ')}"
                 )
+    if spec.folds != "none" and spec.repeats % spec.folds:
+        yield (
+            f"folds: each seed trains without one of {spec.folds} parts, so that repeats must be a multiple of "
+            f"{spec.folds}, not {spec.repeats}, or not every image would be left out as often"
+        )
     if spec.pruner != "none":
         varied = spec.space.get("epochs")
         epochs = varied.probes() if varied else [spec.base_value("epochs")]

@@ -33,7 +33,7 @@ NOT_IN_FINGERPRINT = frozenset({"seed", "threads", "accelerate", "device", "data
 ADDED = frozenset(
     {
         "image_size", "test_size", "class_weights",
-        "pretrained", "freeze", "backbone_rate", "mix", "accumulate", "clip_grad", "patience", "max_minutes",
+        "folds", "pretrained", "freeze", "backbone_rate", "mix", "accumulate", "clip_grad", "patience", "max_minutes",
     }
 )  # fmt: skip
 
@@ -85,6 +85,9 @@ ImageSize = Annotated[
 PartSize = Annotated[
     Literal["auto"] | Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)],
     expected("auto, a number of images, 1 or more, or a share between 0 and 1"),
+]
+Folds = Annotated[
+    Literal["none"] | Annotated[int, Field(ge=2, le=1000)], expected("none or a whole number from 2 to 1,000")
 ]
 Milestones = Annotated[tuple[PositiveInt, ...], BeforeValidator(_split_commas)]
 Widths = Annotated[
@@ -172,6 +175,9 @@ class TrainingConfig(BaseModel):
         "auto", "images held out of training; auto is 10%; 0 trains on all and scores on the test set"
     )
     split_seed: Seed = field(0, "seed of the train/validation split, which all repeats share")
+    folds: Folds = field(
+        "none", "train without one of so many parts of the training images, by the seed; its answers are recorded"
+    )
     class_weights: Literal["none", "balanced"] = field(
         "none", "weight of each class in the loss; balanced: inverse to its number of training images, 1 on average"
     )

@@ -9,12 +9,22 @@ Common to all of them:
 - The process is afterwards what it was: its environment, torch's settings, the random states, the signal handlers.
 """
 
-from cifar_mlflow.interface.models import evaluate, history, load, predict, promote, rollback
+from cifar_mlflow.interface.models import (
+    calibrate,
+    evaluate,
+    export,
+    history,
+    load,
+    mislabelled,
+    predict,
+    promote,
+    rollback,
+)
 from cifar_mlflow.interface.results import Comparison, Run, Sweep
 from cifar_mlflow.interface.store import compare, doctor, list_runs, sync
 from cifar_mlflow.interface.trainings import reproduce, resume, sweep, train
 
 __all__ = [
-    "Comparison", "Run", "Sweep", "compare", "doctor", "evaluate", "history", "list_runs", "load", "predict",
-    "promote", "reproduce", "resume", "rollback", "sweep", "sync", "train",
+    "Comparison", "Run", "Sweep", "calibrate", "compare", "doctor", "evaluate", "export", "history", "list_runs",
+    "load", "mislabelled", "predict", "promote", "reproduce", "resume", "rollback", "sweep", "sync", "train",
 ]  # fmt: skip

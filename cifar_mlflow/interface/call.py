@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cifar_mlflow.learning.training import EpochResult
 
 
-Weights = Literal["last", "best"]
+Weights = Literal["last", "best", "calibrated", "best_calibrated"]
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

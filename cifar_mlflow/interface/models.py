@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from cifar_mlflow.directories import write_whole
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.interface.call import Weights, called, checked, refused
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from cifar_mlflow.jobs.evaluate import EvaluateOutcome
     from cifar_mlflow.jobs.history import ModelHistory
+    from cifar_mlflow.jobs.models.calibrate import CalibrateOutcome
+    from cifar_mlflow.jobs.models.export import ExportOutcome
+    from cifar_mlflow.jobs.models.mislabelled import MislabelledOutcome
     from cifar_mlflow.jobs.predict import LoadedModel, Prediction
     from cifar_mlflow.jobs.promotion.verdict import PromotionVerdict
     from cifar_mlflow.learning.data.image_files import Skipped
@@ -106,6 +110,79 @@ def _listed(images: Any) -> list[Any]:
     if isinstance(images, bytes) or hasattr(images, "keys") or not hasattr(images, "__iter__"):
         raise refused("images", type(images).__name__, kinds)
     return list(images)
+
+
+def calibrate(
+    model: str, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+) -> CalibrateOutcome:
+    """Fits one temperature on the validation images, and logs a model with it in the same run: `weights="calibrated"`.
+
+    `model` is named as in `evaluate`; `options` are weights (last or best) and data_dir.
+
+    >>> calibrated = cm.calibrate(run.id)
+    >>> calibrated.changed
+    0
+    >>> cm.evaluate(run.id, weights="calibrated").model_uri == calibrated.model_uri
+    True
+
+    Raises:
+        ModelError: there is no such model, it is calibrated already, or no temperature is the best.
+        DataError: the data are not those that the model was trained on.
+        TrackingError: the store cannot be used.
+    """
+    from cifar_mlflow.jobs.models.calibrate import calibrate as job
+
+    with called(tracking_uri, progress):
+        return checked(job, weights=Literal["last", "best"])(model, **options)
+
+
+def export(
+    model: str, path: str | Path, *, weights: str = "last", tracking_uri: str | Path | None = None
+) -> ExportOutcome:
+    """Writes a model as an ONNX file, whole or not at all; onnxruntime has answered the recorded example with it.
+
+    `model` is named as in `evaluate`. The packages of `cifar-mlflow[onnx]` are needed.
+
+    >>> cm.export(run.id, "model.onnx").difference < 1e-4
+    True
+
+    Raises:
+        ConfigurationError: the file cannot be written, or the packages are not installed.
+        ModelError: there is no such model, or it cannot be exported.
+        TrackingError: the store cannot be read.
+    """
+    from cifar_mlflow.jobs.models.export import export as job
+
+    with called(tracking_uri, progress=False):
+        outcome = checked(job, weights=Weights)(model, weights=weights)
+        try:
+            write_whole(Path(path), outcome.content)
+        except OSError as error:
+            raise ConfigurationError(f"path: {path} cannot be written: {error.strerror}", "arguments") from None
+        return outcome
+
+
+def mislabelled(
+    sweep: str, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+) -> MislabelledOutcome:
+    """The training images whose labels are likely to be wrong, the most suspicious first: its `suspects`.
+
+    `sweep` has folds; `options` are data_dir.
+
+    >>> base = {"dataset": "digits", "epochs": 1, "scheduler": "none"}
+    >>> spec = {"name": "folded", "base": base, "space": {"activation": ["relu"]}, "folds": 2, "repeats": 2}
+    >>> len(cm.mislabelled(cm.sweep(spec).id).suspects)
+    1433
+
+    Raises:
+        ModelError: there is no such sweep, or it has no folds.
+        DataError: the data are not those that the sweep was trained on.
+        TrackingError: the store cannot be used.
+    """
+    from cifar_mlflow.jobs.models.mislabelled import mislabelled as job
+
+    with called(tracking_uri, progress):
+        return checked(job)(sweep, **options)
 
 
 def promote(

@@ -82,15 +82,22 @@ def evaluate(
 
 
 def evaluate_model(
-    store: Store, found: FoundModel, *, dataset: str | None = None, data_dir: str | None = None, views: int = 1
+    store: Store,
+    found: FoundModel,
+    *,
+    dataset: str | None = None,
+    data_dir: str | None = None,
+    views: int = 1,
+    trained_on: Dataset | None = None,
 ) -> EvaluateOutcome:
-    """As `evaluate`, of a model that was found."""
+    """As `evaluate`, of a model that was found; `trained_on` are its data, if they were read already."""
     predictor = models.load_model(found.uri, found.tags)
 
     from cifar_mlflow.learning import evaluation
 
-    config = resolve_moved(found.config, data_dir)
-    trained_on = data.load_recorded(config, found.dataset_digest, found.run_id)
+    if trained_on is None:
+        config = resolve_moved(found.config, data_dir)
+        trained_on = data.load_recorded(config, found.dataset_digest, found.run_id)
     scored = (
         trained_on if dataset is None else read_test_set(dataset, trained_on.classes, trained_on.image_shape, data_dir)
     )

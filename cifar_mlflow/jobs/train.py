@@ -19,7 +19,8 @@ from cifar_mlflow.jobs.training import data, signals
 from cifar_mlflow.jobs.training import pretrained as starting_weights
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
-from cifar_mlflow.jobs.training.record import TrainingRecord, held_out_name
+from cifar_mlflow.jobs.training.record import TrainingRecord
+from cifar_mlflow.jobs.training.results import held_out_name
 from cifar_mlflow.memory import enough_memory
 from cifar_mlflow.text import count
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder

@@ -1,6 +1,8 @@
 """Running a network over a whole split."""
 
+import math
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,14 +14,24 @@ BATCH = 100  # on two cores as fast as more, which would only take more memory
 TINY = 1e-30  # a probability of zero has a logarithm then
 
 
-@torch.inference_mode()
-def loss_and_accuracies(
-    network: Callable[[torch.Tensor], torch.Tensor], images: LabeledImages
-) -> tuple[float, float, float]:
-    """Mean cross-entropy, accuracy and balanced accuracy over every image; `network` maps uint8 images to logits.
+class Scores(NamedTuple):
+    """What a network is worth on labelled images: mean cross-entropy; all else per cent.
 
-    Balanced accuracy is the mean recall of the classes that have images; accuracies are per cent.
+    Balanced accuracy is the mean recall of the classes that have images; the recall of one that has none is NaN.
     """
+
+    loss: float
+    accuracy: float
+    balanced_accuracy: float
+    recalls: tuple[float, ...]
+
+
+NOT_SCORED = Scores(math.nan, math.nan, math.nan, ())
+
+
+@torch.inference_mode()
+def scores(network: Callable[[torch.Tensor], torch.Tensor], images: LabeledImages, classes: int) -> Scores:
+    """Those of `network`, which maps uint8 images to logits (n, classes), over every image."""
     loss = torch.zeros((), device=images.labels.device)
     correct = []
     for pixels, labels in _batches(images):
@@ -28,9 +40,14 @@ def loss_and_accuracies(
         correct.append(logits.argmax(1) == labels)
     told = torch.cat(correct).cpu()
     labels = images.labels.cpu()
-    there = labels.bincount()
-    recalls = labels[told].bincount(minlength=len(there))[there > 0] / there[there > 0].double()
-    return loss.item() / len(images), 100 * told.sum().item() / len(images), 100 * recalls.mean().item()
+    there = labels.bincount(minlength=classes)
+    recalls = labels[told].bincount(minlength=classes) / there.double()
+    return Scores(
+        loss.item() / len(images),
+        100 * told.sum().item() / len(images),
+        100 * recalls[there > 0].mean().item(),
+        tuple((100 * recalls).tolist()),
+    )
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from importlib.metadata import version
 
 import torch
@@ -16,6 +16,8 @@ from torch import nn
 from cifar_mlflow.learning import compiled
 from cifar_mlflow.learning.networks import own
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
+from cifar_mlflow.memory import is_out_of_memory
+from cifar_mlflow.text import first_line
 
 # What torch.export says of the commonest faults, in words of its own, and what it means.
 REFUSALS = {
@@ -98,6 +100,70 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+def without_softmax(program: torch.fx.GraphModule) -> torch.fx.GraphModule:
+    """A copy of an exported and loaded `Classifier` that answers logits in place of probabilities.
+
+    Raises ValueError if the program does not end in a softmax.
+    """
+    changed, softmax = _copy_with_softmax(program)
+    softmax.replace_all_uses_with(softmax.all_input_nodes[0])
+    changed.graph.erase_node(softmax)
+    changed.recompile()
+    return changed
+
+
+def with_temperature(program: torch.fx.GraphModule, temperature: float) -> torch.fx.GraphModule:
+    """A copy of an exported and loaded `Classifier` whose logits are divided by `temperature` before the softmax.
+
+    Its weights have the same names and values. Raises ValueError as `without_softmax`.
+    """
+    changed, softmax = _copy_with_softmax(program)
+    (logits,) = softmax.all_input_nodes
+    with changed.graph.inserting_before(softmax):
+        scaled = changed.graph.call_function(torch.ops.aten.div.Scalar, (logits, temperature))
+    softmax.replace_input_with(logits, scaled)
+    changed.recompile()
+    return changed
+
+
+def _copy_with_softmax(program: torch.fx.GraphModule) -> tuple[torch.fx.GraphModule, torch.fx.Node]:
+    changed = copy.deepcopy(program)
+    (output,) = changed.graph.find_nodes(op="output")
+    if [node.target for node in output.all_input_nodes] != [torch.ops.aten.softmax.int]:
+        raise ValueError("it does not end in a softmax, as models of cifar-mlflow do")
+    return changed, output.all_input_nodes[0]
+
+
+def onnx_file(program: torch.fx.GraphModule, images: torch.Tensor, about: Mapping[str, str]) -> bytes:
+    """The exported and loaded program as the content of an ONNX file, for any number of images.
+
+    Its input `images` is uint8 as the program's, its output `probabilities` float32; `about` is in its metadata.
+
+    Raises ValueError if ONNX, in which a file has at most 2 GB, has no form for it; ImportError without the package.
+    """
+    import onnx  # noqa: F401 (torch would tell of it in words of its own)
+    import onnxscript  # noqa: F401
+
+    try:
+        with quiet(), redirect_stdout(io.StringIO()):
+            exported = torch.onnx.export(
+                program,
+                (images,),
+                dynamic_shapes=({0: torch.export.Dim("batch")},),
+                input_names=["images"],
+                output_names=["probabilities"],
+                dynamo=True,
+            )
+            assert exported is not None
+            exported.model.metadata_props.update(about)
+            content: bytes = exported.model_proto.SerializeToString()
+    except Exception as error:  # of torch, onnxscript and protobuf, which share no class
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"{type(error).__name__}: {first_line(error)}") from error
+    return content
 
 
 def weight_files(models: Mapping[str, Classifier], classes: int, image_shape: Sequence[int]) -> dict[str, bytes]:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from cifar_mlflow.learning.batches import divide
 from cifar_mlflow.learning.data.augmentation import Augmentation, refuse_small
 from cifar_mlflow.learning.data.datasets import Dataset, class_weights
 from cifar_mlflow.learning.data.mixing import mixing
-from cifar_mlflow.learning.evaluation import loss_and_accuracies
+from cifar_mlflow.learning.evaluation import NOT_SCORED, Scores, scores
 from cifar_mlflow.learning.networks import build, own, transfer
 from cifar_mlflow.learning.networks.fast import FastNetwork
 from cifar_mlflow.learning.networks.pretrained import Pretrained
@@ -45,7 +45,8 @@ class EpochResult:
     learning_rate: float
     images_per_second: float
     held_out_balanced_accuracy: float = math.nan
-    """Mean recall of the classes; NaN in checkpoints of earlier versions."""
+    held_out_recalls: Sequence[float] = ()
+    """Of each class, as in `Scores`. In checkpoints of earlier versions there are none, and the mean of them is NaN."""
 
 
 @dataclass
@@ -92,15 +93,14 @@ class Training:
         refuse_small(config, data.image_shape)
         if config.threads != "auto":
             torch.set_num_threads(config.threads)
-        self.config = config
+        self.config, self.memory_format = config, memory_format
         self.device = hardware.choose_device(config)
         self.precision = hardware.choose_precision(config, self.device)
-        self.memory_format = memory_format
         hardware.make_deterministic(self.device)
         hardware.seed_all(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._on_step, self._on_check = on_step, on_check
-        self._image_size = data.image_shape[:2]
+        self._image_size, self._classes = data.image_shape[:2], len(data.classes)
         self._train = data.train.to(self.device)
         self._held_out = (data.test if config.trains_on_all else data.validation).to(self.device)
         self.preprocessing = transfer.preprocessing(config, data, memory_format, pretrained).to(self.device)
@@ -143,22 +143,22 @@ class Training:
             size = f"with --batch-size {self.config.batch_size}; try half of it"
             with hardware.enough_memory(f"epoch {epoch}: the {self.device.type} device is out of memory {size}"):
                 loss, accuracy, rate, speed = self._train_epoch(epoch)
-                held_out_loss, held_out_accuracy, balanced = self._score(self.stopping.is_last(epoch))
+                held_out = self._score(self.stopping.is_last(epoch))
             self._passed, self._in_progress = epoch, None
-            self.stopping.after(epoch, held_out_accuracy)
-            yield EpochResult(epoch, loss, accuracy, held_out_loss, held_out_accuracy, rate, speed, balanced)
+            self.stopping.after(epoch, held_out.accuracy)
+            yield EpochResult(epoch, loss, accuracy, *held_out[:2], rate, speed, *held_out[2:])
 
     def check_soon(self) -> None:
         """Has `on_check` called after the step that is being done, and from then on after each."""
         self._check_soon = True
 
-    def _score(self, is_last: bool) -> tuple[float, float, float]:
-        """Mean loss, accuracy and balanced accuracy over the held-out images; NaN after an epoch that is not scored."""
+    def _score(self, is_last: bool) -> Scores:
+        """Those on the held-out images, NaN after an epoch that is not scored."""
         if not self.config.epoch_evaluation and (self.config.trains_on_all or not is_last):
-            return math.nan, math.nan, math.nan
+            return NOT_SCORED
         with own.faults_told(self.config, "it fails in evaluation"):
             network, images = self._result().eval(), self._held_out
-            return loss_and_accuracies(lambda pixels: own.logits_of(network(self.preprocessing(pixels))), images)
+            return scores(lambda pixels: own.logits_of(network(self.preprocessing(pixels))), images, self._classes)
 
     def _result(self) -> nn.Module:
         """The network that the training is for: the one that is trained, or the average of its weights."""

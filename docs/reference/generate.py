@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -22,13 +23,29 @@ ROOT = HERE.parents[1]
 NOTE = "<!-- Written by `make docs`; do not edit. -->\n"
 
 
+OF_MODELS = ("evaluate", "predict", "calibrate", "export", "mislabelled", "promote", "rollback", "history")
+
+
 def commands() -> str:
-    """Every command with its help; the options of train are on the page of the configuration."""
-    parts = [f"# Commands\n\n{NOTE}\n`cifar-mlflow COMMAND --help`, or `-h`, shows the same on the terminal.\n"]
+    """Every command with its help, but those on the page of models."""
+    others = "Those for trained models are on [a page of their own](commands-of-models.md)."
+    return _commands("Commands", others, [name for name in cli.commands if name not in OF_MODELS])
+
+
+def commands_of_models() -> str:
+    """Every command for trained models with its help."""
+    return _commands("Commands for models", "All others are on [their page](commands.md).", OF_MODELS)
+
+
+def _commands(heading: str, others: str, names: Sequence[str]) -> str:
+    """The named commands; the options of train are on the page of the configuration."""
+    told = "`cifar-mlflow COMMAND --help`, or `-h`, shows the same on the terminal."
+    parts = [f"# {heading}\n\n{NOTE}\n{told}\n{others}\n"]
     width = {"max_content_width": 110, "terminal_width": 110}
     # As on the command line, so that subcommands take over what the group sets, such as -h.
     context = cli.make_context("cifar-mlflow", [], resilient_parsing=True, **width)
-    for name, command in cli.commands.items():
+    for name in names:
+        command = cli.commands[name]
         text = command.get_help(click.Context(command, context, name, **width))
         if name == "train":
             text = text.partition(f"\n\n{next(iter(GROUPS))}:")[0]
@@ -50,7 +67,7 @@ def entry_points() -> str:
         f"# Entry points of the MLflow project\n\n{NOTE}",
         "`mlflow run . -e NAME -P PARAMETER=VALUE`, or `mlflow run GIT_URL ...`; `main` is meant without `-e`.",
         "Parameters of the configuration are explained on [its page](configuration.md), the others with",
-        "[their command](commands.md).",
+        "their command, on the page of [commands](commands.md) or of those [for models](commands-of-models.md).",
     ]
     for name, entry in project["entry_points"].items():
         parts.append(f"\n## {name}\n")
@@ -96,10 +113,24 @@ def _values(schema: dict[str, object]) -> str:
 
 
 def python() -> str:
-    """Every name of the Python interface, with its signature and docstring."""
-    parts = [f"# Python\n\n{NOTE}", f"```\n{inspect.getdoc(interface)}\n```\n"]
+    """Every name of the Python interface, but those on the page of models, and what they have in common."""
+    others = "What is done with trained models is on [a page of its own](python-of-models.md)."
+    return f"# Python\n\n{NOTE}\n{others}\n\n```\n{inspect.getdoc(interface)}\n```\n\n" + _python(of_models=False)
+
+
+def python_of_models() -> str:
+    """Every function for trained models."""
+    others = "What all functions have in common is on [the page of the others](python.md)."
+    return f"# Python: models\n\n{NOTE}\n{others}\n\n" + _python(of_models=True)
+
+
+def _python(of_models: bool) -> str:
+    """The names, each with its signature and docstring."""
+    parts = []
     for name in cm.__all__:
         what = getattr(interface, name)
+        if (what.__module__ == interface.models.__name__) != of_models:
+            continue
         signature = "" if inspect.isclass(what) else re.sub(r"'", "", str(inspect.signature(what)))
         parts.append(f"## {name}\n\n```\n{name}{signature}\n\n{inspect.getdoc(what)}\n```\n")
     return "\n".join(parts)
@@ -107,10 +138,12 @@ def python() -> str:
 
 PAGES = {
     "commands.md": commands,
+    "commands-of-models.md": commands_of_models,
     "exit-codes.md": exit_codes,
     "entry-points.md": entry_points,
     "configuration.md": configuration,
     "python.md": python,
+    "python-of-models.md": python_of_models,
 }
 
 

@@ -31,6 +31,23 @@ def test_curves_have_room_for_their_numbers(epochs, rate, loss):
     assert edge_is_white(plots.curves(history | {"lr": [rate] * epochs}, "validation", "digits-prelu-seed0"))
 
 
+@pytest.mark.parametrize(("classes", "epochs"), [(["0", "1"], 2), (["W" * 30] * 20, 30), (["$a$", "猫" * 20], 1000)])
+def test_curves_of_classes_have_room_for_their_names(classes, epochs):
+    recalls = np.linspace(0, 100, epochs * len(classes)).reshape(epochs, len(classes))
+    assert edge_is_white(plots.class_curves(range(1, epochs + 1), recalls, classes, "digits-prelu-seed0: recall"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_curves_of_classes_name_the_worst_first_and_leave_out_what_has_no_images(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(plots, "_png", lambda figure: drawn.append(figure) or b"")
+    recalls = np.array([[50, np.nan, 90], [60, np.nan, 20]])
+    plots.class_curves([1, 2], recalls, ["cat", "none", "dog"], "t")
+    (axes,) = drawn[0].axes
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["dog 20.0", "cat 60.0"]
+    assert [list(line.get_ydata()) for line in axes.lines] == [[90, 20], [50, 60]]
+
+
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("configurations", [1, 20])
 def test_curves_of_a_sweep_name_the_first_configurations_alone(configurations, monkeypatch):

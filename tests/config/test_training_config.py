@@ -59,6 +59,7 @@ OTHER = {
     "skip_unreadable": True,
     "validation_size": 100,
     "split_seed": 1,
+    "folds": 5,
     "class_weights": "balanced",
     "device": "cpu",
     "precision": "float32",

@@ -20,7 +20,18 @@ def generator():
     return module
 
 
-@pytest.mark.parametrize("page", ["commands.md", "exit-codes.md", "entry-points.md", "configuration.md", "python.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "commands.md",
+        "commands-of-models.md",
+        "exit-codes.md",
+        "entry-points.md",
+        "configuration.md",
+        "python.md",
+        "python-of-models.md",
+    ],
+)
 def test_the_page_is_what_make_docs_writes(page):
     module = generator()
     written = {path.name for path in REFERENCE.glob("*.md") if module.NOTE in path.read_text()}

@@ -38,7 +38,7 @@ def _no_store(monkeypatch):
         (lambda: cm.train(dataset="digits", tracking_uri=3), "tracking_uri: '3' is refused"),
         (lambda: cm.evaluate(None), "model: 'None' is refused: it must be a valid string"),
         (lambda: cm.evaluate(RUN, views=3), "views: '3' is refused: it must be 1, 2 or 6"),
-        (lambda: cm.evaluate(RUN, weights="first"), "weights: 'first' is refused: it must be 'last' or 'best'"),
+        (lambda: cm.evaluate(RUN, weights="first"), "weights: 'first' is refused: it must be 'last', 'best', 'cal"),
         (lambda: cm.evaluate(RUN, dataset=np.zeros(3)), "dataset: "),
         (lambda: cm.compare(None), "what: '(None,)' is refused"),
         (lambda: cm.compare([RUN]), "what: "),

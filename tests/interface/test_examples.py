@@ -12,8 +12,8 @@ import cifar_mlflow as cm
 
 # In the order of a story: a later example goes on with what an earlier one has made.
 ORDER = (
-    "train", "resume", "sweep", "list_runs", "compare", "evaluate", "load", "predict", "promote", "history",
-    "rollback", "reproduce", "sync", "doctor",
+    "train", "resume", "sweep", "list_runs", "compare", "evaluate", "load", "predict", "calibrate", "export", "promote",
+    "history", "rollback", "reproduce", "mislabelled", "sync", "doctor",
 )  # fmt: skip
 
 

@@ -83,7 +83,9 @@ def run_trial(
         ConfigurationError: data or network are no longer what the sweep was started with.
         TrainingError: the training cannot go on; the run is FAILED, with the reason.
     """
-    dataset = load_dataset(trial.config)
+    from cifar_mlflow.learning.data import datasets
+
+    dataset = datasets.without_fold(load_dataset(trial.config), trial.config)
     here = digests(settings(trial.config))
     if trial.config.run_fingerprint(*here) != trial.tags["run_fingerprint"]:
         raise ConfigurationError(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.jobs.listener import TrainingListener, say
-from cifar_mlflow.jobs.training.record import held_out_name
+from cifar_mlflow.jobs.training.results import held_out_name
 from cifar_mlflow.text import count, duration
 
 if TYPE_CHECKING:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cifar_mlflow.analysis import classification, plots
 from cifar_mlflow.analysis.contact_sheet import contact_sheet
 from cifar_mlflow.config.paths import absolute, is_path
 from cifar_mlflow.config.training import TORCHVISION, TrainingConfig, parsed
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
 from cifar_mlflow.jobs.listener import warn
-from cifar_mlflow.jobs.training import data, pretrained
+from cifar_mlflow.jobs.training import data, pretrained, results
 from cifar_mlflow.memory import is_out_of_memory
 from cifar_mlflow.text import as_option, count, first_line, redact
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
@@ -38,11 +36,6 @@ EXAMPLE_IMAGES = 4  # two or more, or the exported model would take that number 
 
 class Pruned(Exception):
     """Raised by a listener to end a run early, because others do better; the run is KILLED, with the tag pruned."""
-
-
-def held_out_name(config: TrainingConfig) -> str:
-    """The split whose accuracy is taken after each epoch."""
-    return "test" if config.trains_on_all else "validation"
 
 
 def hardware_tags(config: TrainingConfig, device: torch.device, precision: torch.dtype) -> dict[str, str]:
@@ -108,6 +101,7 @@ class TrainingRecord:
                 **({"network_digest": network.digest} if network else {}),
                 **({pretrained.DIGEST: weights.digest, pretrained.SOURCE: weights.source} if weights else {}),
                 "mlflow.note.content": self._sentence(),
+                **({} if config.folds == "none" else {"fold": f"{config.seed % config.folds + 1}/{config.folds}"}),
                 **({"trains_on_all": "true"} if config.trains_on_all else {}),
                 **provenance.tags(own.module_file(config)),
             }
@@ -176,7 +170,7 @@ class TrainingRecord:
 
         config, dataset, last, best = self._config, self.dataset, self.results[-1], self.best
         network = export.classifier(session.preprocessing, session.network, session.weights())
-        files = {"curves.png": self._curves()}
+        files = self._curves()
         accuracy = last.held_out_accuracy
         kept: list[_Kept] = [(network, "last", last, {} if config.trains_on_all else {"final_val_accuracy": accuracy})]
         if config.trains_on_all:
@@ -188,9 +182,12 @@ class TrainingRecord:
                 f" Validation accuracy after the last epoch: {accuracy:.2f}%; "
                 f"the best, {best.held_out_accuracy:.2f}%, after epoch {best.epoch}."
             )
-            files |= self._prediction_files(evaluation.predict(network, dataset.validation))
+            files |= results.prediction_files(
+                self._run.run_name, dataset, evaluation.predict(network, dataset.validation)
+            )
             best_network = export.classifier(session.preprocessing, session.network, self.best_weights)
             kept.append((best_network, "best", best, {"best_val_accuracy": best.held_out_accuracy}))
+        files |= results.fold_files(dataset, network)
         self._run.log_files(files)
         if not log_models or (fault := self._log_models(kept)):
             for *_, metrics in kept:
@@ -208,12 +205,11 @@ class TrainingRecord:
         from cifar_mlflow.learning import evaluation, export
 
         config, example = self._config, self.dataset.test.first(EXAMPLE_IMAGES)
-        activation = "" if config.network.startswith(TORCHVISION) else f"-{config.activation}"
         models = []
         for network, weights, result, metrics in kept:
             model = ExportedModel(
                 network,
-                name=f"{config.network.rpartition(':')[2]}{activation}-{weights}",
+                name=results.model_name(config, weights),
                 weights=weights,
                 epoch=result.epoch,
                 example=example.pixels.numpy(),
@@ -251,7 +247,7 @@ class TrainingRecord:
             outcome = {"pruned": "true"} if isinstance(error, Pruned) else failure
             self._run.set_tags({**outcome, "mlflow.note.content": f"{self._sentence()} {ended}"[:5000]})
             if self.results:
-                self._run.log_files({"curves.png": self._curves()})
+                self._run.log_files(self._curves())
         finally:
             self._run.finish("KILLED" if isinstance(error, KeyboardInterrupt | Pruned) else "FAILED")
 
@@ -268,26 +264,5 @@ class TrainingRecord:
             f"{count(config.epochs, 'epoch')}, {extras}seed {config.seed}."
         )
 
-    def _prediction_files(self, probabilities: np.ndarray) -> dict[str, bytes]:
-        """What the last-epoch model answers to each validation image, and the confusion matrix of it."""
-        labels = self.dataset.validation.labels.numpy()
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            index=self.dataset.validation_indices,
-            label=labels,
-            predicted=probabilities.argmax(1),
-            probabilities=probabilities,
-        )
-        score = classification.score(labels, probabilities)
-        title = f"{self._run.run_name}: validation, {score.accuracy:.2f}% of {score.images:,} images"
-        return {
-            "val_predictions.npz": buffer.getvalue(),
-            "confusion_matrix.png": plots.confusion_matrix(score.confusion, self.dataset.classes, title),
-        }
-
-    def _curves(self) -> bytes:
-        names = ("train_accuracy", "train_loss", "held_out_accuracy", "held_out_loss")
-        values = {name: [getattr(result, name) for result in self.results] for name in names}
-        values["lr"] = [result.learning_rate for result in self.results]
-        return plots.curves(values, held_out_name(self._config), self._run.run_name)
+    def _curves(self) -> dict[str, bytes]:
+        return results.curve_files(self._run.run_name, self._config, self.dataset.classes, self.results)

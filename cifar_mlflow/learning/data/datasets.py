@@ -4,7 +4,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import torch
 from cifar_mlflow.config.paths import is_path
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import ConfigurationError, DataError
-from cifar_mlflow.learning.data import cifar10, image_folder, named, npz_files
+from cifar_mlflow.learning.data import cifar10, image_folder, named, npz_files, splitting
 from cifar_mlflow.learning.data.decoded_files import Bar, no_bar
 from cifar_mlflow.learning.data.image_files import Skipped
 
@@ -32,6 +32,11 @@ class LabeledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def where(self, chosen: np.ndarray) -> "LabeledImages":
+        """Those of which `chosen`, bool (n), is true."""
+        places = torch.from_numpy(np.flatnonzero(chosen))
+        return LabeledImages(self.pixels[places], self.labels[places])
+
     def first(self, count: int) -> "LabeledImages":
         return LabeledImages(self.pixels[:count], self.labels[:count])
 
@@ -45,7 +50,9 @@ class Dataset:
 
     `digest` (32 hex digits) covers every byte, the class names and the split; `test_digest` the test images and
     their labels alone. `validation_indices` are positions in the original training set. `skipped` are files that were
-    left out, since they cannot be read; `warnings` are for the user.
+    left out, since they cannot be read; `warnings` are for the user. `names` are those of the files of a folder, by
+    their positions in the training set. Where a run trains without a fold, `left_out` are that fold's images, which
+    `train` lacks, and `left_out_indices` their positions; the digests are those of the whole.
     """
 
     name: str
@@ -59,6 +66,9 @@ class Dataset:
     test_digest: str
     skipped: tuple[Skipped, ...] = ()
     warnings: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    left_out: LabeledImages | None = None
+    left_out_indices: np.ndarray | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -94,6 +104,27 @@ def load(config: TrainingConfig, bar: Bar = no_bar) -> Dataset:
         DataError: missing, damaged or of the wrong shape; the message names the file.
         ConfigurationError: the validation split does not fit the dataset.
     """
+    return without_fold(_load(config, bar), config)
+
+
+def without_fold(dataset: Dataset, config: TrainingConfig) -> Dataset:
+    """The dataset without the fold of its training images that `config` leaves out by its seed, if it leaves out any.
+
+    Raises ConfigurationError if there are more folds than images.
+    """
+    if config.folds == "none":
+        return dataset
+    images = len(dataset.train)
+    if images < config.folds:
+        raise ConfigurationError(f"--folds: {config.folds} is refused: there are {images:,} images to train on")
+    numbers = splitting.fold_numbers(dataset.train.labels.numpy(), config.folds, config.split_seed)
+    chosen = numbers == config.seed % config.folds
+    positions = np.setdiff1d(np.arange(images + len(dataset.validation)), dataset.validation_indices)
+    train, left_out = (dataset.train.where(places) for places in (~chosen, chosen))
+    return replace(dataset, train=train, left_out=left_out, left_out_indices=positions[chosen])
+
+
+def _load(config: TrainingConfig, bar: Bar) -> Dataset:
     if config.is_folder:
         return _of_folder(config.dataset_name, image_folder.read(config, bar))
     if config.dataset == "cifar10":
@@ -105,7 +136,7 @@ def load(config: TrainingConfig, bar: Bar = no_bar) -> Dataset:
     else:
         arrays = _read_npz(Path(os.path.expanduser(config.dataset)))
     held_out = _validation_count(config, len(arrays.y_train))
-    validation = stratified_indices(arrays.y_train, held_out, config.split_seed)
+    validation = splitting.stratified_indices(arrays.y_train, held_out, config.split_seed)
     train = np.setdiff1d(np.arange(len(arrays.y_train)), validation)
     return Dataset(
         name=config.dataset_name,
@@ -171,25 +202,16 @@ def _of_folder(name: str, found: image_folder.FolderImages) -> Dataset:
         name=name,
         source=str(found.tree.root),
         classes=found.tree.classes,
-        **parts,
+        train=parts["train"],
+        validation=parts["validation"],
+        test=parts["test"],
         validation_indices=validation,
         digest=_digest(shape, x_train, y_train, x_test, found.labels("test"), validation, np.array(found.tree.classes)),
         test_digest=_digest(parts["test"].pixels.numpy(), found.labels("test")),
         skipped=tuple(found.skipped),
+        names=tuple(found.names[row] for row in training.tolist()),
         warnings=tuple(found.warnings),
     )
-
-
-def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """`count` sorted indices drawn at random, each class in proportion to its size (largest remainder)."""
-    rng = np.random.default_rng(seed)
-    classes, sizes = np.unique(labels, return_counts=True)
-    exact = count * sizes / len(labels)
-    shares = np.floor(exact).astype(int)
-    shares[np.argsort(shares - exact, kind="stable")[: count - shares.sum()]] += 1
-    places = (np.flatnonzero(labels == label) for label in classes)
-    drawn = [rng.permutation(each)[:share] for each, share in zip(places, shares, strict=True)]
-    return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
 def overlap(test: LabeledImages, train: LabeledImages) -> int:

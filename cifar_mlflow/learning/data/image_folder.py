@@ -16,7 +16,7 @@ import psutil
 
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.learning.data import duplicates, folder_tree, split_by_hash
+from cifar_mlflow.learning.data import duplicates, folder_tree, splitting
 from cifar_mlflow.learning.data.decoded_files import Bar, DecodedFiles, decoded, measured
 from cifar_mlflow.learning.data.folder_tree import Tree, some
 from cifar_mlflow.learning.data.image_files import Skipped
@@ -198,8 +198,8 @@ def _split(
 
     def take_out(part: str, size: float | int) -> None:
         train = rows["train"]
-        drawn = split_by_hash.draw(digests[train], config.split_seed, part)
-        chosen = split_by_hash.choose(drawn, found.file_labels[train], size)
+        drawn = splitting.draw(digests[train], config.split_seed, part)
+        chosen = splitting.choose(drawn, found.file_labels[train], size)
         rows["train"], rows[part] = train[~chosen], train[chosen]
 
     given, test_size = {file.part for file in found.tree.files}, config.test_size

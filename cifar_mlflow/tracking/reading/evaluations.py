@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cifar_mlflow.errors import ModelError
-from cifar_mlflow.records import Predictions
+from cifar_mlflow.records import CALIBRATED, Predictions
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.reading.models import FoundModel
 from cifar_mlflow.tracking.store import Store
@@ -55,8 +55,11 @@ def read(store: Store, found: FoundModel, images: ImageSet) -> Evaluation | None
     """
     if images.split == "validation":
         if found.weights != "last":
+            of_these = found.weights in CALIBRATED.values()
+            what = "the temperature of its" if of_these else "its"
+            was = "was fitted" if of_these else "were chosen"
             raise ModelError(
-                f"{found.run_name}: its {found.weights} weights were chosen on the validation images, so they are not "
+                f"{found.run_name}: {what} {found.weights} weights {was} on the validation images, so they are not "
                 "judged on them; take the last ones, or judge on the test images"
             )
         if (answers := read_validation(store, found.run_id)) is None:
@@ -76,6 +79,15 @@ def read_validation(store: Store, run_id: str) -> Predictions | None:
     """The answers of the run's last-epoch model to the validation images, None without; ModelError if damaged."""
     arrays = _arrays(store, run_id, "val_predictions.npz", {"index": 1, "label": 1, "predicted": 1})
     return None if arrays is None else Predictions(*(array.astype(np.int64) for array in arrays))
+
+
+def read_probabilities(store: Store, run_id: str, path: str) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """Index, label (n) and probabilities (n, classes) of the run's answers in its artifact `path`; None without it.
+
+    ModelError if they are damaged.
+    """
+    arrays = _arrays(store, run_id, path, {"index": 1, "label": 1, "probabilities": 2})
+    return None if arrays is None else (arrays[0], arrays[1], arrays[2])
 
 
 def _arrays(

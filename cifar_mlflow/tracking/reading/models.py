@@ -14,6 +14,7 @@ from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.memory import is_out_of_memory
+from cifar_mlflow.records import CALIBRATED
 from cifar_mlflow.text import first_line
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking.reading import naming, runs, sweeps
@@ -24,7 +25,7 @@ from cifar_mlflow.tracking.writing import digests
 
 @dataclass(frozen=True)
 class FoundModel:
-    """A logged model and the run that it came from. `weights` is last or best, `uri` is models:/m-..."""
+    """A logged model and the run that it came from. `weights` is one of `records.WEIGHTS`, `uri` models:/m-..."""
 
     uri: str
     weights: str
@@ -58,8 +59,8 @@ class LoadableModel:
 def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
     """The model that `what` names: a run, models:/m-..., models:/NAME/VERSION, models:/NAME@ALIAS or NAME@ALIAS.
 
-    A run is named as in `naming.find`; a sweep stands for its winner. `weights` (last or best) chooses among the models
-    of a run. ModelError if there is none, it was not logged by this package, or its run was deleted.
+    A run is named as in `naming.find`; a sweep stands for its winner. `weights` (`records.WEIGHTS`) chooses among the
+    models of a run. ModelError if there is none, it was not logged by this package, or its run was deleted.
     """
     model = _find_logged(store, what, weights)
     if not model.source_run_id:
@@ -136,7 +137,8 @@ def _model_of_run(store: Store, run_id: str, weights: str) -> LoggedModel:
         return complete[weights]
     if not complete:
         raise ModelError(f"the run {run_id} ({run.info.status}) has no model")
-    raise ModelError(f"the run {run_id} has no {weights} weights (there are: {', '.join(sorted(complete))})")
+    remedy = f"; `cifar-mlflow calibrate {run_id}` makes them" if weights in CALIBRATED.values() else ""
+    raise ModelError(f"the run {run_id} has no {weights} weights (there are: {', '.join(sorted(complete))}){remedy}")
 
 
 def _model_of_uri(store: Store, name: str) -> LoggedModel:

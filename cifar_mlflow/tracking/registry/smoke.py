@@ -1,10 +1,11 @@
-"""Running `smoke_process.py`: do a model's files work for those who do not have this package?"""
+"""Running `smoke_process.py` and `onnx_process.py`: do a model's files work for those without this package?"""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from cifar_mlflow.text import redact
 
-PROCESS = Path(__file__).with_name("smoke_process.py")
+PROCESS, ONNX_PROCESS = (Path(__file__).with_name(name) for name in ("smoke_process.py", "onnx_process.py"))
 TIMEOUT = 300  # seconds; most of what it takes are the imports of torch and MLflow
 LOADER = "mlflow.pytorch"
 
@@ -43,13 +44,27 @@ def code_asked_for(described: dict[str, Any]) -> str | None:
 
 def run(model: Path, tracking_uri: str) -> SmokeResult:
     """Loads the files in the directory `model` and answers their example, in a fresh process."""
+    return _run(PROCESS, [str(model.absolute())], tracking_uri)
+
+
+def run_onnx(content: bytes, example: np.ndarray) -> SmokeResult:
+    """Loads the content of an ONNX file in onnxruntime and answers the `example`, in a fresh process without torch."""
+    with tempfile.TemporaryDirectory() as directory:
+        model, images = Path(directory) / "model.onnx", Path(directory) / "example.npy"
+        model.write_bytes(content)
+        np.save(images, example)
+        return _run(ONNX_PROCESS, [str(model), str(images)])
+
+
+def _run(script: Path, words: Sequence[str], tracking_uri: str = "") -> SmokeResult:
+    """What comes of the script, to which the file for its result is given last."""
     env = {name: value for name, value in os.environ.items() if name != "MLFLOW_RUN_ID"}
     env["MLFLOW_TRACKING_URI"] = tracking_uri
     with tempfile.TemporaryDirectory() as directory:
         result = Path(directory) / "result.json"
         # Not -I: torch and MLflow may be where `pip install --user` puts them, or on PYTHONPATH. What is kept away is
         # the directory of the script, and this package by the script itself.
-        command = [sys.executable, "-P", str(PROCESS), str(model.absolute()), str(result)]
+        command = [sys.executable, "-P", str(script), *words, str(result)]
         try:
             ended = subprocess.run(command, env=env, cwd=directory, capture_output=True, text=True, timeout=TIMEOUT)
         except subprocess.TimeoutExpired:

@@ -18,8 +18,8 @@ from cifar_mlflow.tracking.writing import digests
 class ExportedModel:
     """A model to log. `module` is a torch module that maps `example` (uint8 images) to class probabilities.
 
-    `weights` is last or best, `epoch` the one after which they were taken, `probabilities` float32 (n, classes) what
-    the training's own network answers to the example.
+    `weights` is one of `records.WEIGHTS`, `epoch` the one after which they were taken, `probabilities` float32 (n,
+    classes) what the training's own network answers to the example, `temperature` that of a calibrated one.
     """
 
     module: Any
@@ -30,6 +30,7 @@ class ExportedModel:
     probabilities: np.ndarray
     classes: Sequence[str]
     requirements: Sequence[str]
+    temperature: float | None = None
 
 
 def save(exported: ExportedModel, directory: Path) -> None:
@@ -67,12 +68,21 @@ def save_copy(saved: Path, exported: ExportedModel, directory: Path) -> None:
 
 def _metadata(exported: ExportedModel) -> dict[str, Any]:
     about = {"name": exported.name, "weights": exported.weights, "epoch": str(exported.epoch)}
+    if exported.temperature is not None:
+        about["temperature"] = repr(exported.temperature)
     return {"classes": list(exported.classes), **about}
 
 
 def about(directory: Path) -> dict[str, str]:
-    """The `name`, `weights` and `epoch` of a saved model."""
+    """The `name`, `weights` and `epoch` of a saved model, and its `temperature` if it is a calibrated one."""
     return dict(describe(directory)["metadata"])
+
+
+def read_example(directory: Path) -> np.ndarray:
+    """The saved model's input example, uint8 (n, height, width, channels); OSError or ValueError if there is none."""
+    from mlflow.models import Model
+
+    return np.asarray(Model.load(str(directory)).load_input_example(str(directory)), dtype=np.uint8)
 
 
 def describe(directory: Path) -> dict[str, Any]:

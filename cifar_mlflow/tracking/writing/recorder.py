@@ -15,6 +15,7 @@ from cifar_mlflow.tracking.store import Store, active_run, redact, translated_er
 from cifar_mlflow.tracking.writing import digests, model_files
 
 KEY_TAG = "mlflow.cifar_mlflow.key"  # of a logged model, by which one that was begun is found again
+ABOUT = ("weights", "epoch", "temperature")  # what the tags of a logged model tell of it
 
 
 class Recorder:
@@ -127,10 +128,11 @@ class Recorder:
             queries.check_artifact_location(self._store, self.experiment_id)
             raise
 
-    def log_saved_model(self, directory: Path, metrics: Mapping[str, float], timestamp: int, key: str) -> None:
+    def log_saved_model(self, directory: Path, metrics: Mapping[str, float], timestamp: int, key: str) -> str:
         """Logs what `model_files.save` has saved, and the metrics that tell its worth, at `timestamp` (milliseconds).
 
-        Creating a model is not repeatable: one that was begun under the same `key` is completed instead.
+        Returns the model's id. Creating a model is not repeatable: one that was begun under the same `key` is completed
+        instead.
         """
         from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 
@@ -142,7 +144,7 @@ class Recorder:
                 self.experiment_id,
                 name=about["name"],
                 source_run_id=self.run_id,
-                tags={"weights": about["weights"], "epoch": about["epoch"], KEY_TAG: key},
+                tags={**{name: about[name] for name in ABOUT if name in about}, KEY_TAG: key},
                 model_type="image-classifier",
             )
             model_files.assign(directory, logged)
@@ -155,6 +157,7 @@ class Recorder:
                 self._client.log_outputs(self.run_id, [LoggedModelOutput(logged.model_id, step=int(about["epoch"]))])
         if metrics:
             self.log_metrics(metrics, model_id=logged.model_id, timestamp=timestamp)
+        return str(logged.model_id)
 
     def finish(self, status: str, timestamp: int | None = None) -> None:
         """Ends the run: FINISHED, FAILED or KILLED."""

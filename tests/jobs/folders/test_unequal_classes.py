@@ -14,7 +14,7 @@ from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.sweep import parse_spec
 from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.data.datasets import LabeledImages, class_weights
-from cifar_mlflow.learning.evaluation import loss_and_accuracies
+from cifar_mlflow.learning.evaluation import scores
 from cifar_mlflow.learning.training import Training
 
 
@@ -48,14 +48,14 @@ def test_balanced_accuracy_is_the_mean_recall():
     labels = np.repeat([0, 1, 3], [200, 40, 10])  # of class 2 there is no image
     logits = torch.from_numpy(rng.normal(size=(250, 4)) + 2 * np.eye(4)[labels]).float()
     pixels = torch.arange(250)[:, None, None, None]
-    loss, accuracy, balanced = loss_and_accuracies(
-        lambda batch: logits[batch.flatten()], LabeledImages(pixels, torch.from_numpy(labels))
-    )
+    images = LabeledImages(pixels, torch.from_numpy(labels))
+    loss, accuracy, balanced, recalls = scores(lambda batch: logits[batch.flatten()], images, 4)
     score = classification.score(labels, logits.softmax(1).numpy())
     assert loss == pytest.approx(score.loss, rel=1e-5)
     assert accuracy == pytest.approx(score.accuracy)
     assert balanced == pytest.approx(np.nanmean(score.recall))
     assert balanced != pytest.approx(accuracy)
+    assert recalls == pytest.approx(score.recall, nan_ok=True)
 
 
 def test_a_run_tells_both_accuracies_and_can_be_compared_by_either(unequal, cifar, client, work):

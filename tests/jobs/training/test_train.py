@@ -37,9 +37,8 @@ class TestAFinishedRun:
         assert trained.data.metrics["final_val_accuracy"] > 90
 
     def test_has_its_files_at_the_root(self, client, trained):
-        assert {"config.yaml", "curves.png", "confusion_matrix.png", "val_predictions.npz"} <= artifacts(
-            client(), trained
-        )
+        expected = {"config.yaml", "curves.png", "class_curves.png", "confusion_matrix.png", "val_predictions.npz"}
+        assert expected <= artifacts(client(), trained)
 
     def test_has_a_configuration_that_gives_the_same_run_again(self, client, trained):
         values = yaml.safe_load(artifact(client(), trained, "config.yaml").read_text())

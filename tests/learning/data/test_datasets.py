@@ -12,8 +12,8 @@ from support import tiny_arrays
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.errors import ConfigurationError, DataError
-from cifar_mlflow.learning.data import datasets
-from cifar_mlflow.learning.data.datasets import LabeledImages, overlap, stratified_indices
+from cifar_mlflow.learning.data import datasets, splitting
+from cifar_mlflow.learning.data.datasets import LabeledImages, overlap
 
 
 def load(path="digits", **values):
@@ -130,7 +130,7 @@ class TestTheSplit:
     def test_has_each_class_in_proportion(self, labels, draw, seed):
         labels = np.array(labels)
         count = draw.draw(st.integers(0, len(labels)))
-        chosen = stratified_indices(labels, count, seed)
+        chosen = splitting.stratified_indices(labels, count, seed)
         assert len(set(chosen.tolist())) == len(chosen) == count
         assert (np.diff(chosen) > 0).all()
         for label in set(labels.tolist()):

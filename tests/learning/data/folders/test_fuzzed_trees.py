@@ -78,6 +78,8 @@ def build(root, tree) -> None:
     for kind, parents, name, ending, content in tree:
         path = root.joinpath(*parents) / (name + ending)
         try:
+            if not path.parent.resolve().is_relative_to(root.resolve()):  # through a link that was made before
+                continue
             path.parent.mkdir(parents=True, exist_ok=True)
             if kind == "file":
                 path.write_bytes(content)
@@ -87,7 +89,7 @@ def build(root, tree) -> None:
                 os.mkfifo(path)
             else:
                 path.mkdir()
-        except OSError:  # a name that is taken already, or too long in bytes
+        except (OSError, RuntimeError):  # a name that is taken already, or too long in bytes; links in a circle
             continue
 
 

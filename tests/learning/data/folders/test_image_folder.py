@@ -132,7 +132,7 @@ class TestSplit:
 
     def test_shares_are_those_asked_for(self):
         drawn, labels = np.random.default_rng(0).random(10_000), np.arange(10_000) % 10
-        assert 0.14 < image_folder.split_by_hash.choose(drawn, labels, 0.15).mean() < 0.16
+        assert 0.14 < image_folder.splitting.choose(drawn, labels, 0.15).mean() < 0.16
 
 
 class TestSize:

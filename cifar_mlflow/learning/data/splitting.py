@@ -1,4 +1,7 @@
-"""A split in which an image stays where it is, whatever images are added: by a hash of its file's bytes."""
+"""Which images are in which part of a dataset.
+
+By a hash of its file's bytes (`draw`, `choose`) an image stays where it is, whatever images are added.
+"""
 
 import hashlib
 
@@ -33,3 +36,28 @@ def choose(drawn: np.ndarray, labels: np.ndarray, size: float | int) -> np.ndarr
     for each, number in zip(places, counts.tolist(), strict=True):
         taken[each[:number]] = True
     return taken
+
+
+def stratified_indices(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """`count` sorted indices drawn at random, each class in proportion to its size (largest remainder)."""
+    rng = np.random.default_rng(seed)
+    classes, sizes = np.unique(labels, return_counts=True)
+    exact = count * sizes / len(labels)
+    shares = np.floor(exact).astype(int)
+    shares[np.argsort(shares - exact, kind="stable")[: count - shares.sum()]] += 1
+    places = (np.flatnonzero(labels == label) for label in classes)
+    drawn = [rng.permutation(each)[:share] for each, share in zip(places, shares, strict=True)]
+    return np.sort(np.concatenate(drawn)).astype(np.int64)
+
+
+def fold_numbers(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """The fold of each image, int64 (n), 0 to `folds` - 1: drawn by `seed`, equal in size and in classes to one image.
+
+    `labels` int64 (n) has at least as many images as there are folds.
+    """
+    rng = np.random.default_rng((seed, folds))
+    # Images one class after the other, at random within it, are dealt out like cards.
+    order = np.lexsort((rng.random(len(labels)), labels))
+    dealt = np.empty(len(labels), np.int64)
+    dealt[order] = np.arange(len(labels)) % folds
+    return dealt
