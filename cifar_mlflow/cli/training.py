@@ -11,6 +11,7 @@ import click
 from cifar_mlflow.cli.options import (
     TrainCommand,
     beside_others,
+    completed,
     configuration_options,
     name_faults,
     unknown_options,
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=TrainCommand, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.option("--config", "config_file", metavar="FILE", help="YAML file of options; those given here win")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="YAML file of options; those given here win",
+    shell_complete=completed(),
+)
 @click.option("--experiment", metavar="NAME", help="MLflow experiment  [the dataset's name]")
 @click.option("--run-name", metavar="NAME", help="name of the run  [from the configuration]")
 @click.option("--resume", metavar="RUN", help="go on with a run that broke off, with its own configuration")

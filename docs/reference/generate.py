@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -95,13 +97,27 @@ def _values(schema: dict[str, object]) -> str:
     return ", ".join(filter(None, [kinds.get(shown, shown), *told]))
 
 
+def _signature(name: str, function: Callable[..., object]) -> str:
+    """The call with its types and defaults, without the quotes of annotations, in lines that one reads."""
+    shown = re.sub(r"(: |-> )'([^']*)'", r"\1\2", f"{name}{inspect.signature(function)}")
+    kept = re.sub(r" ?(\||=|:|->) ", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), shown)
+    lines = textwrap.fill(kept, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _members(kind: type) -> str:
+    """Its fields, and what else it has for its users."""
+    more = [name for name, each in vars(kind).items() if not name.startswith("_") and name not in kind.__annotations__]
+    return textwrap.fill(f"{kind.__name__}: {', '.join([*kind.__annotations__, *more])}", 110, subsequent_indent="    ")
+
+
 def python() -> str:
     """Every name of the Python interface, with its signature and docstring."""
     parts = [f"# Python\n\n{NOTE}", f"```\n{inspect.getdoc(interface)}\n```\n"]
     for name in cm.__all__:
         what = getattr(interface, name)
-        signature = "" if inspect.isclass(what) else re.sub(r"'", "", str(inspect.signature(what)))
-        parts.append(f"## {name}\n\n```\n{name}{signature}\n\n{inspect.getdoc(what)}\n```\n")
+        call = _members(what) if inspect.isclass(what) else _signature(name, what)
+        parts.append(f"## {name}\n\n```\n{call}\n\n{inspect.getdoc(what)}\n```\n")
     return "\n".join(parts)
 
 

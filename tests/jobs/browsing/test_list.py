@@ -21,7 +21,7 @@ def test_a_run_in_every_form(cifar, trained):
     heading, line = cifar("list").stdout.splitlines()
     assert heading.split() == ["run", "name", "experiment", "status", "accuracy", "test", "started", "(UTC)", "minutes"]
     accuracy = trained.data.metrics["final_val_accuracy"]
-    assert line.split()[:6] == [run_id, trained.info.run_name, "tiny", "finished", f"{accuracy:.2f}", "-"]
+    assert line.split()[:6] == [run_id[:8], trained.info.run_name, "tiny", "finished", f"{accuracy:.2f}", "-"]
     (told,) = json.loads(cifar("list", "--format", "json").stdout)
     assert (told["run_id"], told["accuracy"], told["metric"]) == (run_id, accuracy, "final_val_accuracy")
     (row,) = csv.DictReader(io.StringIO(cifar("list", "--format", "csv").stdout))
