@@ -26,7 +26,8 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
     """List the latest runs and sweeps, the newest first; a sweep stands for its runs.
 
     The accuracy (per cent) is the validation's after the last epoch; of runs that hold nothing out, the test set's.
-    Any command that wants a run takes what stands under run or name. json and csv have the whole ids.
+    Of a sweep they are its winner's. Any command that wants a run takes what stands under run or name; json and csv
+    have the whole ids.
     """
     from cifar_mlflow.jobs.browsing.runs import FIRST_RUN, RunSummary, latest
 
@@ -49,9 +50,11 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
         scores = ["-" if value is None else f"{value:.2f}" for value in (run.accuracy, run.test_accuracy)]
         started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else "-"
         minutes = "-" if run.minutes is None else f"{run.minutes:.1f}"
-        lines.append((run.run_id[:SHORT_ID], run.name, run.experiment, run.status.lower(), *scores, started, minutes))
-    headings = ("run", "name", "experiment", "status", "accuracy", "test", "started (UTC)", "minutes")
-    click.echo(table(lines, "llllrrlr", headings))
+        lines.append(
+            (run.run_id[:SHORT_ID], run.name, run.kind, run.experiment, run.status.lower(), *scores, started, minutes)
+        )
+    headings = ("run", "name", "kind", "experiment", "status", "accuracy", "test", "started (UTC)", "minutes")
+    click.echo(table(lines, "lllllrrlr", headings))
 
 
 @click.command()

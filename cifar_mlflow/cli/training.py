@@ -61,6 +61,10 @@ def train(
     unknown, faults = unknown_options(context.args)
     given = {name: value for name, value in options.items() if value is not None}
     of_file = {} if config_file is None else read_yaml(config_file)
+    if "space" in of_file:
+        raise ConfigurationError(
+            f"this is the spec of a sweep: cifar-mlflow sweep {config_file}", f"file {config_file}"
+        )
     values = of_file | given | unknown
     faults += name_faults({"--experiment": experiment, "--run-name": run_name})
     if of_file and of_file.keys() <= given.keys() and resume is None:

@@ -117,7 +117,7 @@ def python() -> str:
     for name in cm.__all__:
         what = getattr(interface, name)
         call = _members(what) if inspect.isclass(what) else _signature(name, what)
-        parts.append(f"## {name}\n\n```\n{call}\n\n{inspect.getdoc(what)}\n```\n")
+        parts.append(f"## {name}\n```\n{call}\n\n{inspect.getdoc(what)}\n```\n")
     return "\n".join(parts)
 
 

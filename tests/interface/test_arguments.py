@@ -57,7 +57,7 @@ def _no_store(monkeypatch):
         (lambda: cm.doctor(fix="no"), "fix: 'no' is refused"),
         (lambda: cm.sync(to_this_store="no"), "to_this_store: 'no' is refused"),
         (lambda: cm.reproduce(RUN, tolerance="x"), "tolerance: 'x' is refused: it must be a valid number"),
-        (lambda: cm.reproduce(RUN, threads=0), "--threads: '0' is refused"),
+        (lambda: cm.reproduce(RUN, threads=0), "--threads: 0 is refused"),
         (lambda: cm.resume(None), "run_id: 'None' is refused"),
         (lambda: cm.resume(RUN, callback=3), "callback: '3' is refused"),
         (lambda: cm.sweep(3), "spec: '3' is refused"),

@@ -19,9 +19,20 @@ def test_no_run_yet(cifar):
 def test_a_run_in_every_form(cifar, trained):
     run_id = trained.info.run_id
     heading, line = cifar("list").stdout.splitlines()
-    assert heading.split() == ["run", "name", "experiment", "status", "accuracy", "test", "started", "(UTC)", "minutes"]
+    assert heading.split() == [
+        "run",
+        "name",
+        "kind",
+        "experiment",
+        "status",
+        "accuracy",
+        "test",
+        "started",
+        "(UTC)",
+        "minutes",
+    ]
     accuracy = trained.data.metrics["final_val_accuracy"]
-    assert line.split()[:6] == [run_id[:8], trained.info.run_name, "tiny", "finished", f"{accuracy:.2f}", "-"]
+    assert line.split()[:7] == [run_id[:8], trained.info.run_name, "single", "tiny", "finished", f"{accuracy:.2f}", "-"]
     (told,) = json.loads(cifar("list", "--format", "json").stdout)
     assert (told["run_id"], told["accuracy"], told["metric"]) == (run_id, accuracy, "final_val_accuracy")
     (row,) = csv.DictReader(io.StringIO(cifar("list", "--format", "csv").stdout))
