@@ -9,7 +9,7 @@ import pytest
 
 LONG = pytest.mark.long
 README = pages.ROOT / "README.md"
-MOST_NOT_RUN = 24
+MOST_NOT_RUN = 7
 WITH_COMMANDS = [page for page in pages.pages() if any(fence.commands() for fence in pages.fences(page))]
 
 
