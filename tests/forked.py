@@ -110,14 +110,14 @@ def fork_a_fork_server() -> None:
         ends = sorted(kept)
         for after, before in zip([2, *ends], [*ends, os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(after + 1, before)
-        signal.pthread_sigmask(signal.SIG_BLOCK, executors.SIGNALS)  # as `start_fork_server` has it
+        signal.pthread_sigmask(signal.SIG_BLOCK, process_executor.SIGNALS)  # as `start_fork_server` has it
         try:
             exec(arguments[-1])
         finally:
             os._exit(0)
 
     util.spawnv_passfds = fork
-    executors.start_fork_server(PRELOADED)
+    process_executor.start_fork_server(PRELOADED)
     util.spawnv_passfds = spawn
 
 

@@ -24,11 +24,36 @@ CONTEXT = {
     # `mlflow run -P learning_rate=0.1` arrives as --learning_rate 0.1.
     "token_normalize_func": lambda word: word.replace("_", "-"),
 }
-COMMANDS = (
-    training.train, sweeps.sweep, sweeps.compare, models.evaluate, models.predict, models.calibrate, models.export,
-    models.mislabelled, registry.promote, registry.rollback, registry.history, reproduction.reproduce,
-    setup.download, setup.check, setup.sync, setup.doctor, browsing.data, browsing.list_runs, browsing.ui,
-)  # fmt: skip
+# As the help shows them, each in a line that fits.
+COMMANDS = {
+    "Train": {
+        training.train: "Train one network, or go on with a run that broke off.",
+        sweeps.sweep: "Train many configurations, each with several seeds.",
+        reproduction.reproduce: "Train a run again, and compare every number.",
+    },
+    "Look": {
+        browsing.list_runs: "List the latest runs and sweeps.",
+        browsing.ui: "Show them in the browser, in MLflow's pages.",
+        sweeps.compare: "Say which configurations can be told apart.",
+        browsing.data: "Tell what is in a folder of images.",
+        models.mislabelled: "List training images whose labels are likely wrong.",
+    },
+    "Use a model": {
+        models.evaluate: "Score a model on the test set.",
+        models.predict: "Say what a model sees in image files.",
+        models.calibrate: "Make a model's probabilities honest.",
+        models.export: "Write a model as an ONNX file.",
+        registry.promote: "Make a model the champion, if it passes every gate.",
+        registry.rollback: "Make the champion before the champion again.",
+        registry.history: "Tell what became of each version of a model.",
+    },
+    "Keep in order": {
+        setup.doctor: "Say what is not in order, and what to do.",
+        setup.sync: "Deliver what was recorded without the tracking store.",
+        setup.check: "Say where runs go, and whether that answers.",
+        setup.download: "Find CIFAR-10, or download it.",
+    },
+}
 
 
 def main() -> None:
@@ -57,7 +82,10 @@ def main() -> None:
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:
-        error.show()
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.show()
+        else:
+            click.echo(f"error: {_told(error)}", err=True)
         sys.exit(error.exit_code)
     except CifarMlflowError as error:
         click.echo(f"error: {redact(str(error))}", err=True)
@@ -81,10 +109,21 @@ def main() -> None:
         sys.exit(1)
 
 
-@click.group(cls=Commands, context_settings=CONTEXT, commands=COMMANDS)
+def _told(error: click.ClickException) -> str:
+    """What click says of wrong words, and what to ask: in one message, as all others."""
+    context = getattr(error, "ctx", None)
+    told = error.format_message().rstrip(".")
+    if context is None:
+        return told
+    return f"{told}{' See' if told.endswith('?') else '; see'} `{context.command_path} --help`"
+
+
+@click.group(cls=Commands, context_settings=CONTEXT, sections=COMMANDS)
 @click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
 def cli() -> None:
     """Run, track, compare and promote image-classification experiments with MLflow.
+
+    To begin with: cifar-mlflow train --dataset digits --epochs 2 --scheduler none
 
     Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 1 a fault of this
     program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 7 not promoted,

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import click
 
-from cifar_mlflow.cli.options import choice
+from cifar_mlflow.cli.options import choice, completed
 from cifar_mlflow.cli.output import file_to
 from cifar_mlflow.errors import ConfigurationError, DataError
 from cifar_mlflow.tables import csv_lines, table
 from cifar_mlflow.text import count as counted
+
+SHORT_ID = 8  # digits of a run's id in a table: enough for any command to find it among millions
 
 
 @click.command("list")
@@ -26,6 +28,8 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
     """List the latest runs and sweeps, the newest first; a sweep stands for its runs.
 
     The accuracy (per cent) is the validation's after the last epoch; of runs that hold nothing out, the test set's.
+    Of a sweep they are its winner's. Any command that wants a run takes what stands under run or name; json and csv
+    have the whole ids.
     """
     from cifar_mlflow.jobs.browsing.runs import FIRST_RUN, RunSummary, latest
 
@@ -48,9 +52,11 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
         scores = ["-" if value is None else f"{value:.2f}" for value in (run.accuracy, run.test_accuracy)]
         started = f"{run.started:%Y-%m-%d %H:%M}" if run.started else "-"
         minutes = "-" if run.minutes is None else f"{run.minutes:.1f}"
-        lines.append((run.run_id, run.name, run.experiment, run.status.lower(), *scores, started, minutes))
-    headings = ("run", "name", "experiment", "status", "accuracy", "test", "started (UTC)", "minutes")
-    click.echo(table(lines, "llllrrlr", headings))
+        lines.append(
+            (run.run_id[:SHORT_ID], run.name, run.kind, run.experiment, run.status.lower(), *scores, started, minutes)
+        )
+    headings = ("run", "name", "kind", "experiment", "status", "accuracy", "test", "started (UTC)", "minutes")
+    click.echo(table(lines, "lllllrrlr", headings))
 
 
 @click.command()
@@ -74,7 +80,7 @@ def ui(port: int, no_browser: bool) -> None:
 
 
 @click.command()
-@click.argument("directory", metavar="DIR")
+@click.argument("directory", metavar="DIR", shell_complete=completed())
 @click.option("--image-size", metavar="VALUE", help="as in train  [auto]")
 @click.option("--test-size", metavar="VALUE", help="as in train  [auto]")
 @click.option("--validation-size", metavar="VALUE", help="as in train  [auto]")

@@ -2,12 +2,17 @@
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.config.training import BUILT_IN_DATASETS, BUILT_IN_NETWORKS, TrainingConfig
 from cifar_mlflow.text import NAME_LIMIT, as_option, fault, option_name, shown
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    Completion = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 SYSTEM_METRICS = "MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING"
 # The fields of the configuration as the help of train shows them: every field is in one group.
@@ -29,21 +34,39 @@ GROUPS = {
     "Machine": ("device", "precision", "threads", "accelerate"),
 }  # fmt: skip
 
+# What a shell offers for values that are no closed choice, and where a file may stand too.
+OFFERED = {"network": BUILT_IN_NETWORKS, "dataset": BUILT_IN_DATASETS, "pretrained": ("none", "default")}
+WITH_FILES = ("dataset", "pretrained", "data_dir")
+
 
 def configuration_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The command with an option for each field, whose value is the text that was given, or None."""
     schema = TrainingConfig.model_json_schema()["properties"]
     for name, field in reversed(TrainingConfig.model_fields.items()):
         kind, told = metavar(schema[name]), field.description
+        offered = OFFERED.get(name) or (kind.split("|") if "|" in kind else [])
         if is_truth := kind == "true|false":
             kind = "BOOL"
         elif "|" in kind:  # too wide to stand beside the option
             kind, told = "NAME", f"{told} ({kind.replace('|', ', ')})"
         # Of true or false, the option alone is true.
-        alone: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if is_truth else {}
+        more: dict[str, Any] = {"is_flag": False, "flag_value": "true"} if is_truth else {}
         text = f"{told}  [{as_option(field.default)}]"
-        command = click.option(option_name(name), name, metavar=kind, help=text, **alone)(command)
+        more["shell_complete"] = completed(offered, files=name in WITH_FILES)
+        command = click.option(option_name(name), name, metavar=kind, help=text, **more)(command)
     return command
+
+
+def completed(words: Sequence[str] = (), *, files: bool = True) -> "Completion":
+    """What a shell offers at Tab: those of the words that begin so, and if `files` the files and folders too."""
+
+    def offer(context: click.Context, option: click.Parameter, begun: str) -> "list[CompletionItem]":
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(word) for word in words if word.startswith(begun)]
+        return [*found, CompletionItem(begun, type="file")] if files else found
+
+    return offer
 
 
 class TrainCommand(click.Command):
@@ -80,13 +103,20 @@ def unknown_options(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     while left:
         word = left.popleft()
         if not word.startswith("-"):
-            faults.append(f"{word!r}: every value needs an option before it")
+            faults.append(f"{word!r}: every value needs an option before it{_meant(word)}")
             continue
         name, equals, value = word.lstrip("-").partition("=")
         if not equals and left and not left[0].startswith("--"):
             value = left.popleft()
         unknown[name.replace("-", "_")] = value
     return unknown, faults
+
+
+def _meant(word: str) -> str:
+    """The option that the value must belong to, if it shows that."""
+    is_dataset = word in BUILT_IN_DATASETS or word.endswith((".npz", "/"))
+    option = "--dataset" if is_dataset else "--config" if word.endswith((".yaml", ".yml")) else None
+    return f" (did you mean {option} {word}?)" if option else ""
 
 
 def name_faults(names: Mapping[str, str | None]) -> list[str]:
@@ -106,7 +136,20 @@ def beside_others(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Commands(click.Group):
-    """A group in whose commands a flag may be followed by true or false, as `mlflow run -P wait=true` makes it."""
+    """A group whose help has sections: of each, the commands with the line that tells of it.
+
+    In its commands a flag may be followed by true or false, as `mlflow run -P wait=true` makes it.
+    """
+
+    def __init__(self, *, sections: Mapping[str, Mapping[click.Command, str]], **options: Any) -> None:
+        super().__init__(commands=[command for lines in sections.values() for command in lines], **options)
+        self._sections = sections
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.commands))
+        for heading, lines in self._sections.items():
+            with formatter.section(heading):
+                formatter.write_dl([(str(command.name).ljust(width), told) for command, told in lines.items()])
 
     def resolve_command(
         self, context: click.Context, words: list[str]

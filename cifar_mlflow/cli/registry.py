@@ -42,6 +42,7 @@ def promote(form: str, **options: Any) -> None:
     """
     from cifar_mlflow.jobs.promote import promote as job
     from cifar_mlflow.jobs.promotion.gates import Thresholds
+    from cifar_mlflow.jobs.promotion.verdict import PROMOTED
 
     thresholds = Thresholds(**{field.name: options.pop(field.name) for field in fields(Thresholds)})
     verdict = job(thresholds=thresholds, **options)
@@ -55,6 +56,12 @@ def promote(form: str, **options: Any) -> None:
         raise PromotionRefused(verdict.sentence)
     if form == "table":
         click.echo(verdict.sentence)
+        if verdict.status == PROMOTED:
+            click.echo(f"use it    cifar-mlflow predict {verdict.name}@{verdict.alias} IMAGE")
+            click.echo(
+                f"undo      cifar-mlflow rollback {verdict.name}"
+                + (f" --alias {verdict.alias}" if verdict.alias != "champion" else "")
+            )
 
 
 @click.command()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cifar_mlflow.cli.options import beside_others
+from cifar_mlflow.cli.options import beside_others, completed
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.text import count
 
@@ -17,7 +17,7 @@ FORMATS = click.Choice(["table", "csv", "json", "markdown", "html"])
 
 
 @click.command()
-@click.argument("spec")
+@click.argument("spec", shell_complete=completed())
 @click.option("--part", metavar="I/N", help="run one of N parts of the sweep, which share its parent run")
 @click.option("--take-over", type=int, multiple=True, metavar="I", help="run part I too, whose process is gone")
 @click.option("--report", is_flag=True, help="train nothing: write table, report and winner, if all is there")

@@ -11,6 +11,7 @@ import click
 from cifar_mlflow.cli.options import (
     TrainCommand,
     beside_others,
+    completed,
     configuration_options,
     name_faults,
     unknown_options,
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=TrainCommand, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})
-@click.option("--config", "config_file", metavar="FILE", help="YAML file of options; those given here win")
+@click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="YAML file of options; those given here win",
+    shell_complete=completed(),
+)
 @click.option("--experiment", metavar="NAME", help="MLflow experiment  [the dataset's name]")
 @click.option("--run-name", metavar="NAME", help="name of the run  [from the configuration]")
 @click.option("--resume", metavar="RUN", help="go on with a run that broke off, with its own configuration")
@@ -54,6 +61,10 @@ def train(
     unknown, faults = unknown_options(context.args)
     given = {name: value for name, value in options.items() if value is not None}
     of_file = {} if config_file is None else read_yaml(config_file)
+    if "space" in of_file:
+        raise ConfigurationError(
+            f"this is the spec of a sweep: cifar-mlflow sweep {config_file}", f"file {config_file}"
+        )
     values = of_file | given | unknown
     faults += name_faults({"--experiment": experiment, "--run-name": run_name})
     if of_file and of_file.keys() <= given.keys() and resume is None:

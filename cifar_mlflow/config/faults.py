@@ -13,8 +13,11 @@ class Sentence(ValueError):
     """What a validator raises whose message is to be told as it is, without the value that was given."""
 
 
-def expected(what: str) -> WrapValidator:
-    """Annotates a field: whatever it refuses "must be `what`". True, which would count as 1, is refused as well."""
+def expected(what: str, hint: Callable[[str], str] = lambda value: "") -> WrapValidator:
+    """Annotates a field: whatever it refuses "must be `what`", and `hint` adds what was meant.
+
+    True, which would count as 1, is refused as well.
+    """
 
     def check(value: object, validate: ValidatorFunctionWrapHandler) -> object:
         try:
@@ -22,7 +25,7 @@ def expected(what: str) -> WrapValidator:
                 return validate(value)
         except ValidationError:
             pass
-        raise ValueError(what)
+        raise ValueError(what + hint(str(value)))
 
     return WrapValidator(check)
 

@@ -139,6 +139,9 @@ def load_spec(path: str | Path) -> SweepConfig:
 
 def parse_spec(values: Mapping[str, Any], directory: Path, source: str = "sweep") -> SweepConfig:
     """The checked spec in `values`; relative paths start at `directory`. Raises as `load_spec`."""
+    if values and values.keys() <= TrainingConfig.model_fields.keys():
+        one = "these are options of one training (`cifar-mlflow train --config FILE`); a sweep has them under base"
+        raise ConfigurationError(f"{one}, beside name and space", source)
     faults: list[str] = []
     base = _read_base(values.get("base"), directory, faults)
     space = _read_space(values.get("space"), directory, faults)
@@ -270,6 +273,8 @@ def _combination_faults(spec: SweepConfig, known: Sequence[str]) -> list[str]:
 
 
 def _no_such_key(path: Sequence[str]) -> str:
+    if len(path) == 1 and path[0] in TrainingConfig.model_fields:
+        return "it is an option of train, and belongs under base"
     model = SweepConfig if len(path) == 1 else Budget
     return f"a sweep has no such key (it has {', '.join(model.model_fields)})"
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -20,7 +20,7 @@ from pydantic import (
 )
 
 from cifar_mlflow.config.faults import expected
-from cifar_mlflow.text import PATH_LIMIT, as_option, fault
+from cifar_mlflow.text import PATH_LIMIT, as_option, did_you_mean, fault
 
 BUILT_IN_NETWORKS = ("report_cnn", "fast")
 TORCHVISION = "torchvision:"  # what a network of torchvision.models begins with
@@ -77,7 +77,10 @@ Pretrained = Annotated[
 Dataset = Annotated[
     str,
     Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz|.*/.*|~|\.\.?)$"),
-    expected(f"{', '.join(BUILT_IN_DATASETS)}, a path that ends in .npz, or a folder, with a slash, as in photos/"),
+    expected(
+        f"{', '.join(BUILT_IN_DATASETS)}, a path that ends in .npz, or a folder, with a slash, as in photos/",
+        lambda value: f" (did you mean {value}/?)" if Path(value).is_dir() else did_you_mean(value, BUILT_IN_DATASETS),
+    ),
 ]
 ImageSize = Annotated[
     Literal["auto"] | Annotated[int, Field(ge=4, le=1024)], expected("auto or a whole number from 4 to 1024")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from types import GenericAlias
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_type_hints
 
 from cifar_mlflow import process_state
 from cifar_mlflow.errors import ConfigurationError
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 Weights = Literal["last", "best", "calibrated", "best_calibrated"]
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
@@ -38,14 +37,14 @@ def plain(value: object) -> object:
     return item() if item and getattr(value, "shape", None) == () else value
 
 
-def checked(job: Callable[Arguments, Result], **narrower: Any) -> Callable[Arguments, Result]:
+def checked(job: Callable[..., Result], **narrower: Any) -> Callable[..., Result]:
     """The job, whose arguments must be of the types that its signature says, or of the `narrower` ones.
 
     ConfigurationError tells of all that are not; an argument that it does not have is a TypeError, as always.
     """
 
     @functools.wraps(job)
-    def called_with(*arguments: Arguments.args, **options: Arguments.kwargs) -> Result:
+    def called_with(*arguments: Any, **options: Any) -> Result:
         from pydantic import ConfigDict, TypeAdapter, ValidationError
 
         bound = inspect.signature(job).bind(*arguments, **options)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cifar_mlflow.directories import write_whole
 from cifar_mlflow.errors import ConfigurationError
 from cifar_mlflow.interface.call import Weights, called, checked, refused
+from cifar_mlflow.interface.results import Run, Sweep, name_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,14 +26,21 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: str, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+    model: str | Run | Sweep,
+    *,
+    weights: str = "last",
+    dataset: str | Path | None = None,
+    data_dir: str | Path | None = None,
+    views: int = 1,
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
 ) -> EvaluateOutcome:
     """Scores a model on the test set, and writes the result to the run that trained it.
 
-    `model` is a run (its id, a beginning of it or its name), NAME@ALIAS, models:/NAME/VERSION or models:/m-...;
-    `options` are weights, dataset, data_dir and views.
+    `model` is a run (as `train` returns it, its id, a beginning of it or its name), a sweep for its winner, NAME@ALIAS,
+    models:/NAME/VERSION or models:/m-...; the rest are the options of `cifar-mlflow evaluate`.
 
-    >>> cm.evaluate(run.id).score.images
+    >>> cm.evaluate(run).score.images
     364
 
     Raises:
@@ -43,10 +51,12 @@ def evaluate(
     from cifar_mlflow.jobs.evaluate import evaluate as job
 
     with called(tracking_uri, progress):
-        return checked(job, weights=Weights, views=Literal[1, 2, 6])(model, **options)
+        return checked(job, weights=Weights, views=Literal[1, 2, 6])(
+            name_of(model), weights=weights, dataset=dataset, data_dir=data_dir, views=views
+        )
 
 
-def load(model: str, *, weights: str = "last", tracking_uri: str | Path | None = None) -> LoadedModel:
+def load(model: str | Run | Sweep, *, weights: str = "last", tracking_uri: str | Path | None = None) -> LoadedModel:
     """A model to be called with uint8 images (n, height, width, channels); it answers float32 (n, classes).
 
     It has `classes` and `image_shape`, and is named as in `evaluate`. Its run need not be there any more.
@@ -64,11 +74,11 @@ def load(model: str, *, weights: str = "last", tracking_uri: str | Path | None =
     from cifar_mlflow.jobs.predict import load as job
 
     with called(tracking_uri, progress=False):
-        return checked(job, weights=Weights)(model, weights=weights)
+        return checked(job, weights=Weights)(name_of(model), weights=weights)
 
 
 def predict(
-    model: str,
+    model: str | Run | Sweep,
     images: str | Path | np.ndarray | Sequence[str | Path | Image],
     *,
     weights: str = "last",
@@ -97,11 +107,11 @@ def predict(
         given = [images] if isinstance(images, str | Path) else _listed(images)
         paths = [str(each) for each in given if isinstance(each, str | Path)]
         if len(paths) == len(given):
-            return list(checked(job.predict, weights=Weights)(model, paths, weights=weights, top=top).results)
+            return list(checked(job.predict, weights=Weights)(name_of(model), paths, weights=weights, top=top).results)
         pictures = [each for each in given if not isinstance(each, str | Path)]
         if paths:
             raise ConfigurationError("images: give either paths or images, not both", "arguments")
-        return checked(job.predict_images, weights=Weights)(model, pictures, weights=weights, top=top)
+        return checked(job.predict_images, weights=Weights)(name_of(model), pictures, weights=weights, top=top)
 
 
 def _listed(images: Any) -> list[Any]:
@@ -113,11 +123,16 @@ def _listed(images: Any) -> list[Any]:
 
 
 def calibrate(
-    model: str, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+    model: str | Run | Sweep,
+    *,
+    weights: str = "last",
+    data_dir: str | Path | None = None,
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
 ) -> CalibrateOutcome:
     """Fits one temperature on the validation images, and logs a model with it in the same run: `weights="calibrated"`.
 
-    `model` is named as in `evaluate`; `options` are weights (last or best) and data_dir.
+    `model` is named as in `evaluate`, `weights` are last or best, `data_dir` says where the data are now.
 
     >>> calibrated = cm.calibrate(run.id)
     >>> calibrated.changed
@@ -133,11 +148,11 @@ def calibrate(
     from cifar_mlflow.jobs.models.calibrate import calibrate as job
 
     with called(tracking_uri, progress):
-        return checked(job, weights=Literal["last", "best"])(model, **options)
+        return checked(job, weights=Literal["last", "best"])(name_of(model), weights=weights, data_dir=data_dir)
 
 
 def export(
-    model: str, path: str | Path, *, weights: str = "last", tracking_uri: str | Path | None = None
+    model: str | Run | Sweep, path: str | Path, *, weights: str = "last", tracking_uri: str | Path | None = None
 ) -> ExportOutcome:
     """Writes a model as an ONNX file, whole or not at all; onnxruntime has answered the recorded example with it.
 
@@ -154,7 +169,7 @@ def export(
     from cifar_mlflow.jobs.models.export import export as job
 
     with called(tracking_uri, progress=False):
-        outcome = checked(job, weights=Weights)(model, weights=weights)
+        outcome = checked(job, weights=Weights)(name_of(model), weights=weights)
         try:
             write_whole(Path(path), outcome.content)
         except OSError as error:
@@ -163,15 +178,19 @@ def export(
 
 
 def mislabelled(
-    sweep: str, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+    sweep: str | Sweep,
+    *,
+    data_dir: str | Path | None = None,
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
 ) -> MislabelledOutcome:
     """The training images whose labels are likely to be wrong, the most suspicious first: its `suspects`.
 
-    `sweep` has folds; `options` are data_dir.
+    `sweep` has folds; `data_dir` says where the data are now.
 
     >>> base = {"dataset": "digits", "epochs": 1, "scheduler": "none"}
     >>> spec = {"name": "folded", "base": base, "space": {"activation": ["relu"]}, "folds": 2, "repeats": 2}
-    >>> len(cm.mislabelled(cm.sweep(spec).id).suspects)
+    >>> len(cm.mislabelled(cm.sweep(spec)).suspects)
     1433
 
     Raises:
@@ -182,26 +201,63 @@ def mislabelled(
     from cifar_mlflow.jobs.models.mislabelled import mislabelled as job
 
     with called(tracking_uri, progress):
-        return checked(job)(sweep, **options)
+        return checked(job)(name_of(sweep), data_dir=data_dir)
 
 
 def promote(
-    model: str | None = None, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+    model: str | Run | Sweep | None = None,
+    *,
+    best_of: str | Sweep | None = None,
+    weights: str = "last",
+    name: str | None = None,
+    alias: str = "champion",
+    min_accuracy: float | None = None,
+    min_class_recall: float | None = None,
+    require: str = "not-worse",
+    significance: float = 0.05,
+    margin: float | None = None,
+    on: str = "test",
+    dataset: str | Path | None = None,
+    force: str | None = None,
+    dry_run: bool = False,
+    data_dir: str | Path | None = None,
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
 ) -> PromotionVerdict:
     """Registers a model and moves the alias to it, if every gate lets it through; look at the result's `status`.
 
-    `options` are those of `jobs.promote.promote`: best_of, weights, name, alias, thresholds, force, dry_run, data_dir.
+    The arguments are the options of `cifar-mlflow promote`: accuracies and recall in per cent, `margin` in points.
 
-    >>> cm.promote(run.id).status
+    >>> cm.promote(run).status
     'promoted'
 
     Raises:
-        CifarMlflowError: as there.
+        CifarMlflowError: as in `jobs.promote.promote`.
     """
     from cifar_mlflow.jobs.promote import promote as job
+    from cifar_mlflow.jobs.promotion.gates import Thresholds
 
     with called(tracking_uri, progress):
-        return checked(job, weights=Weights)(model, **options)
+        thresholds = checked(Thresholds)(
+            min_accuracy=min_accuracy,
+            min_class_recall=min_class_recall,
+            require=require,
+            significance=significance,
+            margin=margin,
+        )
+        return checked(job, weights=Weights)(
+            name_of(model),
+            best_of=name_of(best_of),
+            weights=weights,
+            name=name,
+            alias=alias,
+            thresholds=thresholds,
+            force=force,
+            dry_run=dry_run,
+            on=on,
+            dataset=dataset,
+            data_dir=data_dir,
+        )
 
 
 def rollback(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config.training import TrainingConfig
 
@@ -22,7 +22,7 @@ HISTORY = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A run that was trained. Accuracies are per cent, of the split that `held_out` names; NaN if not scored.
 
@@ -42,6 +42,10 @@ class Run:
     waiting: int
     epochs: tuple[EpochResult, ...]
 
+    def __repr__(self) -> str:
+        best = f", best {self.best_accuracy:.2f}% at epoch {self.best_epoch}" if self.held_out != "test" else ""
+        return f"<Run {self.id[:8]} {self.name}: {self.held_out} accuracy {self.final_accuracy:.2f}%{best}>"
+
     @property
     def history(self) -> pd.DataFrame:
         """A row an epoch that this call has trained, with the epoch as its index."""
@@ -52,7 +56,7 @@ class Run:
         return pd.DataFrame(rows, index=index, columns=list(HISTORY))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Which configurations the evidence tells apart; printed as `cifar-mlflow compare` prints it.
 
@@ -62,7 +66,7 @@ class Comparison:
     judged: Judged
     title: str
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self._rendered("table")
 
     def to_frame(self) -> pd.DataFrame:
@@ -85,17 +89,24 @@ class Comparison:
         return render(self.judged, form, self.title)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """What a sweep came to: `outcome` counts its runs, those that failed or were pruned, and what a budget has left."""
 
     outcome: SweepOutcome
     comparison: Comparison
 
+    def __repr__(self) -> str:
+        return f"<Sweep {self.id[:8]} {self.name}: {len(self.comparison.judged.rows)} configurations>"
+
     @property
     def id(self) -> str:
         """The run id of its parent, by which and by its name it is compared and promoted."""
         return self.outcome.run_id
+
+    @property
+    def name(self) -> str:
+        return self.comparison.title
 
     @property
     def url(self) -> str:
@@ -111,3 +122,8 @@ class Sweep:
     def table(self) -> pd.DataFrame:
         """As `Comparison.to_frame`."""
         return self.comparison.to_frame()
+
+
+def name_of(what: Any) -> Any:
+    """The word by which a job is told of a run or a sweep; anything else as it is."""
+    return what.id if isinstance(what, Run | Sweep) else what

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cifar_mlflow.interface.call import called, checked
-from cifar_mlflow.interface.results import Comparison
+from cifar_mlflow.interface.results import Comparison, Run, Sweep, name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 
 
 def compare(
-    *what: str, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+    *what: str | Run | Sweep,
+    condition: str | None = None,
+    objective: str = "final_val_accuracy",
+    difference: float | None = None,
+    with_test: bool = False,
+    reported: str | Path | None = None,
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
 ) -> Comparison:
     """Compares the runs that `what` names: sweeps, experiments, runs.
 
-    `options` are those of `cifar-mlflow compare`: condition (its --filter), objective, difference, with_test, reported.
+    `condition` is a filter as MLflow's `search_runs` takes it; the rest are the options of `cifar-mlflow compare`.
 
     >>> len(cm.compare("two").to_frame())
     2
@@ -33,8 +40,17 @@ def compare(
     from cifar_mlflow.jobs.compare import compare as job
 
     with called(tracking_uri, progress):
-        judged = checked(job)(what, with_curves=True, **options)
-    return Comparison(judged, ", ".join(what) or str(options.get("condition", "all runs")))
+        judged = checked(job)(
+            tuple(name_of(each) for each in what),
+            condition=condition,
+            objective=objective,
+            difference=difference,
+            with_test=with_test,
+            reported=reported,
+            with_curves=True,
+        )
+    titles = [each.name if isinstance(each, Run | Sweep) else each for each in what]
+    return Comparison(judged, ", ".join(titles) or condition or "all runs")
 
 
 def list_runs(

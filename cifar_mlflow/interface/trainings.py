@@ -11,7 +11,7 @@ from cifar_mlflow.config.sweep import SweepConfig, load_spec, parse_spec
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.interface.call import called, checked, plain, refused
-from cifar_mlflow.interface.results import Comparison, Run, Sweep
+from cifar_mlflow.interface.results import Comparison, Run, Sweep, name_of
 from cifar_mlflow.text import NAME_LIMIT, fault
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def train(
 
 
 def resume(
-    run_id: str,
+    run_id: str | Run,
     *,
     tracking_uri: str | Path | None = None,
     callback: Callable[[EpochResult], object] | None = None,
@@ -87,7 +87,7 @@ def resume(
     from cifar_mlflow.jobs.resume import resume as job
 
     with called(tracking_uri, progress, _each(epochs, callback)):
-        outcome = checked(job)(run_id)
+        outcome = checked(job)(name_of(run_id))
     return _run(outcome, epochs) if outcome else None
 
 
@@ -132,13 +132,21 @@ def sweep(
 
 
 def reproduce(
-    what: str, *, tracking_uri: str | Path | None = None, progress: bool | None = None, **options: Any
+    what: str | Run,
+    *,
+    threads: int | str | None = None,
+    precision: str | None = None,
+    data_dir: str | Path | None = None,
+    tolerance: float = 0.001,
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
 ) -> ReproduceOutcome:
     """Trains a recorded run again and compares every metric of every epoch; look at the result's `reproduced`.
 
-    `options` are `changes` (threads, precision or data_dir, to be set by hand) and `tolerance`.
+    `what` is a run, or NAME@ALIAS or models:/NAME/VERSION for its; `threads`, `precision` and `data_dir` are the
+    original's unless they are given. a and b are equal if |a - b| <= tolerance * max(1, |a|).
 
-    >>> cm.reproduce(run.id).reproduced
+    >>> cm.reproduce(run).reproduced
     True
 
     Raises:
@@ -147,7 +155,10 @@ def reproduce(
     from cifar_mlflow.jobs.reproduce import reproduce as job
 
     with called(tracking_uri, progress):
-        return checked(job)(what, **options)
+        given = {"threads": threads, "precision": precision, "data_dir": data_dir}
+        changes = {name: plain(value) for name, value in given.items() if value is not None}
+        resolve(changes, "arguments")
+        return checked(job)(name_of(what), changes=changes, tolerance=tolerance)
 
 
 def _each(epochs: list[EpochResult], callback: Callable[[EpochResult], object] | None) -> Callable[[EpochResult], None]:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ class LoadedModel:
     uri: str
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    program: Callable[..., Any]
+    program: Callable[..., Any] = field(repr=False)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Raises ModelError if the images are not of the model's kind or shape."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -112,6 +113,20 @@ def _values(schema: dict[str, object]) -> str:
     return ", ".join(filter(None, [kinds.get(shown, shown), *told]))
 
 
+def _signature(name: str, function: Callable[..., object]) -> str:
+    """The call with its types and defaults, without the quotes of annotations, in lines that one reads."""
+    shown = re.sub(r"(: |-> )'([^']*)'", r"\1\2", f"{name}{inspect.signature(function)}")
+    kept = re.sub(r" ?(\||=|:|->) ", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), shown)
+    lines = textwrap.fill(kept, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return lines.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _members(kind: type) -> str:
+    """Its fields, and what else it has for its users."""
+    more = [name for name, each in vars(kind).items() if not name.startswith("_") and name not in kind.__annotations__]
+    return textwrap.fill(f"{kind.__name__}: {', '.join([*kind.__annotations__, *more])}", 110, subsequent_indent="    ")
+
+
 def python() -> str:
     """Every name of the Python interface, but those on the page of models, and what they have in common."""
     others = "What is done with trained models is on [a page of its own](python-of-models.md)."
@@ -131,8 +146,8 @@ def _python(of_models: bool) -> str:
         what = getattr(interface, name)
         if (what.__module__ == interface.models.__name__) != of_models:
             continue
-        signature = "" if inspect.isclass(what) else re.sub(r"'", "", str(inspect.signature(what)))
-        parts.append(f"## {name}\n\n```\n{name}{signature}\n\n{inspect.getdoc(what)}\n```\n")
+        call = _members(what) if inspect.isclass(what) else _signature(name, what)
+        parts.append(f"## {name}\n```\n{call}\n\n{inspect.getdoc(what)}\n```\n")
     return "\n".join(parts)
 
 

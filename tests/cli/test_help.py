@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from cifar_mlflow.cli import cli
 from cifar_mlflow.cli.options import GROUPS
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.text import option_name
@@ -62,14 +63,52 @@ def test_a_file_gets_no_colours(cifar_process):
     assert cifar_process("train", "--gamma", "0").stderr.startswith("error: ")
 
 
-def test_a_shell_is_told_how_to_complete_and_what(monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("train --acti", ["plain,--activation"]),
+        ("train --optimizer ada", ["plain,adam", "plain,adamw", "plain,adagrad", "plain,adamax"]),
+        ("train --dataset di", ["plain,digits", "file,di"]),
+        ("sweep exp", ["file,exp"]),
+    ],
+)
+def test_a_shell_is_told_how_to_complete_and_what(words, offered, monkeypatch):
     monkeypatch.setenv("_CIFAR_MLFLOW_COMPLETE", "bash_complete")
-    monkeypatch.setenv("COMP_WORDS", "cifar-mlflow train --acti")
-    monkeypatch.setenv("COMP_CWORD", "2")
+    monkeypatch.setenv("COMP_WORDS", f"cifar-mlflow {words}")
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split())))
     program = [
         sys.executable,
         "-c",
         "import sys; sys.argv[0] = 'cifar-mlflow'; from cifar_mlflow.cli import main; main()",
     ]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "plain,--activation\n", "")
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, offered, "")
+
+
+def test_each_command_is_told_in_one_line(cifar):
+    lines = cifar("--help").stdout.splitlines()
+    told = {line.split()[0]: line for line in lines if re.match(r"  [a-z]+ +[A-Z]", line)}
+    assert set(told) == set(cli.commands)
+    assert all(line.endswith(".") and not line.endswith("...") and len(line) <= 80 for line in told.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["trian"], "error: No such command 'trian'. Did you mean 'train'? See `cifar-mlflow --help`\n"),
+        (["evaluate"], "error: Missing argument 'MODEL'; see `cifar-mlflow evaluate --help`\n"),
+        (["train", "digits"], "every value needs an option before it (did you mean --dataset digits?)"),
+        (["train", "a.yaml"], "every value needs an option before it (did you mean --config a.yaml?)"),
+        (["train", "--dataset", "digit"], "as in photos/ (did you mean digits?)"),
+        (["train", "--dataset", "photos"], "as in photos/ (did you mean photos/?)"),
+        (["train", "--config", "spec.yaml"], "this is the spec of a sweep: cifar-mlflow sweep spec.yaml"),
+        (["sweep", "one.yaml"], "these are options of one training (`cifar-mlflow train --config FILE`)"),
+    ],
+)
+def test_what_was_meant_is_guessed(cifar, work, words, told):
+    (work / "photos").mkdir()
+    (work / "spec.yaml").write_text("name: s\nspace: {activation: [relu]}\n")
+    (work / "one.yaml").write_text("epochs: 3\n")
+    outcome = cifar(*words)
+    assert outcome.code == 2
+    assert told in outcome.stderr

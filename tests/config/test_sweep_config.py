@@ -71,6 +71,7 @@ def test_a_misspelled_pruner_is_the_only_fault(faults):
     ("values", "expected"),
     [
         ({"space": {}}, "space: must map parameters"),
+        ({"epochs": 3}, "epochs: it is an option of train, and belongs under base"),
         ({"space": {"activation": "relu"}}, "must be a list such as"),
         ({"space": {"activation": {"low": 1, "high": 2}}}, "it is no number"),
         ({"space": {"activation": ["relu", "relu"]}}, "relu stands more than once"),

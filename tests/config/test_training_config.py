@@ -202,7 +202,7 @@ class TestWhatIsWarnedOf:
             ({"milestones": (5,)}, "--milestones 5 has no effect with --scheduler step (it acts with multistep)"),
             ({"data_dir": "/x", "dataset": "digits"}, "--data-dir /x has no effect with --dataset digits"),
             ({"validation_size": 0, "split_seed": 1}, "--split-seed has no effect with --validation-size 0"),
-            ({"epochs": 20}, "--scheduler step has no effect: the rate first falls after 20 epochs"),
+            ({"step_size": 25, "epochs": 20}, "--scheduler step has no effect: the rate first falls after 25 epochs"),
             ({"scheduler": "multistep", "epochs": 20}, "--milestones 25 has no effect: the run ends after 20 epochs"),
             ({"scheduler": "exponential", "epochs": 1}, "--scheduler exponential has no effect: the rate first falls"),
             ({"widths": "8,8,8"}, "--widths 8,8,8 has no effect with --network report_cnn"),
@@ -222,6 +222,7 @@ class TestWhatIsWarnedOf:
     @pytest.mark.parametrize(
         "values",
         [
+            {"epochs": 20},
             {"momentum": 0.9, "optimizer": "sgd"},
             {"momentum": 0.9, "optimizer": "rmsprop"},
             {"momentum": 0.9, "optimizer": "muon"},

@@ -6,7 +6,10 @@ not see, says otherwise:
     <!-- not run: REASON -->        it is left out, and counted
     <!-- run by: TEST -->           the commands are of a cluster, which the file of that name has
     <!-- long -->                   only `make test-long` runs it
-    <!-- before: COMMAND -->        this is run first
+    <!-- before: COMMAND -->        this is run first ($SCENES is the script that makes what a page needs)
+    <!-- beside TEXT: COMMAND -->   this runs meanwhile, from when it has printed TEXT
+    <!-- Ctrl-C after TEXT -->      the first command is interrupted when it has printed TEXT
+    <!-- with CIFAR-10 -->          it is left out where $CIFAR_MLFLOW_DATA does not say where that is
     <!-- on digits -->              `train` and `mlflow run` get the digits and one epoch
     <!-- varies -->                 of the output only lines without numbers and paths are compared
 
@@ -17,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import re
 import shlex
@@ -30,10 +34,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "docs")]
 
-RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
-ELIDED = "..."
+import scenes  # noqa: E402
+from comparing import RUN_ID, difference, lines_of, normalized, printed_anew  # noqa: E402
+
 ON_DIGITS = {
     "cifar-mlflow train": " --dataset digits --epochs 1 --scheduler none",
     "mlflow run": " -P dataset=digits -P epochs=1 -P scheduler=none",
@@ -70,14 +75,11 @@ class Fence:
     def commands(self) -> list[Command]:
         if self.language == "python":
             return [Command("\n".join(self.body))]
-        found: list[Command] = []
         if self.language == "sh":
-            for line in "\n".join(self.body).replace("\\\n", " ").split("\n"):
-                if found and _wants_more_lines(found[-1].text):
-                    found[-1].text += f"\n{line}"
-                elif line.strip() and not line.startswith("#"):
-                    found.append(Command(line))
-            return found
+            lines = "\n".join(self.body).replace("\\\n", " ").split("\n")
+            lines = _with_documents(lines)
+            return [Command(line) for line in lines if line.strip() and not line.startswith("#")]
+        found: list[Command] = []
         for line in self.body if not self.language else []:
             if line.startswith("$ "):
                 found.append(Command(line[2:], []))
@@ -88,11 +90,14 @@ class Fence:
         return found
 
 
-def _wants_more_lines(command: str) -> bool:
-    """Whether a here-document has begun and not ended."""
-    first, *rest = command.split("\n")
-    end = re.search(r"<<'(\w+)'", first)
-    return end is not None and end[1] not in rest
+def _with_documents(lines: list[str]) -> list[str]:
+    """The lines of a script, those of a here-document as part of the command that reads it."""
+    left, found = iter(lines), []
+    for line in left:
+        if here := re.search(r"<<'?(\w+)'?$", line):
+            line = "\n".join([line, *itertools.takewhile(lambda each: each != here[1], left), here[1]])
+        found.append(line)
+    return found
 
 
 def _is_open(command: str) -> bool:
@@ -139,11 +144,13 @@ class Session:
         self._latest = "RUN_ID"
         self._names: dict[str, object] = {"__name__": "__main__"}
 
-    def run(self, text: str, *, python: bool = False) -> tuple[int, str]:
+    def run(self, text: str, *, python: bool = False, interrupted_after: str | None = None) -> tuple[int, str]:
         """The exit code, and what was printed to standard output and error."""
         text = RUN_ID.sub(lambda run: self._ids.get(run[0], self._latest), text).replace("RUN_ID", self._latest)
         if python:
             code, printed = self._python(text)
+        elif interrupted_after is not None:
+            code, printed = scenes.interrupted(text, after=interrupted_after)
         elif text.startswith("cifar-mlflow ") and not re.search(r"[|<>;&$]", text):
             code, printed = _in_process(shlex.split(text, comments=True)[1:])
         else:
@@ -200,42 +207,26 @@ def _in_process(words: list[str]) -> tuple[int, str]:
     return code, printed.getvalue()
 
 
-def normalized(line: str) -> str:
-    """The line without what is another on another machine, or at another time."""
-    line = re.sub(r"(sqlite:///)?(/[\w.@~-]+){2,}/?", "PATH", RUN_ID.sub("ID", line))
-    line = re.sub(r"\d[\d,.:e+–-]*", "0", line)
-    return re.sub(r"-{3,}", "---", " ".join(line.split()))
-
-
-def is_fixed(line: str) -> bool:
-    """Whether the line says the same wherever and whenever it is printed."""
-    return bool(line.strip(" -")) and line != ELIDED and not re.search(r"\d|/", line)
-
-
-def difference(shown: list[str], printed: list[str], *, varies: bool) -> str | None:
-    """How what was printed is not what is shown; None if it is."""
-    if varies:
-        left = iter([" ".join(line.split()) for line in printed])
-        missing = [line for line in shown if is_fixed(line) and " ".join(line.split()) not in left]
-        return f"is not printed, or not in this order: {missing[0]!r}" if missing else None
-    parts = ["(?:.*\n)*" if line == ELIDED else f"{re.escape(normalized(line))}\n" for line in shown]
-    text = "".join(f"{normalized(line)}\n" for line in printed)
-    return None if re.fullmatch("".join(parts), text) else "shown is:\n" + "\n".join(shown)
-
-
-def lines_of(printed: str) -> list[str]:
-    return [line.rstrip() for line in printed.rstrip("\n").split("\n")] if printed.strip() else []
-
-
 def run(fence: Fence, session: Session, *, short: bool = False) -> Iterator[tuple[Command, str | None, list[str]]]:
     """Each command of the fence with what is wrong with it, if anything, and what it has printed.
 
     If `short`, those are left out that take a process with all imports, as `mlflow run`, which has tests of its own.
     """
+    if "with CIFAR-10" in fence.notes and not os.environ.get("CIFAR_MLFLOW_DATA"):
+        return
     for text in fence.note("before"):
         code, printed = session.run(text)
         if code:
             yield Command(text), f"ends with {code}", lines_of(printed)
+    with contextlib.ExitStack() as beside:
+        for note in fence.note("beside"):
+            until, _, text = note.partition(": ")
+            beside.enter_context(scenes.running(text, until=until))
+        yield from _run_commands(fence, session, short=short)
+
+
+def _run_commands(fence: Fence, session: Session, *, short: bool) -> Iterator[tuple[Command, str | None, list[str]]]:
+    interruptions = fence.note("Ctrl-C after")
     for command in fence.commands():
         text = command.text
         if short and text.startswith("mlflow run"):
@@ -243,9 +234,10 @@ def run(fence: Fence, session: Session, *, short: bool = False) -> Iterator[tupl
         for beginning, more in ON_DIGITS.items() if "on digits" in fence.notes else ():
             if text.startswith(beginning):
                 text = re.sub(r" -P epochs=\d+", "", text.partition("  #")[0]) + more
-        code, printed = session.run(text, python=fence.language == "python")
+        after = interruptions.pop() if interruptions else None
+        code, printed = session.run(text, python=fence.language == "python", interrupted_after=after)
         shown, lines = command.shown, lines_of(printed)
-        wanted = any(line.startswith("error:") for line in shown or ())
+        wanted = after is not None or any(line.startswith("error:") for line in shown or ())
         wrong = f"ends with {code}" if bool(code) != wanted else None
         if shown and not wrong:
             session.learn(shown, lines)
@@ -260,21 +252,14 @@ def clean_directory(directory: Path, *, short: bool) -> Iterator[None]:
 
     with standing_in(directory) as work:
         shutil.copytree(ROOT / "experiments", work / "experiments")
+        os.environ["SCENES"], os.environ["HOME"] = scenes.__file__, str(directory)
+        (directory / ".config").mkdir()
         for name in ("MLproject", "conda.yaml"):
             shutil.copy(ROOT / name, work)
         if short:
             spec = work / "experiments" / "quick.yaml"
             spec.write_text(spec.read_text().replace("epochs: 3", "epochs: 1"))
         yield
-
-
-def printed_anew(shown: list[str], printed: list[str]) -> list[str]:
-    """What was printed, with the same parts left out: as many lines stand before the first and after the last."""
-    if ELIDED not in shown:
-        return printed
-    first, last = shown.index(ELIDED), len(shown) - 1 - shown[::-1].index(ELIDED)
-    after = len(shown) - last - 1
-    return [*printed[:first], ELIDED, *(printed[len(printed) - after :] if after else [])]
 
 
 def print_anew(page: Path) -> None:

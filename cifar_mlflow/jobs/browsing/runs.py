@@ -9,6 +9,7 @@ from cifar_mlflow.errors import ModelError
 from cifar_mlflow.text import did_you_mean, redact
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import runs
+from cifar_mlflow.tracking.reading.sweeps import WINNER_TAG
 
 FIRST_RUN = "cifar-mlflow train --dataset digits --epochs 2"
 # What a run is best known by: the first of these that it has.
@@ -17,7 +18,10 @@ OBJECTIVES = ("final_val_accuracy", "val_accuracy", "epoch_test_accuracy", "trai
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run or a sweep in one line. Accuracies are per cent, None where there is none (yet); `started` is in UTC."""
+    """A run or a sweep in one line. Accuracies are per cent, None where there is none (yet); `started` is in UTC.
+
+    Those of a sweep are its winner's.
+    """
 
     run_id: str
     name: str
@@ -50,9 +54,14 @@ def latest(count: int = 20, experiment: str | None = None) -> list[RunSummary]:
     shown = "tags.kind != 'job' and tags.kind != 'trial'"
     order = ["attributes.start_time DESC", "attributes.run_id ASC"]
     found = store.client.search_runs(list(names), shown, max_results=count, order_by=order) if names else []
+    won = {run.info.run_id: run.data.tags[WINNER_TAG] for run in found if WINNER_TAG in run.data.tags}
+    quoted = ", ".join(f"'{run_id}'" for run_id in won.values())
+    winning = store.client.search_runs(list(names), f"attributes.run_id IN ({quoted})") if won else []
+    winners = {run.info.run_id: run.data.metrics for run in winning}
     summaries = []
     for run, record in zip(found, runs.to_records(store, found), strict=True):
-        metric = next((name for name in OBJECTIVES if name in record.metrics), None)
+        metrics = winners.get(won.get(record.run_id, ""), record.metrics)
+        metric = next((name for name in OBJECTIVES if name in metrics), None)
         summary = RunSummary(
             run_id=record.run_id,
             name=record.name,
@@ -60,8 +69,8 @@ def latest(count: int = 20, experiment: str | None = None) -> list[RunSummary]:
             experiment=names[run.info.experiment_id],
             status=record.status,
             metric=metric,
-            accuracy=_number(record.metrics.get(metric or "")),
-            test_accuracy=_number(record.metrics.get("test_accuracy")),
+            accuracy=_number(metrics.get(metric or "")),
+            test_accuracy=_number(metrics.get("test_accuracy")),
             started=record.start_time,
             minutes=record.minutes,
         )

@@ -80,6 +80,7 @@ def _server(store: Store, port: int) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     log = _log()
+    say(f"starting MLflow's server on {redact(store.uri)}")
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a dozen processes for nothing here
     environment.pop("MLFLOW_TRACKING_URI", None)
     with log.open("wb") as output:

@@ -104,7 +104,9 @@ class _Scan:
                 names = sorted(entry.name for entry in found)
         except OSError as error:
             place = f"{printable(folder)}: this folder" if folder else "it"
-            self._faults.append(f"{place} cannot be read: {error.strerror}")
+            of_file = "this is a file; needed is a folder with a folder of images for each class"
+            is_file = isinstance(error, NotADirectoryError)
+            self._faults.append(of_file if is_file else f"{place} cannot be read: {error.strerror}")
             return
         for name in names:
             path = os.path.join(folder, name)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 
+from mlflow import MlflowClient
 from support import TINY_TRAINING
 
 
@@ -19,9 +20,20 @@ def test_no_run_yet(cifar):
 def test_a_run_in_every_form(cifar, trained):
     run_id = trained.info.run_id
     heading, line = cifar("list").stdout.splitlines()
-    assert heading.split() == ["run", "name", "experiment", "status", "accuracy", "test", "started", "(UTC)", "minutes"]
+    assert heading.split() == [
+        "run",
+        "name",
+        "kind",
+        "experiment",
+        "status",
+        "accuracy",
+        "test",
+        "started",
+        "(UTC)",
+        "minutes",
+    ]
     accuracy = trained.data.metrics["final_val_accuracy"]
-    assert line.split()[:6] == [run_id, trained.info.run_name, "tiny", "finished", f"{accuracy:.2f}", "-"]
+    assert line.split()[:7] == [run_id[:8], trained.info.run_name, "single", "tiny", "finished", f"{accuracy:.2f}", "-"]
     (told,) = json.loads(cifar("list", "--format", "json").stdout)
     assert (told["run_id"], told["accuracy"], told["metric"]) == (run_id, accuracy, "final_val_accuracy")
     (row,) = csv.DictReader(io.StringIO(cifar("list", "--format", "csv").stdout))
@@ -44,3 +56,17 @@ def test_an_experiment_that_is_not_there(cifar, trained):
     assert outcome.code == 6
     assert "there is no experiment 'tinny'" in outcome.stderr
     assert "(did you mean tiny?)" in outcome.stderr
+
+
+def test_a_sweep_has_its_winners_accuracy(cifar, trained):
+    tags = {"kind": "sweep", "winner_run": trained.info.run_id}
+    MlflowClient("sqlite:///mlflow.db").create_run(trained.info.experiment_id, run_name="wide", tags=tags)
+    sweep, run = json.loads(cifar("list", "--format", "json").stdout)
+    assert (sweep["name"], sweep["kind"], sweep["accuracy"]) == ("wide", "sweep", run["accuracy"])
+
+
+def test_a_sweep_whose_winner_is_gone_is_listed_all_the_same(cifar, trained):
+    tags = {"kind": "sweep", "winner_run": "0" * 32}
+    MlflowClient("sqlite:///mlflow.db").create_run(trained.info.experiment_id, run_name="wide", tags=tags)
+    sweep, _ = json.loads(cifar("list", "--format", "json").stdout)
+    assert (sweep["name"], sweep["accuracy"]) == ("wide", None)

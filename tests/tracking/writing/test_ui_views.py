@@ -128,8 +128,8 @@ def test_the_leaderboard_is_sorted_by_validation_and_shows_what_varies():
     assert (leaderboard["orderByKey"], leaderboard["orderByAsc"]) == ("metrics.`best_val_accuracy`", False)
     assert leaderboard["searchFilter"] == "a filter"
     assert leaderboard["selectedColumns"] == [
-        "params.`activation`", "params.`optimizer`", "params.`seed`",
         "metrics.`best_val_accuracy`", "metrics.`final_val_accuracy`", "metrics.`test_accuracy`",
+        "params.`activation`", "params.`optimizer`", "params.`seed`",
     ]  # fmt: skip
     parallel, line = leaderboard["compareRunCharts"]
     assert (parallel["type"], parallel["selectedParams"]) == ("PARALLEL", ["activation", "optimizer"])

@@ -63,7 +63,7 @@ class TestFaults:
         ("make", "fault"),
         [
             (lambda root: root.rmdir(), "it cannot be read: No such file or directory"),
-            (lambda root: (root.rmdir(), root.write_text("x")), "it cannot be read: Not a directory"),
+            (lambda root: (root.rmdir(), root.write_text("x")), "this is a file; needed is a folder"),
             (lambda root: None, "it has no folder with images of a class"),
             (lambda root: write_photo(root, "a.png", 1), "it has no folder with images of a class"),
             (lambda root: write_classes(root, 20, classes=("cat",)), "there is one class, 'cat'"),
