@@ -38,6 +38,7 @@ ROOMS = {
         "paths": {"training"},
         "rules": {"faults", "paths", "training"},
         "search_space": {"faults", "rules", "training"},
+        "sweep_changes": {"sweep"},
         "sweep": {"faults", "paths", "rules", "search_space", "training", "yaml_files"},
     },
     "learning": {

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cifar_mlflow.config.sweep import changes, load_spec, parse_spec
+from cifar_mlflow.config.sweep import load_spec, parse_spec
+from cifar_mlflow.config.sweep_changes import changes
 from cifar_mlflow.errors import ConfigurationError
 
 GOOD = {"name": "good", "base": {"dataset": "digits", "epochs": 4}, "space": {"activation": ["relu", "prelu"]}}

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 
-from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig, changes
+from cifar_mlflow.config.sweep import OBJECTIVES, SweepConfig
+from cifar_mlflow.config.sweep_changes import changes
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import state_directory
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, ModelError, TrainingError
