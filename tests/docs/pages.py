@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
 RUN_ID = re.compile(r"\b[0-9a-f]{32}\b")
+HERE_DOCUMENT = re.compile(r"<<'(\w+)'")
 ELIDED = "..."
 ON_DIGITS = {
     "cifar-mlflow train": " --dataset digits --epochs 1 --scheduler none",
@@ -72,7 +73,7 @@ class Fence:
         found: list[Command] = []
         if self.language == "sh":
             for line in "\n".join(self.body).replace("\\\n", " ").split("\n"):
-                if found and _wants_more_lines(found[-1].text):
+                if found and HERE_DOCUMENT.search(found[-1].text) and _is_open(found[-1].text):
                     found[-1].text += f"\n{line}"
                 elif line.strip() and not line.startswith("#"):
                     found.append(Command(line))
@@ -87,15 +88,10 @@ class Fence:
         return found
 
 
-def _wants_more_lines(command: str) -> bool:
-    """Whether a here-document has begun and not ended."""
-    first, *rest = command.split("\n")
-    end = re.search(r"<<'(\w+)'", first)
-    return end is not None and end[1] not in rest
-
-
 def _is_open(command: str) -> bool:
     """Whether the command goes on in the next line."""
+    if end := HERE_DOCUMENT.search(command):
+        return end[1] not in command.split("\n")
     try:
         shlex.split(command)
     except ValueError:
@@ -118,10 +114,6 @@ def fences(page: Path) -> list[Fence]:
             note = re.fullmatch(r"<!-- (.*) -->", line)
             notes = [*notes, note[1]] if note else []
     return found
-
-
-# Pages whose commands ask for a server or a cluster: tests/deploy starts those, and runs them.
-WITH_SERVICES = ("docs/guides/slurm.md", "docs/guides/team-server.md", "docs/guides/scale.md")
 
 
 def pages() -> list[Path]:
