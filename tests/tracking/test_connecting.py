@@ -230,3 +230,12 @@ def test_mlflows_own_words_are_left_out_and_come_back(cifar):
         connect()
         assert noisy.level == logging.WARNING
     assert noisy.level == logging.INFO
+
+
+def test_a_database_that_has_optunas_tables_is_refused_by_name(work, monkeypatch):
+    import optuna
+
+    optuna.create_study(storage=f"sqlite:///{work}/study.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{work}/study.db")
+    with pytest.raises(TrackingError, match="has the tables of Optuna in it; give MLflow a database of its own"):
+        connect()
