@@ -15,7 +15,7 @@ def word(request, trained):
     return {"id": run.run_id, "beginning": run.run_id[:6], "name": run.run_name}[request.param]
 
 
-def test_every_command_that_takes_a_run(cifar, trained, tiny, word):
+def test_every_command_that_takes_a_run(cifar, trained, tiny, smoke_here, word):
     run_id = trained.info.run_id
     assert json.loads(cifar("evaluate", word, "--format", "json").stdout)["run_id"] == run_id
     assert cifar("predict", word, tiny).code == 0

@@ -61,7 +61,9 @@ def test_it_is_told_of_whatever_library(cifar, trained, statuses, monkeypatch, e
         ("history", versions, "read_all"),
     ],
 )
-def test_every_command_ends_with_what_to_do(cifar, client, trained, tiny, statuses, monkeypatch, command, where, name):
+def test_every_command_ends_with_what_to_do(
+    cifar, client, trained, tiny, statuses, monkeypatch, smoke_here, command, where, name
+):
     words = {"predict": (trained.info.run_id, tiny), "history": ("tiny",)}.get(command, (trained.info.run_id,))
     if command == "history":
         client().create_registered_model("tiny")

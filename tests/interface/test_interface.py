@@ -157,7 +157,7 @@ def test_a_model_is_asked(store, tiny):
         cm.predict(run.id, images, top=99)
 
 
-def test_the_other_commands(store, tiny):
+def test_the_other_commands(store, tiny, smoke_here):
     run = cm.train(dataset=str(tiny), **FAST)
     assert cm.evaluate(run.id).run_id == run.id
     assert cm.reproduce(run.id).reproduced
