@@ -154,7 +154,8 @@ def mislabelled(sweep: str, data_dir: str | None, most: int, form: str, contact_
         ]  # fmt: skip
         headings = ("rank", "image", "label", "taken for", "margin", "runs against", "likely")
         click.echo(table(rows, "rlllrrl", headings))
-        click.echo(f"{outcome.likely:,} of {count(len(outcome.suspects), 'training image')} are likely to be mislabelled")
+        images = count(len(outcome.suspects), "training image")
+        click.echo(f"{outcome.likely:,} of {images} are likely to be mislabelled")
     if contact_sheet is not None:
         write_file("--contact-sheet", contact_sheet, outcome.contact_sheet)
 
