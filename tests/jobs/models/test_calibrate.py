@@ -51,7 +51,7 @@ def test_it_is_logged_once_and_evaluated_once(cifar, client, unsure):
     first = calibrated(cifar, unsure)
     logged = models_of(client, unsure)["calibrated"].tags
     assert calibrated(cifar, unsure) == first
-    assert models_of(client, unsure)["calibrated"].tags == logged  # digests of files that were left alone
+    assert models_of(client, unsure)["calibrated"].tags == logged  # the digests of its files too
     refused = cifar("calibrate", first["model_uri"])
     assert refused.code == 6
     assert f"{first['model_uri']} is calibrated already (temperature " in refused.stderr
