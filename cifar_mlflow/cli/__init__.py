@@ -17,6 +17,7 @@ from cifar_mlflow.jobs.training.signals import interrupt_at_signals
 from cifar_mlflow.memory import enough_memory
 from cifar_mlflow.text import fault, redact, shown
 
+PROGRAM = "cifar-mlflow"  # however it was started, as by `python -m cifar_mlflow`
 COMPLETION = "_CIFAR_MLFLOW_COMPLETE"  # by which a shell asks click
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -70,7 +71,7 @@ def main() -> None:
             gone = f"the current directory is gone ({error.strerror}); go to another"
             raise ConfigurationError(gone, "environment") from None
         with listening(OwnProcess()), enough_memory():
-            cli.main(standalone_mode=False)
+            cli.main(prog_name=PROGRAM, standalone_mode=False)
     except SystemExit as end:
         # So click ends where the reader of our output has left, as `head` does; the shell's code for that is 141.
         if type(sys.stdout).__name__.endswith("PacifyFlushWrapper"):
@@ -119,7 +120,7 @@ def _told(error: click.ClickException) -> str:
 
 
 @click.group(cls=Commands, context_settings=CONTEXT, sections=COMMANDS)
-@click.version_option(__version__, "-V", "--version", prog_name="cifar-mlflow")
+@click.version_option(__version__, "-V", "--version", prog_name=PROGRAM)
 def cli() -> None:
     """Run, track, compare and promote image-classification experiments with MLflow.
 
