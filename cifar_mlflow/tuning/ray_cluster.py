@@ -23,7 +23,7 @@ from cifar_mlflow.errors import CifarMlflowError, ConfigurationError
 from cifar_mlflow.text import first_line, shown
 
 CONNECT_TIMEOUT = 5.0  # seconds for the address to be reached at all
-TRIES = "8"  # of about a second each, that Ray has to reach the cluster
+TRIES = "6"  # of about a second each, that Ray has to reach the cluster
 CODE_LIMIT = 100 * 2**20  # bytes: Ray takes 512 MiB, and code that large is a mistake
 NOT_CODE = ["**/__pycache__/**", "**/*.pyc"]
 SETTINGS = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_NUM_REDIS_GET_RETRIES": TRIES}

@@ -19,7 +19,7 @@ from cifar_mlflow.tuning.ray_worker import Begun, RayWorker
 
 # Of Ray's actors: what has died is told to the driver, which decides whether it is repeated.
 ONCE = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
-BEGIN_SECONDS = 120.0  # that all workers have to prepare themselves
+BEGIN_SECONDS = 300.0  # that all workers have to prepare themselves
 FIRST_SECONDS = 600.0  # without any worker, before the sweep ends: a node may come back
 
 

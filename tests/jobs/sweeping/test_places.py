@@ -11,8 +11,8 @@ import torch
 from support import InlineExecutor
 
 from cifar_mlflow.config.sweep import SweepConfig, parse_spec
-from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.jobs.sweeping import places
+from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError
+from cifar_mlflow.jobs.sweeping import places, trial
 from cifar_mlflow.learning import hardware
 
 
@@ -138,3 +138,43 @@ def test_a_network_of_ones_own_travels_with_the_files_beside_it(work, monkeypatc
     (work / "helper.py").write_text("x = 1\n")
     swept = spec(space={"network": ["report_cnn", "mine:build"]})
     assert places.own_code(swept) == {"mine.py": b"import helper\n", "helper.py": b"x = 1\n"}
+
+
+def test_what_a_worker_elsewhere_must_find_is_told_all_at_once(trained, tiny):
+    swept = spec(base={"dataset": str(tiny)})
+    here = trial.digests(trial.settings(swept.base_config))
+    trial.prepare(swept, expected=trial.Expected(trained.info.run_id, "sweep", here))
+    with pytest.raises(CifarMlflowError) as told:
+        trial.prepare(swept, expected=trial.Expected("0" * 32, "sweep", ("other", *here[1:])))
+    store, data = str(told.value).split("; ")
+    assert store.startswith("the tracking store: ")
+    assert "0" * 32 in store
+    assert data == f"other data than the driver has (digest {here[0]}, not other)"
+
+
+def test_data_that_are_not_there_are_told_as_well(trained, work, tiny):
+    swept = spec(base={"dataset": str(work / "gone.npz")})
+    with pytest.raises(CifarMlflowError, match=r"^the data: .*gone\.npz"):
+        trial.prepare(swept, expected=trial.Expected(trained.info.run_id, "sweep", ("", "", "")))
+
+
+def test_a_trial_elsewhere_ends_when_the_store_has_all_of_it(monkeypatch):
+    waiting = [{"run": "no server"}, {"run": "no server"}, {}]
+    monkeypatch.setattr(trial, "_deliver", lambda sweep_id: waiting.pop(0))
+    monkeypatch.setattr(trial.time, "sleep", lambda seconds: None)
+    run = trial.TrialRun(None, "", {"sweep_id": "s"})
+    with trial.delivered(run):
+        pass
+    assert waiting == []
+    with pytest.raises(KeyboardInterrupt), trial.delivered(run):  # it asks for nothing more
+        raise KeyboardInterrupt
+
+
+def test_a_store_that_stays_away_fails_the_trial_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(trial, "_deliver", lambda sweep_id: {"run": "no server"})
+    monkeypatch.setattr(trial, "PATIENCE", -1.0)
+    with (
+        pytest.raises(TrackingError, match=r"\(no server\); `cifar-mlflow sync` there delivers it"),
+        trial.delivered(trial.TrialRun(None, "", {"sweep_id": "s"})),
+    ):
+        pass

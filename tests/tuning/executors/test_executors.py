@@ -152,6 +152,7 @@ def test_a_sweep_on_both_nodes_has_the_table_of_one_here(
         assert not any(secret in str(run.data) for run in runs())
 
 
+@pytest.mark.long
 def test_a_worker_without_the_data_is_told_by_its_node(on_ray_nodes, cifar_process, work, tiny, runs):
     if not on_ray_nodes.is_divided:
         pytest.skip("the nodes have one file system")
@@ -194,6 +195,7 @@ def test_what_keeps_a_sweep_out_of_the_cluster_is_one_message(
     assert runs() == []
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_all_workers_and_closes_all_runs(on_ray_nodes, spawn, work, tiny, runs):
     spec = write_spec(work, tiny, base={"epochs": 5000})
     process = spawn("sweep", spec, "--executor", "ray", "--ray-address", on_ray_nodes.address)

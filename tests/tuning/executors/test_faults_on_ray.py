@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 
@@ -71,7 +72,11 @@ def test_a_killed_node_that_comes_back(sweep, ray_environment, runs, expected, w
     node.kill()
     try:
         told = sweep.end()
-        assert told.count(f"the worker on {ray_environment.hosts[1]} is gone (its node was lost); it is tried") == 1
+        # Which of the two Ray sees first is a matter of milliseconds.
+        gone = (
+            rf"the worker on {ray_environment.hosts[1]} is gone \(its (node was lost|process has ended)\); it is tried"
+        )
+        assert len(re.findall(gone, told)) == 1
         check(runs(), expected, work, again=1)
     finally:
         node.start()
