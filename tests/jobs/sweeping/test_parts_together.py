@@ -265,7 +265,7 @@ def test_two_machines_that_start_at_the_same_moment_make_one_parent(inline, writ
     assert [run.data.tags["kind"] for run in runs()] == ["sweep"]
     assert first._parent.run_id == second._parent.run_id
     for each in (first, second):
-        each._claims.take(print)
+        each._runs.claims.take(print)
     with pytest.raises(TrackingError, match=r"is being run in parts: part 1/2 \(process \d+ on .*\), part 2/2"):
         session.SweepSession(checked, store, "tiny", None)._begin(None)
     for each in (first, second):
