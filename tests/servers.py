@@ -7,6 +7,7 @@ import getpass
 import os
 import runpy
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,10 +23,19 @@ import pytest
 from support import with_tables
 
 
+BIN = Path(sys.executable).parent
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment without what MLflow has set in it, for a process on one core."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    return kept | {"OMP_NUM_THREADS": "1", "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"} | more
 
 
 def wait_for(address: str, is_alive: Callable[[], bool], log: Path, seconds: float = 300) -> None:
@@ -39,6 +49,21 @@ def wait_for(address: str, is_alive: Callable[[], bool], log: Path, seconds: flo
             assert is_alive(), log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def running(command: list, log: Path, health: str, **more: str) -> Iterator[subprocess.Popen]:
+    """The command, once `health` answers; killed with its children at the end."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment(**more), stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        wait_for(health, lambda: process.poll() is None, log)
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @contextlib.contextmanager

@@ -147,7 +147,7 @@ def test_the_printed_link_opens_the_leaderboard(page, server, swept):
     assert ranked[0] > ranked[-1]
     headers = page.locator(".ag-header-cell").all_inner_texts()
     # A metric's column of which no run has a value is not shown.
-    shown = ["activation", "learning_rate", "seed", "best_val_accuracy", "final_val_accuracy"]
+    shown = ["best_val_accuracy", "final_val_accuracy", "activation", "learning_rate", "seed"]
     assert [header for header in headers if header in shown] == shown
     assert page.locator("a", has_text="tiny-sweep").first.get_attribute("href").endswith("machine_learning")
 

@@ -16,7 +16,7 @@ def main(model_file: str, example_file: str, result_file: str) -> None:
 
     begun = time.perf_counter()
     session = onnxruntime.InferenceSession(model_file, providers=["CPUExecutionProvider"])
-    (images,), example = session.get_inputs(), np.load(example_file)
+    (images,), example = session.get_inputs(), np.load(example_file, allow_pickle=False)
     # One after the other, and all at once: it must take any number of images.
     answers = [session.run(None, {images.name: part})[0] for part in (*np.split(example, len(example)), example)]
     apart, together = np.concatenate(answers[:-1]), answers[-1]

@@ -11,7 +11,7 @@ from PIL import Image
 from support import TINY_CLASSES, InlineExecutor, tiny_arrays
 
 from cifar_mlflow.config.rules import resolve
-from cifar_mlflow.jobs.sweeping import driver
+from cifar_mlflow.jobs.sweeping import places
 from cifar_mlflow.learning.data import datasets, splitting
 
 BASE = {"epochs": 8, "batch_size": 8, "scheduler": "none", "precision": "float32"}
@@ -30,7 +30,7 @@ def flipped(work):
 @pytest.fixture
 def sweep(work, cifar, monkeypatch):
     """Runs a sweep with folds in this process."""
-    monkeypatch.setattr(driver, "ProcessExecutor", InlineExecutor)
+    monkeypatch.setattr(places, "ProcessExecutor", InlineExecutor)
 
     def run(dataset, **changes):
         base = {**BASE, "dataset": str(dataset), **changes.pop("base", {})}

@@ -9,7 +9,7 @@ import pytest
 from reading import told
 from support import write_classes, write_photo
 
-from cifar_mlflow.learning.data import decoded_files, image_files, split_by_hash
+from cifar_mlflow.learning.data import decoded_files, image_files, splitting
 from cifar_mlflow.learning.data.folder_tree import some
 
 
@@ -58,11 +58,11 @@ def test_a_part_needs_two_images(photos):
 )
 def test_a_number_of_images_is_dealt_to_the_classes_in_proportion(size, each):
     labels = np.arange(18) % 3
-    taken = split_by_hash.choose(np.random.default_rng(0).random(18), labels, size)
+    taken = splitting.choose(np.random.default_rng(0).random(18), labels, size)
     assert tuple(np.bincount(labels[taken], minlength=3)) == each
 
 
 def test_of_each_class_those_with_the_lowest_numbers_are_taken():
     drawn, labels = np.array([0.9, 0.1, 0.5, 0.2, 0.8, 0.4]), np.array([0, 0, 0, 1, 1, 1])
-    assert split_by_hash.choose(drawn, labels, 2).tolist() == [False, True, False, True, False, False]
-    assert split_by_hash.choose(drawn, labels, 4).tolist() == [False, True, True, True, False, True]
+    assert splitting.choose(drawn, labels, 2).tolist() == [False, True, False, True, False, False]
+    assert splitting.choose(drawn, labels, 4).tolist() == [False, True, True, True, False, True]
