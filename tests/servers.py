@@ -22,7 +22,6 @@ import forked
 import pytest
 from support import with_tables
 
-
 BIN = Path(sys.executable).parent
 
 
