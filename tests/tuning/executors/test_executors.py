@@ -19,6 +19,7 @@ from cifar_mlflow.errors import CifarMlflowError
 from cifar_mlflow.tuning import ray_cluster
 from cifar_mlflow.tuning.process_executor import ProcessExecutor
 
+QUICK = Path(__file__).parents[3] / "experiments" / "quick.yaml"
 TASKS = {"executor_tasks.py": Path(executor_tasks.__file__).read_bytes()}
 
 
@@ -132,10 +133,11 @@ def on_ray_nodes(ray_environment, cifar, work, tiny, monkeypatch):
     return ray_environment
 
 
+@pytest.mark.parametrize("quick", [False, pytest.param(True, marks=pytest.mark.long)], ids=["tiny", "quick.yaml"])
 def test_a_sweep_on_both_nodes_has_the_table_of_one_here(
-    on_ray_nodes, cifar_process, work, tiny, runs, tmp_path_factory, empty_store
+    on_ray_nodes, cifar_process, work, tiny, runs, tmp_path_factory, empty_store, quick
 ):
-    spec = write_spec(work, tiny)
+    spec = QUICK if quick else write_spec(work, tiny)
     outcome = cifar_process("sweep", spec, "--executor", "ray", "--ray-address", on_ray_nodes.address)
     assert outcome.code == 0, outcome.output
     trials = check(runs(), local_table(spec, tmp_path_factory.mktemp("local"), empty_store), work)
