@@ -20,6 +20,7 @@ from cifar_mlflow.config.rules import faults_of, resolve
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs.listener import warn
+from cifar_mlflow.text import count
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.train import TrainOutcome
@@ -112,7 +113,7 @@ def _tell(outcome: TrainOutcome, offline: bool) -> None:
     if outcome.waiting:
         click.echo(f"kept in   {outcome.spool}")
         if not offline:
-            wait = f"{outcome.waiting} writes wait for the tracking store; they are safe on disk"
+            wait = f"{count(outcome.waiting, 'write')} for the tracking store still waiting; all is safe on disk"
             raise TrackingError(f"the training is done, but {wait}, and `cifar-mlflow sync` delivers them")
         click.echo("deliver   cifar-mlflow sync")
     else:

@@ -18,7 +18,7 @@ from cifar_mlflow.jobs.listener import say, warn
 from cifar_mlflow.jobs.train import train_watched
 from cifar_mlflow.jobs.training import data, pretrained, record
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
-from cifar_mlflow.text import as_option, option_name, whole_number
+from cifar_mlflow.text import as_option, count, option_name, whole_number
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.outbox.spooled_recorder import SpooledRecorder
 from cifar_mlflow.tracking.reading import metric_curves, recorded_training
@@ -261,6 +261,6 @@ def _train_again(
         say(f"the training failed as the original did: {error}")
     run = started[-1]
     if run.waiting:
-        wait = f"{run.waiting} writes wait for the tracking store in {run.directory}"
+        wait = f"{count(run.waiting, 'write')} for the tracking store still waiting in {run.directory}"
         raise TrackingError(f"trained, but {wait}: `cifar-mlflow sync`, then compare {run.run_id} with the original")
     return Recorder(store, run.run_id, run.experiment_id, run.run_name)

@@ -17,6 +17,7 @@ from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.jobs import sync
 from cifar_mlflow.learning.data import cifar10
 from cifar_mlflow.records import Finding
+from cifar_mlflow.text import count
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking.outbox import locks, log
 from cifar_mlflow.tracking.outbox import state as outbox_state
@@ -42,14 +43,14 @@ def outboxes(store: Store | None) -> Iterator[Finding]:
             continue
         tried = look.waiting - len(look.refused)
         since = f"{datetime.fromtimestamp(look.since, UTC):%Y-%m-%d %H:%M} UTC"
-        told = [f"{tried} writes wait since {since}"] if tried else []
+        told = [f"{count(tried, 'write')} waiting since {since}"] if tried else []
         if look.refused:
-            told.append(f"the store refuses {len(look.refused)} writes, which are kept ({look.refused[0]})")
+            told.append(f"the store refuses {count(len(look.refused), 'write')}, kept here ({look.refused[0]})")
         text = f"run {look.name} ({look.run_id or 'in no store yet'}): "
         text += "; ".join(told) or "all its writes have arrived, and its outbox is still there"
         text += f", for {look.store}" if look.store and look.waiting else ""
         text += f", {megabytes(outbox_state.size_of(directory))} in {directory}"
-        text += f"; {look.damaged} damaged records are lost, whatever is done" if look.damaged else ""
+        text += f"; {count(look.damaged, 'damaged record')} lost, whatever is done" if look.damaged else ""
         remedy = "cifar-mlflow sync" + (f"; if what is refused is of no use: rm -r {directory}" if look.refused else "")
         yield Finding("warning", text, remedy, partial(_deliver, store, directory) if store else None)
     for directory in empty:

@@ -101,7 +101,7 @@ def test_a_write_that_the_store_refuses_is_kept_and_the_others_arrive(cifar, cli
         assert "1 run still waits" in outcome.stderr.splitlines()[-1]
         assert "no $ign" in outcome.stderr.splitlines()[-1]
     outcome = cifar("doctor")
-    assert "the store refuses 1 writes, which are kept" in " ".join(outcome.stdout.split())
+    assert "the store refuses 1 write, kept here" in " ".join(outcome.stdout.split())
     assert cifar("doctor", "--fix").code == 9
     assert [path.name for path in spool_directory().iterdir()] == [run.run_id]
 
