@@ -16,7 +16,7 @@ OPTIONS, DATA = 2, 3
     [
         ("--epochs 0", "--epochs: '0' is refused: must be greater than or equal to 1"),
         ("--epochs 1.5", "--epochs: '1.5' is refused: must be a valid integer"),
-        ("--epochs", "error: Option '--epochs' requires an argument; see `cifar-mlflow train --help`"),
+        ("--epochs", "error: Option '--epochs' requires an argument"),
         ("--learning-rate inf", "--learning-rate: 'inf' is refused: must be a finite number"),
         ("--learning-rate -1", "--learning-rate: '-1' is refused: must be greater than 0"),
         ("--learning-rate fast", "--learning-rate: 'fast' is refused: must be a valid number"),

@@ -180,7 +180,7 @@ def test_compare_draws_parallel_coordinates_of_the_swept_parameters(page, server
 def test_a_trial_shows_its_pictures(page, server, swept):
     page.goto(f"{server}/#/experiments/{swept.experiment}/runs/{next(iter(swept.trials))}/artifacts")
     for picture in ("confusion_matrix.png", "curves.png"):
-        page.get_by_text(picture).first.click()
+        page.get_by_text(picture, exact=True).first.click()
         page.wait_for_function(
             f"[...document.images].some(image => image.alt === '{picture}' && image.naturalWidth > 300)"
         )

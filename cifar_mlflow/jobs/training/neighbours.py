@@ -195,7 +195,7 @@ def _write(directory: Path, record: Neighbour) -> None:
 
 
 def _living(directory: Path) -> list[Neighbour]:
-    """The records of processes that are there; those of others are removed."""
+    """The records of processes that are there, the first first; those of others are removed."""
     found = []
     for path in directory.glob("*.json"):
         if not locks.is_locked(path.with_suffix(".lock")):
@@ -203,7 +203,7 @@ def _living(directory: Path) -> list[Neighbour]:
             continue
         with suppress(ValueError, TypeError):  # of another version, or written on a full disk
             found.append(Neighbour(**json.loads(path.read_text(encoding="utf-8"))))
-    return found
+    return sorted(found, key=lambda each: each.number)
 
 
 def _remove(directory: Path, number: int) -> None:

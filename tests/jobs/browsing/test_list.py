@@ -6,7 +6,6 @@ import csv
 import io
 import json
 
-from mlflow import MlflowClient
 from support import TINY_TRAINING
 
 
@@ -58,15 +57,15 @@ def test_an_experiment_that_is_not_there(cifar, trained):
     assert "(did you mean tiny?)" in outcome.stderr
 
 
-def test_a_sweep_has_its_winners_accuracy(cifar, trained):
+def test_a_sweep_has_its_winners_accuracy(cifar, client, trained):
     tags = {"kind": "sweep", "winner_run": trained.info.run_id}
-    MlflowClient("sqlite:///mlflow.db").create_run(trained.info.experiment_id, run_name="wide", tags=tags)
+    client().create_run(trained.info.experiment_id, run_name="wide", tags=tags)
     sweep, run = json.loads(cifar("list", "--format", "json").stdout)
     assert (sweep["name"], sweep["kind"], sweep["accuracy"]) == ("wide", "sweep", run["accuracy"])
 
 
-def test_a_sweep_whose_winner_is_gone_is_listed_all_the_same(cifar, trained):
+def test_a_sweep_whose_winner_is_gone_is_listed_all_the_same(cifar, client, trained):
     tags = {"kind": "sweep", "winner_run": "0" * 32}
-    MlflowClient("sqlite:///mlflow.db").create_run(trained.info.experiment_id, run_name="wide", tags=tags)
+    client().create_run(trained.info.experiment_id, run_name="wide", tags=tags)
     sweep, _ = json.loads(cifar("list", "--format", "json").stdout)
     assert (sweep["name"], sweep["accuracy"]) == ("wide", None)

@@ -207,12 +207,12 @@ class TestData:
         outcome = cifar("data", "photos", "--test-size", 10, "--validation-size", 4, "--format", "csv")
         assert outcome.stdout.splitlines()[1:] == ["cat,13,2,5", "dog,13,2,5"]
 
-    @pytest.mark.parametrize("words", [("nowhere",), ("file",)])
-    def test_of_no_folder_is_one_message(self, work, cifar, words):
+    @pytest.mark.parametrize(("what", "told"), [("nowhere", "it cannot be read: "), ("file", "this is a file; needed")])
+    def test_of_no_folder_is_one_message(self, work, cifar, what, told):
         (work / "file").touch()
-        outcome = cifar("data", *words)
+        outcome = cifar("data", what)
         assert outcome.code == 3
-        assert "it cannot be read: " in outcome.stdout
+        assert told in outcome.stdout
 
     def test_is_an_entry_point_of_the_project(self, work):
         from mlflow.projects import utils

@@ -21,6 +21,12 @@ def spec(**changes) -> SweepConfig:
     return parse_spec(values, Path.cwd())
 
 
+@pytest.fixture(autouse=True)
+def _another_store():
+    """A process keeps its store and data from trial to trial."""
+    trial.forget()
+
+
 @pytest.fixture
 def with_gpus(monkeypatch):
     """A function that makes this machine one with so many GPUs."""
