@@ -90,16 +90,16 @@ def test_with_a_fault_is_itself_alone(write):
 
 
 def test_is_told_as_it_was_imported(write, monkeypatch):
-    write(once="import detail\n", detail="a = 1\n")
+    write(plain="import detail\n", detail="a = 1\n")
     monkeypatch.syspath_prepend("")
-    before = source.of("once:build")
+    before = source.of("plain:build")
     try:
-        importlib.import_module("once")
+        importlib.import_module("plain")
         write(detail="a = 2\n")
-        assert source.of("once:build") == before
-        assert source.edited("once:build") == ["detail.py"]
-        del sys.modules["once"]
-        assert source.of("once:build").digest != before.digest
+        assert source.of("plain:build") == before
+        assert source.edited("plain:build") == ["detail.py"]
+        del sys.modules["plain"]
+        assert source.of("plain:build").digest != before.digest
     finally:
-        for name in ("once", "detail"):
+        for name in ("plain", "detail"):
             sys.modules.pop(name, None)
