@@ -31,8 +31,9 @@ run: $(VENV)/.installed
 	    echo "This was a run on DIGITS, not on CIFAR-10: see above for what to do."; \
 	fi
 
-# In the order of the files, in which the slow ones do not come last: by default those with few tests do.
-PYTEST := python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# In the order of the files, in which the slow ones do not come last: by default those with few tests do. Two processes
+# whose BLAS has two threads each wait for one another most of the time.
+PYTEST := OPENBLAS_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(VENV)/.tested
 	$(PYTEST) -m "not long" $(ARGS)
