@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from servers import BIN, free_port
 from slurm import Slurm
@@ -29,10 +30,10 @@ class GuideSession(pages.Session):
         super().__init__()
         self._stands_for, self._after = dict(stands_for), after
 
-    def run(self, text: str, *, python: bool = False) -> tuple[int, str]:
+    def run(self, text: str, **options: Any) -> tuple[int, str]:
         for ours, theirs in self._stands_for.items():
             text = text.replace(ours, theirs)
-        code, printed = self._variables(text) if SETS_VARIABLES.match(text) else super().run(text, python=python)
+        code, printed = self._variables(text) if SETS_VARIABLES.match(text) else super().run(text, **options)
         if code == 0:
             self._after(text)
         return code, printed

@@ -159,10 +159,11 @@ def become(variables: dict[str, str]) -> None:
     os.environ.update(variables)
 
 
-def write_points(address: str, run_id: str, count: int) -> None:
+def write_points(address: str, run_id: str, count: int, variables: dict[str, str]) -> None:
     """In a process of `forked`: one request a step."""
     import mlflow
 
+    become(variables)
     client = mlflow.MlflowClient(address)
     for step in range(count):
         client.log_batch(run_id, metrics=[mlflow.entities.Metric("loss", 1 / (step + 1), step, step)])

@@ -75,7 +75,7 @@ def at_once(server, team, as_user, tiny, work, points: int) -> str:
     ):
         me = functools.partial(become, team[user])
         started.append(forked.start(work, *words, tracking_uri=server.address, change=me))
-    writers = [forked.start_call(write_points, server.address, run_id, points) for run_id in written]
+    writers = [forked.start_call(write_points, server.address, run_id, points, team["ann"]) for run_id in written]
     outcomes = [each.wait(900) for each in started]
     for writer in writers:
         writer.join(120)
@@ -148,7 +148,7 @@ def test_no_secret_is_read_by_others_or_stands_on_a_command_line(server):
     assert stat.S_IMODE((server.home / "basic_auth.ini").stat().st_mode) == 0o600
     secrets = [server.settings[name] for name in SECRETS]
     assert len(set(secrets)) == len(secrets)
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert "mlflow server --app-name basic-auth" in listed.replace("/mlflow server", " mlflow server")
     log = (server.home / "server.log").read_text()
     assert not [secret for secret in secrets if secret in listed + log]

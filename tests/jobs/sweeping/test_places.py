@@ -12,6 +12,7 @@ from support import InlineExecutor
 
 from cifar_mlflow.config.sweep import SweepConfig, parse_spec
 from cifar_mlflow.errors import CifarMlflowError, ConfigurationError, TrackingError
+from cifar_mlflow.jobs import listener
 from cifar_mlflow.jobs.sweeping import places, trial
 from cifar_mlflow.learning import hardware
 
@@ -22,9 +23,11 @@ def spec(**changes) -> SweepConfig:
 
 
 @pytest.fixture(autouse=True)
-def _another_store():
-    """A process keeps its store and data from trial to trial."""
+def _a_worker_s_process():
+    """It keeps its store and data from trial to trial, and its listener to the end."""
     trial.forget()
+    with listener.listening(listener.NOBODY):
+        yield
 
 
 @pytest.fixture
