@@ -84,7 +84,8 @@ class Trained:
     ) -> None:
         """`pixels` uint8 (n, 32, 32, 3), `labels` int64 (n). Half precision on a card, float32 on a processor."""
         torch.manual_seed(seed)
-        torch.backends.cudnn.benchmark = True
+        if device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
         begun = time.perf_counter()
         self._kind = torch.half if device.type == "cuda" else torch.float32
         pixels, labels = pixels.to(device), labels.to(device)
