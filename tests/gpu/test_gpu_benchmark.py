@@ -34,7 +34,7 @@ def coloured() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_reference_learns_and_says_how_far_it_came(benchmark, coloured):
-    trained = benchmark("airbench_loop").Trained(*coloured, CPU, widths=(8, 16, 16), epochs=30)
+    trained = benchmark("airbench_loop").Trained(*coloured, CPU, widths=(8, 16, 16), epochs=15)
     assert trained.accuracy(*coloured) > 95
     assert trained.accuracy(coloured[0], (coloured[1] + 1) % 3) < 5
     assert trained.seconds > 0
