@@ -55,10 +55,21 @@ class OwnProcess(Console):
 
     def __init__(self) -> None:
         gc.set_threshold(GC_THRESHOLD)
-        atexit.register(gc.freeze)  # at its end, the interpreter would look through everything for a second more
+        atexit.register(_end)
 
     def computing(self) -> None:
         _settle()
+
+
+def _end() -> None:
+    """Spares the interpreter its last look through everything, which takes a second.
+
+    From 3.9 on, triton, which torch imports, fills the terminal with what was not freed by then: it is looked through.
+    """
+    from packaging.version import Version
+
+    triton = str(getattr(sys.modules.get("triton"), "__version__", "0"))
+    (gc.freeze if Version(triton) < Version("3.9") else gc.unfreeze)()
 
 
 @functools.cache  # once: what later runs of a process leave behind must not stay

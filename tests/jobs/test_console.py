@@ -4,6 +4,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import types
+
+import pytest
 
 from cifar_mlflow.jobs import console, listener
 
@@ -75,3 +78,17 @@ cli.main()
 print(gc.get_freeze_count() > 100_000, gc.get_threshold()[0] == console.GC_THRESHOLD)
 """
     assert printed(script)[-2:] == ["True", "True"]
+
+
+@pytest.mark.parametrize(
+    ("version", "frozen"), [(None, True), ("3.8.0", True), ("3.9.0", False), ("3.10.1+cpu", False)]
+)
+def test_at_its_end_a_process_looks_through_everything_only_for_a_triton_that_would_tell_of_it(
+    monkeypatch, version, frozen
+):
+    monkeypatch.setitem(sys.modules, "triton", version and types.SimpleNamespace(__version__=version))
+    done = []
+    monkeypatch.setattr(console.gc, "freeze", lambda: done.append(True))
+    monkeypatch.setattr(console.gc, "unfreeze", lambda: done.append(False))
+    console._end()
+    assert done == [frozen]

@@ -1,11 +1,10 @@
 """Where the trials of a sweep are trained: in processes of this machine, or on the nodes of a Ray cluster."""
 
-import importlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
@@ -114,9 +113,10 @@ def opened(spec: SweepConfig, executor: ExecutorName, address: str | None) -> It
     if executor == "process":
         yield Here(spec)
         return
-    connect: Any = importlib.import_module("cifar_mlflow.tuning.ray_cluster").connect
+    from cifar_mlflow.tuning import ray_cluster
+
     log = writable("sweeps") / f"ray-{spec.name}.log"
-    with closing(connect(address, log, own_code(spec))) as cluster:
+    with closing(ray_cluster.connect(address, log, own_code(spec))) as cluster:
         yield OnRay(spec, cluster)
 
 
