@@ -105,7 +105,7 @@ def _checks(store: Store | None) -> list[tuple[str, str, Iterator[Finding]]]:
         ("room", "at least 1 GB where runs, checkpoints and data are written", machine.room(store)),
         ("packages", "Python and all packages are of the versions asked for", machine.packages()),
         ("functions", "none that was compiled is broken", machine.compiled_functions()),
-        ("data", "nothing is wrong with CIFAR-10 here", cifar10.inspect()),
+        ("data", "no file of CIFAR-10 is broken", cifar10.inspect()),
     ]
     if store is None:
         return checks
