@@ -1,5 +1,6 @@
 """Trying mutants: a copy of the repository, and processes forked from one that has imported torch and MLflow."""
 
+import ctypes
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ import pytest
 from coverage import Coverage
 
 ROOT = Path(__file__).resolve().parents[2]
+PR_SET_CHILD_SUBREAPER = 36  # see prctl(2)
 
 
 class TestsFail(Exception):
@@ -76,6 +78,8 @@ class Copy:
         options = ["-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-m", "not long"]
         child = os.fork()
         if child == 0:
+            if sys.platform == "linux":  # what a test leaves behind becomes a child of this process, and ends with it
+                ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
             with output.open("w") as file:
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
@@ -85,6 +89,7 @@ class Copy:
             sys.path[:] = [str(self.copy), *(entry for entry in sys.path if Path(entry or ".").resolve() != ROOT)]
             code = _pytest([*options, f"--basetemp={self._directory / 'tmp'}", *words], coverage_to)
             sys.stdout.flush()
+            _kill(psutil.Process().children(recursive=True))
             os._exit(code)
         code = _wait(child, seconds)
         return code, output.read_text(errors="replace")
@@ -157,8 +162,12 @@ def _wait(child: int, seconds: float) -> int | None:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.02)
     # A server that a test has started is in a session of its own.
-    for process in [*psutil.Process(child).children(recursive=True), psutil.Process(child)]:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    _kill([*psutil.Process(child).children(recursive=True), psutil.Process(child)])
     os.waitpid(child, 0)
     return None
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
