@@ -7,7 +7,8 @@ of spreads. False alarms: of how many comparisons of configurations that are all
 best, in per cent. Power: of the configurations that are four standard deviations (the root mean square of all spreads)
 worse than the first, how many are called worse. Both with values as they are drawn, and with values rounded to steps
 of the smallest spread, as accuracies on few images are. Before: Welch's t-test with Holm's correction; after: what
-`compare` does. The two see the same values.
+`compare` does. The two see the same values. Of so many cells the one with most false alarms has them by chance in part:
+it is simulated again.
 """
 
 import sys
@@ -36,7 +37,7 @@ ALLOWED = {"equal": 5.0, "twofold": 5.0, "tenfold": 10.0, "tenfold, one": 10.0}
 
 
 def before(means: Array, variances: Array, sizes: NDArray[np.int64], step: float) -> Array:
-    """p-values of all pairs by Welch's t-test; by the permutation test where two groups have no spread."""
+    """p-values of all pairs by Welch's t-test and Holm's correction; the permutation test's where nothing spreads."""
     i, j = np.triu_indices(sizes.size, 1)
     errors, gap = variances / sizes, np.abs(means[:, i] - means[:, j])
     error = errors[:, i] + errors[:, j]
@@ -45,12 +46,12 @@ def before(means: Array, variances: Array, sizes: NDArray[np.int64], step: float
     share = errors[:, i] / error
     degrees = 1 / (share**2 / (sizes[i] - 1) + (1 - share) ** 2 / (sizes[j] - 1))
     exact = np.where(gap == 0, 1.0, np.minimum(1, 2 / special.binom(sizes[i] + sizes[j], sizes[i])))
-    return np.where(flat, exact, 2 * special.stdtr(degrees, -gap / np.sqrt(error)))
+    return holm(np.where(flat, exact, 2 * special.stdtr(degrees, -gap / np.sqrt(error))))
 
 
 def after(means: Array, variances: Array, sizes: NDArray[np.int64], step: float) -> Array:
     floor = statistics.rounding_variance(1) * (step / 100) ** 2  # that of a step of 100
-    return statistics.moderated_tests(means, np.maximum(variances, floor), sizes)
+    return statistics.shaffer(statistics.moderated_tests(means, np.maximum(variances, floor), sizes))
 
 
 def alternating(values: tuple[float, float], k: int) -> Array:
@@ -73,22 +74,30 @@ def draw(
     return means, variances
 
 
+def holm(p_values: Array) -> Array:
+    """Corrected along the last axis."""
+    order, m = np.argsort(p_values, axis=-1), p_values.shape[-1]
+    stepped = np.maximum.accumulate((m - np.arange(m)) * np.take_along_axis(p_values, order, -1), axis=-1)
+    corrected = np.empty_like(p_values)
+    np.put_along_axis(corrected, order, np.minimum(1.0, stepped), -1)
+    return corrected
+
+
 def worse(test: Test, means: Array, variances: Array, sizes: NDArray[np.int64], step: float) -> NDArray[np.bool_]:
     """Which pairs, in the order of np.triu_indices, have a configuration that is called worse than the best."""
     i, j = np.triu_indices(sizes.size, 1)
     best = means.argmax(1)[:, None]
-    significant = statistics.holm(test(means, variances, sizes, step)) < ALPHA
+    significant = test(means, variances, sizes, step) < ALPHA
     return significant & ((i == best) | (j == best))
 
 
-def cells(simulations: int) -> Iterator[tuple[str, int, str, list[float]]]:
+def cells(simulations: int) -> Iterator[tuple[str, int, tuple[int, int], list[float]]]:
     """Spread, configurations, seeds; false alarms and power in per cent: before, after, and both with coarse values."""
     rng = np.random.default_rng(0)
-    for spread, deviations in SPREADS.items():
+    for spread in SPREADS:
         for k in CONFIGURATIONS:
             for seeds in SEEDS:
-                sizes = alternating(seeds, k)
-                spreads = np.r_[np.ones(k - 1), deviations[1]] if "one" in spread else alternating(deviations, k)
+                sizes, spreads = alternating(seeds, k), spreads_of(spread, k)
                 found = []
                 for step in STEPS:
                     apart = DIFFERENCE * float(np.sqrt((spreads**2).mean()))
@@ -99,7 +108,20 @@ def cells(simulations: int) -> Iterator[tuple[str, int, str, list[float]]]:
                         alarms = worse(test, *equal, sizes, step).any(1).mean()
                         with_first = worse(test, *different, sizes, step)[:, : k - 1]
                         found += [100 * float(alarms), 100 * float(with_first.mean())]
-                yield spread, k, " and ".join(map(str, dict.fromkeys(seeds))), found
+                yield spread, k, seeds, found
+
+
+def spreads_of(name: str, k: int) -> Array:
+    deviations = SPREADS[name]
+    return np.r_[np.ones(k - 1), deviations[1]] if "one" in name else alternating(deviations, k)
+
+
+def false_alarms_again(spread: str, k: int, seeds: tuple[int, int], step: float, simulations: int) -> float:
+    """Of one cell, in per cent, by 20 times as many simulations, none of them one of those by which it was picked."""
+    rng = np.random.default_rng(1)
+    sizes, spreads = alternating(seeds, k), spreads_of(spread, k)
+    parts = [worse(after, *draw(rng, sizes, spreads, step, 0.0, simulations), sizes, step).any(1) for _ in range(20)]
+    return 100 * float(np.mean(parts))
 
 
 def main() -> None:
@@ -109,17 +131,23 @@ def main() -> None:
         f"{test}{values}: {what}"
         for values in ("", ", coarse") for test in ("before", "after") for what in ("false", "power")
     ]  # fmt: skip
-    rows, highest = [], {}
+    rows = []
+    most: dict[tuple[str, str], tuple[float, int, tuple[int, int], float]] = {}
     for spread, k, seeds, found in cells(simulations):
-        rows.append([spread, str(k), seeds, *(f"{value:.1f}" if place % 2 == 0 else f"{value:.0f}"
+        names = " and ".join(map(str, dict.fromkeys(seeds)))
+        rows.append([spread, str(k), names, *(f"{value:.1f}" if place % 2 == 0 else f"{value:.0f}"
                                               for place, value in enumerate(found))])  # fmt: skip
-        for name, place in (("before", 0), ("after", 2)):
-            highest[spread, name] = max(highest.get((spread, name), 0), found[place], found[place + 4])
+        for place, alarms in enumerate(found[::2]):  # before, after, and both with coarse values
+            key = spread, ("before", "after")[place % 2]
+            cell = (alarms, k, seeds, STEPS[place // 2])
+            most[key] = max(most.get(key, cell), cell)
     print(tables.markdown(headings, rows, "lrlrrrrrrrr"))
     print()
     for spread, allowed in ALLOWED.items():
-        told = ", ".join(f"{name} {highest[spread, name]:.1f}" for name in ("before", "after"))
-        print(f"most false alarms, {spread}: {told} (wanted: at most {allowed:g})")
+        _, k, seeds, step = most[spread, "after"]
+        again = false_alarms_again(spread, k, seeds, step, simulations)
+        told = ", ".join(f"{name} {most[spread, name][0]:.1f}" for name in ("before", "after"))
+        print(f"most false alarms, {spread}: {told}, again {again:.1f} (wanted: at most {allowed:g})")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from scipy import special
 # Spread below this fraction of the mean is rounding in the last bits, not variation between seeds.
 ROUNDING = 1e-12
 PER_CENT = (0.0, 100.0)
+LENT = 1.15  # times what the groups' agreement says: found by simulation, as the rest of what makes this test careful
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 
 
 def pairwise_tests(groups: Sequence[Sequence[float]], floor: ArrayLike = 0.0) -> NDArray[np.float64]:
-    """Two-sided moderated t-tests of all pairs of groups, corrected together by Holm's method.
+    """Two-sided moderated t-tests of all pairs of groups, corrected together by Shaffer's method.
 
     `floor` is the least variance that each group's values can be taken for (see `rounding_variance`), one for all or
     one a group. Returns the symmetric matrix of corrected p-values (1 on the diagonal); nan, meaning "not tested",
@@ -84,8 +85,7 @@ def pairwise_tests(groups: Sequence[Sequence[float]], floor: ArrayLike = 0.0) ->
     interest: the best is itself picked from the data, and correcting only its own pairs calls equal groups different
     too often.
 
-    Source: Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of Statistics 6
-    (1979); `moderated_tests` for the rest.
+    Sources: `shaffer` and `moderated_tests`.
     Raises ValueError for an empty group or a value that is not finite.
     """
     samples = [_sample(group) for group in groups]
@@ -96,7 +96,7 @@ def pairwise_tests(groups: Sequence[Sequence[float]], floor: ArrayLike = 0.0) ->
     if repeated.size > 1:
         means, variances = (np.array([of(samples[place]) for place in repeated]) for of in (np.mean, _variance))
         floors = np.broadcast_to(np.asarray(floor, dtype=np.float64), sizes.shape)[repeated]
-        p = holm(moderated_tests(means, np.maximum(variances, floors), sizes[repeated]))
+        p = shaffer(moderated_tests(means, np.maximum(variances, floors), sizes[repeated]))
         first, second = (repeated[side] for side in np.triu_indices(repeated.size, 1))
         corrected[first, second] = corrected[second, first] = p
     return corrected
@@ -159,7 +159,7 @@ def moderated_variances(
     # 1 if the variances differ no more than by chance; 0 if they have nothing in common.
     alike = np.minimum(1.0, (1 + noise) * squared / np.where(total == 0, 1.0, total))
     weight = max(0.0, 1 - 1.5 / (degrees.size - 1)) * noise / (1 + noise - alike)
-    prior = 2 / noise * weight / (1 - weight)
+    prior = LENT * 2 / noise * weight / (1 - weight)
     prior = np.where(degrees == 1, np.minimum(prior, 1.0), prior)
     centre = np.maximum(mean, (variances * degrees).sum(-1, keepdims=True) / degrees.sum())
     return (prior * centre + degrees * variances) / (prior + degrees), prior + degrees
@@ -177,20 +177,38 @@ def rounding_variance(images: int) -> float:
     return (100 / images) ** 2 / 12
 
 
-def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """p-values (..., m) corrected by Holm's step-down method along the last axis.
+def shaffer(p_values: ArrayLike) -> NDArray[np.float64]:
+    """p-values (..., k (k - 1) / 2) of all pairs of k groups, corrected by Shaffer's step-down method.
 
-    The family-wise error stays below alpha whatever is true.
-    Raises ValueError for a p-value outside [0, 1].
+    As Holm's, it keeps the family-wise error below alpha whatever is true, and it finds more: if one of three pairs
+    differs, at most one of the others is equal, not both.
+    Source: Shaffer, "Modified sequentially rejective multiple test procedures", JASA 81 (1986), her first procedure.
+    Raises ValueError for a p-value outside [0, 1], or if there is no k with so many pairs.
     """
     p = np.asarray(p_values, dtype=np.float64)
     if not np.all((p >= 0) & (p <= 1)):
         raise ValueError("p-values must lie in [0, 1]")
-    order, m = np.argsort(p, axis=-1), p.shape[-1]
-    stepped = np.maximum.accumulate((m - np.arange(m)) * np.take_along_axis(p, order, -1), axis=-1)
+    groups = (1 + math.isqrt(1 + 8 * p.shape[-1])) // 2
+    if groups * (groups - 1) // 2 != p.shape[-1]:
+        raise ValueError(f"{p.shape[-1]} p-values are not those of all pairs of some groups")
+    order = np.argsort(p, axis=-1)
+    stepped = np.maximum.accumulate(_most_equal_pairs(groups) * np.take_along_axis(p, order, -1), axis=-1)
     corrected = np.empty_like(p)
     np.put_along_axis(corrected, order, np.minimum(1.0, stepped), -1)
     return corrected
+
+
+def _most_equal_pairs(groups: int) -> NDArray[np.int64]:
+    """How many of the pairs can be equal at most when none, one, two ... of them differ: (pairs)."""
+    # Bit c of possible[n]: c pairs of n groups can be equal, those within the parts into which equality divides them.
+    possible = [1]
+    for n in range(1, groups + 1):
+        possible.append(0)
+        for part in range(1, n + 1):
+            possible[n] |= possible[n - part] << part * (part - 1) // 2
+    pairs = groups * (groups - 1) // 2
+    counts = np.flatnonzero([digit == "1" for digit in f"{possible[groups]:b}"[::-1]])
+    return counts[np.searchsorted(counts, pairs - np.arange(pairs), side="right") - 1]
 
 
 def mcnemar(only_first: ArrayLike, only_second: ArrayLike) -> NDArray[np.float64]:

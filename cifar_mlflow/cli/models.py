@@ -188,7 +188,7 @@ def predict(model: str, images: tuple[str, ...], weights: str, top: int, form: s
     from cifar_mlflow.jobs.listener import say
 
     told = skipped = 0
-    with lines_to(output) as write:
+    with lines_to(output, job.files_of(images) if output else ()) as write:
         outcome = job.predict(model, images, weights=weights, top=top)
         write(job.heading(outcome, form))
         for result in outcome.results:

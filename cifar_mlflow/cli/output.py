@@ -5,7 +5,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -102,29 +102,32 @@ def output_fault(error: OSError) -> str | None:
 
 
 @contextmanager
-def lines_to(path: str | None) -> Iterator[Callable[[str], None]]:
+def lines_to(path: str | None, inputs: Iterable[str | Path] = ()) -> Iterator[Callable[[str], None]]:
     """The function that writes lines, each at once to standard output, or to the file `path` (UTF-8) as `file_to`."""
     if path is None:
         yield _print
         return
-    with file_to("--output", path) as write:
+    with file_to("--output", path, inputs) as write:
         write(b"")  # of no line it is an empty file
         yield lambda text: write(text.encode())
 
 
 @contextmanager
-def file_to(option: str, path: str) -> Iterator[Callable[[bytes], None]]:
+def file_to(option: str, path: str, inputs: Iterable[str | Path] = ()) -> Iterator[Callable[[bytes], None]]:
     """The function that writes to the file that the option names.
 
     The file takes its name when all is written; if that is broken off, or nothing is written, what was there before
     stays.
 
     Raises:
-        ConfigurationError: the file cannot be written, or under `mlflow run` its path is relative.
+        ConfigurationError: the file cannot be written, or is one of the command's `inputs`, or under `mlflow run` its
+            path is relative.
     """
     if os.environ.get("MLFLOW_RUN_ID") and not Path(path).is_absolute():
         raise ConfigurationError(f"{option}: {path!r} is relative; give an absolute path under `mlflow run`", "options")
     target = Path(os.path.realpath(path))
+    if any(target == Path(os.path.realpath(each)) for each in inputs):
+        raise ConfigurationError(f"{option}: {path} would be overwritten, and is to be read; give another", "options")
     in_place = target.exists() and not target.is_file()  # a pipe or /dev/null must not be replaced by a file
     part = target if in_place else target.with_name(f".{target.name}.{os.getpid()}.part")
     with _told(option, path):

@@ -96,6 +96,7 @@ def compare(what: tuple[str, ...], condition: str | None, form: str, output: str
     from cifar_mlflow.jobs.compare import compare as job
     from cifar_mlflow.jobs.compare import render
 
-    with lines_to(output) as write:  # first: what cannot be written is told before anything is read
+    # First: what cannot be written is told before anything is read.
+    with lines_to(output, filter(None, [options["reported"]])) as write:
         result = job(what, condition=condition, with_curves=form == "html", **options)
         write(render(result, form, ", ".join(what) or str(condition)).rstrip("\n") + "\n")

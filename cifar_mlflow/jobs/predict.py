@@ -107,14 +107,19 @@ def predict(model: str, images: Sequence[str], *, weights: str = "last", top: in
         ModelError: there is no such model.
         TrackingError: the store cannot be read.
     """
+    files = files_of(images)
+    loaded = load(model, weights=weights)
+    check_top(loaded, top)
+    return PredictOutcome(loaded.uri, loaded.classes, top, _results(loaded, files, top))
+
+
+def files_of(images: Sequence[str]) -> list[Path]:
+    """The files that `predict` reads; raises ConfigurationError as it does."""
     relative = [path for path in images if not Path(path).is_absolute()]
     if relative and os.environ.get("MLFLOW_RUN_ID"):  # the command runs in the project's directory, not in the user's
         faults = [f"{path!r} is relative; give an absolute path under `mlflow run`" for path in relative]
         raise ConfigurationError(faults, "paths of the images")
-    files = image_files.find(images)
-    loaded = load(model, weights=weights)
-    check_top(loaded, top)
-    return PredictOutcome(loaded.uri, loaded.classes, top, _results(loaded, files, top))
+    return image_files.find(images)
 
 
 @process_state.preserved()

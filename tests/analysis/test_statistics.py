@@ -15,7 +15,6 @@ from statsmodels.stats.proportion import proportion_confint
 
 from cifar_mlflow.analysis.statistics import (
     bounds_of,
-    holm,
     mcnemar,
     mean_interval,
     moderated_tests,
@@ -23,6 +22,7 @@ from cifar_mlflow.analysis.statistics import (
     pairwise_tests,
     rounding_variance,
     seeds_needed,
+    shaffer,
     typical_sd,
     wilson_interval,
 )
@@ -97,11 +97,11 @@ def test_of_two_groups_nothing_is_lent_and_the_test_is_welchs_or_more_careful(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(spread_out, min_size=2, max_size=6))
-def test_all_pairs_are_corrected_as_statsmodels_does(groups: list[list[float]]) -> None:
+def test_all_pairs_are_corrected_together(groups: list[list[float]]) -> None:
     means, variances = (np.array([of(group) for group in groups]) for of in (np.mean, lambda x: np.var(x, ddof=1)))
     raw = moderated_tests(means, variances, np.array([len(group) for group in groups]))
     ours = pairwise_tests(groups)
-    assert ours[np.triu_indices(len(groups), 1)] == pytest.approx(multipletests(raw, method="holm")[1], abs=1e-9)
+    assert ours[np.triu_indices(len(groups), 1)] == pytest.approx(shaffer(raw), abs=1e-9)
     assert np.array_equal(ours, ours.T)
 
 
@@ -127,8 +127,8 @@ def test_a_batch_of_comparisons_is_judged_as_each_alone() -> None:
     generator = np.random.default_rng(0)
     sizes = np.array([2, 3, 10])
     means, variances = generator.normal(76, 1, (5, 3)), generator.gamma(1, 1, (5, 3))
-    batch = holm(moderated_tests(means, variances, sizes))
-    alone = [holm(moderated_tests(mean, variance, sizes)) for mean, variance in zip(means, variances, strict=True)]
+    batch = shaffer(moderated_tests(means, variances, sizes))
+    alone = [shaffer(moderated_tests(mean, variance, sizes)) for mean, variance in zip(means, variances, strict=True)]
     assert batch == pytest.approx(np.array(alone))
 
 
@@ -149,15 +149,31 @@ def test_few_coarse_values_that_agree_are_not_taken_for_certain() -> None:
         rounding_variance(0)
 
 
+@pytest.mark.parametrize(
+    "factors", [[1], [3, 1, 1], [6, 3, 3, 3, 2, 1], [10, 6, 6, 6, 6, 4, 4, 3, 2, 1]]
+)  # of 2, 3, 4 and 5 groups, as in Shaffer's paper
+def test_shaffer_takes_as_many_pairs_as_can_be_equal(factors: list[int]) -> None:
+    p_values = 1e-9 * 2.0 ** np.arange(len(factors))
+    steps = [*zip(factors, p_values, strict=True)]
+    expected = [max(factor * p for factor, p in steps[: place + 1]) for place in range(len(steps))]
+    assert shaffer(p_values[::-1]) == pytest.approx(expected[::-1], rel=1e-9)
+
+
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
-def test_holm_is_statsmodels(p_values: list[float]) -> None:
-    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], abs=1e-12)
+@given(
+    st.integers(2, 8).flatmap(lambda k: st.lists(st.floats(0, 1), min_size=k * (k - 1) // 2, max_size=k * (k - 1) // 2))
+)
+def test_shaffer_is_holm_or_finds_more(p_values: list[float]) -> None:
+    ours, holm = shaffer(p_values), multipletests(p_values, method="holm")[1]
+    assert np.all(ours <= holm + 1e-12)
+    assert np.all(ours >= p_values)
+    assert ours.min() == pytest.approx(holm.min(), abs=1e-12)
 
 
-def test_holm_refuses_what_is_no_probability() -> None:
+@pytest.mark.parametrize("p_values", [[0.5, math.nan, 0.5], [0.5, 1.5, 0.5], [0.5, 0.5]])
+def test_shaffer_refuses_what_is_no_probability_of_all_pairs(p_values: list[float]) -> None:
     with pytest.raises(ValueError, match="p-values"):
-        holm([0.5, math.nan])
+        shaffer(p_values)
 
 
 def test_single_runs_are_not_tested_and_do_not_count_as_pairs() -> None:

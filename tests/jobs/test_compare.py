@@ -180,6 +180,7 @@ def test_published_results_stand_beside_ours(cifar, two_configurations, work):
         (["digits", "--filter", "params.x ="], 2, "--filter: MLflow refuses 'params.x ='"),
         (["digits", "--reported", "none.yaml"], 2, "file none.yaml"),
         (["digits", "--output", "/proc/none/x"], 2, "--output: /proc/none/x cannot be written"),
+        (["digits", "--reported", "a.yaml", "--output", "a.yaml"], 2, "a.yaml would be overwritten, and is to be read"),
     ],
 )
 def test_a_mistake_ends_in_one_message(cifar, two_configurations, words, code, message):

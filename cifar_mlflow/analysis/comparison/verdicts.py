@@ -27,7 +27,7 @@ POINTS_WORTH_FINDING = 0.5  # between accuracies; there is no such number for a 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What may be said of a configuration; difference and p (after Holm's correction) are those with the best."""
+    """What may be said of a configuration; difference and p (after Shaffer's correction) are those with the best."""
 
     kind: Literal["best", "not distinguishable", "worse", "one run", "nothing to compare with", "none"]
     difference: float | None = None

@@ -137,7 +137,7 @@ def _method(comparison: Comparison) -> str:
     which = f"all {pairs} pairs" if pairs > 1 else "the one pair"
     return (
         "Verdicts: t-tests with moderated variances (each drawn towards that of all, as far as they agree; Welch's "
-        f"degrees of freedom) and Holm's correction over {which} of repeated configurations; "
+        f"degrees of freedom) and Shaffer's correction over {which} of repeated configurations; "
         f"worse means p < {ALPHA:g}. Intervals are 95% t-intervals of one mean, by its own spread."
     )
 

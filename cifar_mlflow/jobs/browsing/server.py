@@ -14,6 +14,7 @@ from pathlib import Path
 from cifar_mlflow import process_state
 from cifar_mlflow.directories import writable
 from cifar_mlflow.errors import ConfigurationError, TrackingError
+from cifar_mlflow.jobs.browsing import server_process
 from cifar_mlflow.jobs.browsing.runs import FIRST_RUN
 from cifar_mlflow.jobs.listener import say
 from cifar_mlflow.text import redact
@@ -77,7 +78,7 @@ def _server(store: Store, port: int) -> Iterator[subprocess.Popen[bytes]]:
         except OSError as error:
             told = f"--port: {port} cannot be had on {HOST} ({error.strerror}); give another"
             raise ConfigurationError(told, "options") from None
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command = [sys.executable, "-m", server_process.__name__, "server", "--backend-store-uri", store.uri]
     command += ["--host", HOST, "--port", str(port), "--workers", "1"]
     log = _log()
     say(f"starting MLflow's server on {redact(store.uri)}")
@@ -85,12 +86,15 @@ def _server(store: Store, port: int) -> Iterator[subprocess.Popen[bytes]]:
     environment.pop("MLFLOW_TRACKING_URI", None)
     with log.open("wb") as output:
         # In a session of its own, so that all of its processes can be ended together.
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
-    try:
-        _wait_until_it_answers(process, port, log)
-        yield process
-    finally:
-        _end(process)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+    with process:
+        try:
+            _wait_until_it_answers(process, port, log)
+            yield process
+        finally:
+            _end(process)
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -8,7 +8,8 @@
 - The names of the parts may have capitals, and val may be called valid.
 - What begins with a dot is hidden, and left out. So are, with a warning, files that are no images, images that lie
   beside the folders of the classes, and in DIR the folders beside the parts.
-- Symbolic links are followed. One that leads nowhere, or back to where it stands, is a fault.
+- Symbolic links are followed. One that leads nowhere, back to where it stands, or to a folder that is read already, is
+  a fault: so no folder is without end. Nor is more read after `MOST_FAULTS` of them.
 - Names of classes that differ by case alone are a fault, for there are disks on which they are one folder.
 """
 
@@ -17,6 +18,7 @@ import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,7 @@ PARTS = {"train": "train", "val": "validation", "valid": "validation", "test": "
 OTHER_NAMES = {"training", "validation", "testing", "dev", *PARTS}
 MOST_CLASSES = 1000  # a confusion matrix of more is too large to be drawn or read
 MOST_NAMED = 10
+MOST_FAULTS = 1000  # what has more is no folder of images, but something like /proc
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,8 @@ class _Scan:
         self._other: list[str] = []  # files that are no images
         self._beside: list[str] = []  # folders beside the parts
         self._found: dict[tuple[str, str], list[tuple[str, os.stat_result]]] = {}
+        self._read: dict[tuple[int, int], str] = {}  # the folders that were read, and as what first
+        self._above = {*_identities([root, *Path(os.path.realpath(root)).parents])}
 
     def tree(self) -> Tree:
         folders = self._folders("")
@@ -82,7 +87,10 @@ class _Scan:
             for folder, part in parts.items():
                 for name in self._folders(folder) if folder else folders:
                     self._found[part, name] = list(self._images(os.path.join(folder, name)))
-            self._faults += self._class_faults(parts)
+            if len(self._faults) < MOST_FAULTS:
+                self._faults += self._class_faults(parts)
+            else:
+                self._faults.append(f"after {MOST_FAULTS:,} faults nothing more was read")
         classes = tuple(self._needed_classes())
         numbers = {name: number for number, name in enumerate(classes)}
         files = tuple(
@@ -110,6 +118,8 @@ class _Scan:
             return
         for name in names:
             path = os.path.join(folder, name)
+            if len(self._faults) >= MOST_FAULTS:
+                return
             if name.startswith("."):
                 continue
             try:
@@ -130,24 +140,32 @@ class _Scan:
 
     def _images(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
         """The images in a folder and below it."""
-        left = [(folder, frozenset[tuple[int, int]]())]
+        left = [(folder, False)]
         while left:
-            here, above = left.pop()
+            here, linked = left.pop()
             try:
-                status = os.stat(self._root / here)
+                identity = _identity(os.stat(self._root / here))
+                linked = linked or os.path.islink(self._root / here)
             except OSError:  # it is gone since it was listed
                 continue
-            identity = (status.st_dev, status.st_ino)
-            if identity in above:
-                self._faults.append(f"{printable(here)}: this link leads back to where it stands")
+            if linked and (told := self._read_before(here, identity)):
+                self._faults.append(f"{printable(here)}: this link leads {told}")
                 continue
+            self._read.setdefault(identity, here)
             for path, status in self._entries(here):
                 if stat.S_ISDIR(status.st_mode):
-                    left.append((path, above | {identity}))
+                    left.append((path, linked))
                 elif path.lower().endswith(SUFFIXES):
                     yield path, status
                 else:
                     self._other.append(path)
+
+    def _read_before(self, here: str, identity: tuple[int, int]) -> str:
+        """Where a link leads, if what it leads to is not read again."""
+        first = self._read.get(identity)
+        if identity in self._above or (first and Path(here).is_relative_to(first)):
+            return "back to where it stands"
+        return f"to {printable(first)}, which is read already" if first else ""
 
     def _parts(self, folders: list[str]) -> dict[str, str]:
         """The folders that hold classes, and the part that each is."""
@@ -206,6 +224,16 @@ class _Scan:
         ):
             if names:
                 yield f"left out: {count(len(names), what)} {why}: {some(names)}"
+
+
+def _identities(folders: Iterable[Path]) -> Iterator[tuple[int, int]]:
+    for folder in folders:
+        with suppress(OSError):
+            yield _identity(folder.stat())
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def some(names: Iterable[str], most: int = MOST_NAMED) -> str:

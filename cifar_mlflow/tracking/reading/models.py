@@ -69,7 +69,7 @@ def find_model(store: Store, what: str, weights: str = "last") -> FoundModel:
         run = runs.find_kept(store, model.source_run_id)
     except ModelError as error:
         raise ModelError(
-            f"{error}. The model {model.model_id} itself can still be used: cifar-mlflow predict"
+            f"{error} (the model {model.model_id} itself can still be used: cifar-mlflow predict)"
         ) from None
     tags = run.data.tags
     if "dataset_digest" not in tags:

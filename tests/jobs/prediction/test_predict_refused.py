@@ -47,6 +47,14 @@ def test_a_wrong_option_is_refused(cifar, trained, photos, words, message):
     assert message in outcome.stderr
 
 
+@pytest.mark.parametrize("given", ["photos", "photos/1.png"])
+def test_no_image_is_overwritten_with_what_is_seen_in_it(cifar, trained, photos, given):
+    before = (photos / "1.png").read_bytes()
+    outcome = cifar("predict", trained.info.run_id, given, "--output", photos / "1.png")
+    assert (outcome.code, (photos / "1.png").read_bytes() == before) == (2, True)
+    assert "1.png would be overwritten, and is to be read; give another" in outcome.stderr
+
+
 def test_images_must_be_named(cifar):
     outcome = cifar("predict", "0" * 32)
     assert outcome.code == 2

@@ -93,6 +93,14 @@ class TestFaults:
                 "cat/loop: this link leads back to where it stands",
             ),
             (
+                lambda root: (write_classes(root, 9), (root / "cat" / "all").symlink_to("/")),
+                "cat/all: this link leads back to where it stands",
+            ),
+            (
+                lambda root: (write_classes(root, 9), (root / "dog" / "cats").symlink_to(root / "cat")),
+                "dog/cats: this link leads to cat, which is read already",
+            ),
+            (
                 lambda root: (write_classes(root, 9), os.mkfifo(root / "cat" / "pipe.png")),
                 "cat/pipe.png: it is not a file",
             ),
