@@ -220,8 +220,9 @@ def _split(
             f"--validation-size: {config.validation_size} is refused: the folder has {len(rows['validation']):,} "
             "validation images of its own; give auto, or 0 to train on them too"
         )
-    if config.split_seed and {"test", "validation"} <= given:
-        found.warnings.append("--split-seed has no effect: the folder has test and validation images of its own")
+    draws = "test" not in given or ("validation" not in given and config.validation_size != 0)
+    if config.split_seed and not draws and config.folds == "none":
+        found.warnings.append("--split-seed has no effect: no images of the folder are drawn")
     return rows
 
 

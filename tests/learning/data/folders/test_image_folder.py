@@ -91,7 +91,9 @@ class TestLayouts:
     def test_sizes_of_parts_that_are_there_are_told_to_have_no_effect(self, photos):
         write_parts(photos, parts=("train", "val", "test"))
         assert any("--test-size 0.3 has no effect" in text for text in load(photos, test_size=0.3).warnings)
-        assert any("--split-seed has no effect" in text for text in load(photos, split_seed=2).warnings)
+        for values in ({}, {"validation_size": 0}):
+            assert any("--split-seed has no effect" in text for text in load(photos, split_seed=2, **values).warnings)
+        assert not any("--split-seed" in text for text in load(photos, split_seed=2, folds=2).warnings)
         assert "--validation-size: 5 is refused: the folder has 20 validation images" in told(photos, validation_size=5)
 
 
