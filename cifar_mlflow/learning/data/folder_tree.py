@@ -130,14 +130,13 @@ class _Scan:
 
     def _images(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
         """The images in a folder and below it."""
-        left = [(folder, frozenset[tuple[int, int]]())]
+        root = self._root.absolute()
+        left = [(folder, frozenset(map(_identity, [*(root / folder).parents, *root.resolve().parents])))]
         while left:
             here, above = left.pop()
-            try:
-                status = os.stat(self._root / here)
-            except OSError:  # it is gone since it was listed
+            identity = _identity(root / here)
+            if identity is None:  # it is gone since it was listed
                 continue
-            identity = (status.st_dev, status.st_ino)
             if identity in above:
                 self._faults.append(f"{printable(here)}: this link leads back to where it stands")
                 continue
@@ -206,6 +205,15 @@ class _Scan:
         ):
             if names:
                 yield f"left out: {count(len(names), what)} {why}: {some(names)}"
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a folder from all others, by whatever path it is reached."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def some(names: Iterable[str], most: int = MOST_NAMED) -> str:

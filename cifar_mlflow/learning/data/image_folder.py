@@ -135,6 +135,10 @@ def _sort_out(found: FolderImages, table: DecodedFiles, readable: np.ndarray, co
         found.warnings.append(f"left out: {count(len(unread), 'file')} that cannot be read: {_named(found, unread)}")
     else:
         found.faults += [f"{each.name}: {each.reason}" for each in found.skipped]
+    side = min(table.shape[:2])
+    small = readable[table.size[readable].min(axis=1) < side].tolist()
+    if 0 < len(small) < len(readable):  # if all are, it was meant
+        found.warnings.append(f"enlarged to {side} pixels a side: {count(len(small), 'image')}: {_named(found, small)}")
     if config:
         found.rows = _split(found, table.digest, readable, config)
         _check_parts(found)

@@ -82,6 +82,12 @@ class TestLayouts:
         write_photo(photos, "cat/coloured.png", 4711)
         assert load(photos).image_shape == (16, 16, 3)
 
+    def test_images_that_are_enlarged_are_told_unless_all_are(self, photos):
+        write_classes(photos, 20)  # of 16 x 16
+        write_photo(photos, "cat/tiny.png", 4711, size=(40, 3))
+        assert load(photos, image_size=8).warnings == ("enlarged to 8 pixels a side: 1 image: cat/tiny.png",)
+        assert load(photos, image_size=64).warnings == ()
+
     def test_validation_size_0_trains_on_the_validation_images_too(self, photos):
         write_parts(photos, parts=("train", "val", "test"))
         found = load(photos, validation_size=0)
