@@ -22,10 +22,9 @@ import numpy as np
 from filelock import FileLock
 from PIL import __version__ as pillow_version
 
-from cifar_mlflow.directories import no_room
+from cifar_mlflow.directories import cache_directory, no_room
 from cifar_mlflow.errors import DataError
 from cifar_mlflow.learning.data import image_files
-from cifar_mlflow.learning.data.cifar10 import cache_directory
 from cifar_mlflow.learning.data.folder_tree import ImageFile
 from cifar_mlflow.learning.data.image_files import Decoded, Skipped
 

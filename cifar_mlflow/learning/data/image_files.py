@@ -142,24 +142,17 @@ def decode(path: Path, shape: tuple[int, int, int]) -> Decoded | Skipped:
             size, gray = _upright_size(image), image.mode in _GRAY
             image.draft(None, (max(shape[:2]),) * 2)  # of a JPEG file; others know no such thing
             pixels = fitted(image, shape)
-            return Decoded(pixels, _digest(file), size, gray)
+            file.seek(0)
+            total = hashlib.blake2b(digest_size=16)
+            while content := file.read(_BLOCK):
+                total.update(content)
+            return Decoded(pixels, total.digest(), size, gray)
     except Exception as error:  # each of Pillow's decoders has exceptions of its own
         return Skipped(str(path), _reason(error, first_line(error)))
 
 
-def _digest(file: BufferedReader) -> bytes:
-    total = hashlib.blake2b(digest_size=16)
-    file.seek(0)
-    while content := file.read(_BLOCK):
-        total.update(content)
-    return total.digest()
-
-
 def measure(path: Path) -> tuple[int, int] | None:
-    """(width, height) of the upright image in a file, by what the file says of itself; None if it is no image.
-
-    Within `strict`, as `decode`.
-    """
+    """(width, height) of the upright image in a file, by what that says of itself, or None. Within `strict`."""
     try:
         with _opened(path) as (image, _):
             return _upright_size(image)
