@@ -1,8 +1,10 @@
 """The images of a folder, decoded once in all cores and kept in the user's cache, so that a second start takes seconds.
 
-An entry of the cache is a directory, which takes its name when it is whole: the digest of the files' names, sizes and
-times, and of how they were decoded. It holds the pixels of all images one after the other, and a table of what each
-file was. Each image is checked against its digest when it is read. What nobody has used for `DAYS_KEPT` is removed.
+An entry of the cache is a directory, which takes its name when it is whole: PLACE.KEY, digests of the folder and of how
+its files were decoded, and of their names, sizes and times. It holds the pixels of all images one after the other, and
+a table of what each file was. Each image is checked against its digest when it is read. A new entry replaces what there
+was of the same place, so that a folder that often changes is there once; what nobody has used for `DAYS_KEPT` is
+removed.
 """
 
 import hashlib
@@ -94,18 +96,20 @@ def decoded(
     that cannot be written either.
     """
     cache = cache_directory() / "images"
-    key = _key(files, shape)
-    entry = cache / key
+    entry = cache / f"{_place(root, files, shape)}.{_key(files)}"
     if found := _read(entry):
         yield found
         return
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{key}.lock"):
+        with FileLock(entry.with_suffix(".lock")):
             if not _read(entry):  # another process may have been at it
                 _remove_old(cache)
                 shutil.rmtree(entry, ignore_errors=True)
                 _write(root, files, shape, bar, entry)
+                for other in cache.glob(entry.with_suffix(".*").name):
+                    if other != entry and other.is_dir():
+                        shutil.rmtree(other, ignore_errors=True)
     except OSError as error:
         told = no_room(error) or error.strerror
         warnings.append(f"{cache} cannot be written ({told}), so each start decodes all images anew")
@@ -115,7 +119,7 @@ def decoded(
     with ExitStack() as after:
         try:
             directory = after.enter_context(tempfile.TemporaryDirectory(prefix="cifar-mlflow-images-"))
-            _write(root, files, shape, bar, entry := Path(directory) / key)
+            _write(root, files, shape, bar, entry := Path(directory) / entry.name)
         except OSError as error:
             told = no_room(error) or f"no temporary file can be written: {error.strerror}"
             raise DataError(f"{root}: its images were decoded in vain: {told}") from None
@@ -127,8 +131,15 @@ def measured(root: Path, files: Sequence[ImageFile], bar: Bar) -> list[tuple[int
     return list(_in_all_cores(lambda file: image_files.measure(root / file.path), files, "measuring", bar))
 
 
-def _key(files: Sequence[ImageFile], shape: tuple[int, int, int]) -> str:
-    total = hashlib.blake2b(f"{VERSION} {pillow_version} {shape}".encode(), digest_size=16)
+def _place(root: Path, files: Sequence[ImageFile], shape: tuple[int, int, int]) -> str:
+    parts = sorted({file.part for file in files})  # the test images alone are no other state of the whole
+    total = hashlib.blake2b(f"{VERSION} {pillow_version} {shape} {parts}".encode(), digest_size=8)
+    total.update(os.fsencode(root.absolute()))
+    return total.hexdigest()
+
+
+def _key(files: Sequence[ImageFile]) -> str:
+    total = hashlib.blake2b(digest_size=16)
     for file in files:
         total.update(os.fsencode(file.path) + f"\0{file.size} {file.times}\0".encode())
     return total.hexdigest()

@@ -119,7 +119,7 @@ def _decode(found: FolderImages, shape: tuple[int, int, int], config: TrainingCo
                     return
             try:
                 found.pixels = {part: table.pixels(found.rows[part], channels) for part in PARTS}
-            except ValueError:  # the disk has lost what was written: it is decoded once more
+            except (OSError, ValueError):  # another process, or the disk, has lost what was written: once more
                 table.remove()
             else:
                 _find_near(found)

@@ -63,9 +63,11 @@ def test_a_second_start_decodes_nothing(photos, decoded):
 def test_whatever_changes_is_seen(photos, decoded, change):
     first = load(photos)
     change(photos)
+    load(photos, image_size=12)
     decoded.clear()
     assert load(photos).digest != first.digest
     assert decoded
+    assert len(entries()) == 2  # what there was of the same size is replaced
 
 
 def test_a_file_of_the_same_size_and_time_is_not_taken_for_the_other(photos):
@@ -101,6 +103,20 @@ def test_what_the_disk_has_lost_is_decoded_again(photos, name, damage, decoded):
     decoded.clear()
     assert load(photos).digest == first.digest
     assert len(decoded) == 16
+
+
+def test_what_another_process_has_replaced_is_decoded_again(photos, decoded, monkeypatch):
+    plain, replaced = decoded_files.DecodedFiles.pixels, []
+
+    def pixels(self, rows, channels):
+        if not replaced:
+            replaced.append(self.remove())
+        return plain(self, rows, channels)
+
+    first = load(photos)
+    monkeypatch.setattr(decoded_files.DecodedFiles, "pixels", pixels)
+    assert load(photos).digest == first.digest
+    assert len(decoded) == 32
 
 
 def test_what_is_broken_off_is_not_there(photos, monkeypatch):
