@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from PIL import __version__ as pillow_version
 
 from cifar_mlflow.directories import cache_directory, no_room
@@ -32,6 +32,7 @@ from cifar_mlflow.learning.data.image_files import Decoded, Skipped
 
 VERSION = 1  # of the entries; another one is read by nobody
 DAYS_KEPT = 30
+SECONDS_BETWEEN_LOOKS = 0.5  # at what another process writes
 AT_ONCE, AT_ONCE_BYTES = 16, 2**20  # images, and their pixels, that a thread decodes without a word to the others
 AHEAD = 2  # such groups a thread that are decoded before they are written
 PIXELS, TABLE = "pixels", "files.npz"
@@ -102,7 +103,7 @@ def decoded(
         return
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
+        with _turn(entry, len(files), shape, bar):
             if not _read(entry):  # another process may have been at it
                 _remove_old(cache)
                 shutil.rmtree(entry, ignore_errors=True)
@@ -124,6 +125,26 @@ def decoded(
             told = no_room(error) or f"no temporary file can be written: {error.strerror}"
             raise DataError(f"{root}: its images were decoded in vain: {told}") from None
         yield DecodedFiles(entry)
+
+
+@contextmanager
+def _turn(entry: Path, count: int, shape: tuple[int, int, int], bar: Bar) -> Iterator[None]:
+    """Waits until no other process writes the entry; the bar shows how far that is."""
+    lock = FileLock(entry.with_suffix(".lock"), timeout=SECONDS_BETWEEN_LOOKS)
+    with ExitStack() as after:
+        with suppress(Timeout):
+            after.enter_context(lock)
+        if not lock.is_locked:
+            with bar(count, "decoding elsewhere", " images") as update:
+                shown = 0
+                while not lock.is_locked:
+                    with suppress(Timeout):
+                        after.enter_context(lock)
+                    with suppress(OSError):
+                        there = (entry.with_suffix(".partial") / PIXELS).stat().st_size // math.prod(shape)
+                        update(max(there - shown, 0))
+                        shown = max(there, shown)
+        yield
 
 
 def measured(root: Path, files: Sequence[ImageFile], bar: Bar) -> list[tuple[int, int] | None]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from support import photo, write_classes, write_photo
 
 from cifar_mlflow.config.rules import resolve
@@ -158,12 +159,13 @@ def test_many_threads_silence_no_stream_for_good(photos, capfd):
     assert capfd.readouterr().err.endswith("still here")
 
 
-def test_a_bar_is_told_of_each_image(photos):
-    told = []
+@pytest.fixture
+def bars():
+    """A bar that keeps of each use how many there were to be, its words, and how many were told of."""
 
     class Bar:
         def __init__(self, total, description, unit):
-            told.append([total, description, 0])
+            self.told.append([total, description, 0])
 
         def __enter__(self):
             return self
@@ -172,8 +174,36 @@ def test_a_bar_is_told_of_each_image(photos):
             pass
 
         def __call__(self, count):
-            told[-1][2] += count
+            self.told[-1][2] += count
 
-    datasets.load(resolve({"dataset": f"{photos}/", "image_size": 16}), Bar)
-    assert told == [[16, "decoding", 16]]
+    Bar.told = []
+    return Bar
+
+
+def test_another_process_that_decodes_is_waited_for_with_a_bar(photos, decoded, bars, monkeypatch):
+    monkeypatch.setattr(decoded_files, "SECONDS_BETWEEN_LOOKS", 0.05)
+    config = resolve({"dataset": f"{photos}/", "image_size": 16})
+    datasets.load(config)
+    (entry,) = entries()
+    partial, taken = entry.rename(entry.with_suffix(".partial")), FileLock(entry.with_suffix(".lock"))
+    plain, pixels = bars.__call__, partial / decoded_files.PIXELS
+    content = pixels.read_bytes()
+    pixels.write_bytes(content[: len(content) // 2])
+
+    def first_half(self, count):
+        plain(self, count)
+        pixels.write_bytes(content)
+        partial.rename(entry)
+        taken.release()
+
+    monkeypatch.setattr(bars, "__call__", first_half)
+    taken.acquire()
+    datasets.load(config, bars)
+    assert bars.told == [[16, "decoding elsewhere", 8]]
+    assert len(decoded) == 16
+
+
+def test_a_bar_is_told_of_each_image(photos, bars):
+    datasets.load(resolve({"dataset": f"{photos}/", "image_size": 16}), bars)
+    assert bars.told == [[16, "decoding", 16]]
     assert np.all([image_files.measure(path) == (16, 16) for path in photos.rglob("*.png")])
