@@ -1,4 +1,4 @@
-"""Where the package keeps what must outlive a process."""
+"""Where the package keeps what must outlive a process, and what can be had again."""
 
 import errno
 import os
@@ -24,6 +24,13 @@ def state_directory() -> Path:
     import platformdirs
 
     return platformdirs.user_state_path("cifar-mlflow").absolute()
+
+
+def cache_directory() -> Path:
+    """The user's cache: datasets and weights that were downloaded, the only place for them, and decoded images."""
+    import platformdirs
+
+    return platformdirs.user_cache_path("cifar-mlflow")
 
 
 def writable(part: str) -> Path:

@@ -3,10 +3,12 @@
 import functools
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
+DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 SET_BY_TORCH = "TORCHINDUCTOR_CACHE_DIR"  # when it exports or loads a model
 
 _lock = threading.RLock()
@@ -46,6 +48,17 @@ def set_variable(name: str, value: str) -> None:
     before = os.environ.get(name)
     os.environ[name] = value
     at_end(lambda: os.environ.pop(name, None) if before is None else os.environ.update({name: before}))
+
+
+@contextmanager
+def socket_timeout(seconds: float) -> Iterator[None]:
+    """Around a download by others' functions that have no timeout of their own: so long may a server be silent."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def set_level(name: str, level: int) -> None:

@@ -152,7 +152,11 @@ def without_effect(config: TrainingConfig) -> list[str]:
     falls = config.scheduler in ACTS_ONLY_WITH["gamma"][1]
     others = {
         "--split-seed has no effect with --validation-size 0: there is no split": (
-            config.trains_on_all and config.split_seed != defaults.split_seed
+            # Of a folder the test images may be drawn too, which is not known yet.
+            config.split_seed != defaults.split_seed
+            and config.trains_on_all
+            and config.folds == "none"
+            and not config.is_folder
         ),
         f"--scheduler step has no effect: the rate first falls after {config.step_size} epochs (--step-size) and the "
         f"run has {config.epochs}": (

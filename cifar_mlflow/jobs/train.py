@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cifar_mlflow import process_state
-from cifar_mlflow.config.rules import batch_warning, resolve, without_effect
+from cifar_mlflow.config.rules import resolve, without_effect
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.errors import TrackingError
 from cifar_mlflow.jobs import sync
@@ -98,8 +98,8 @@ def train(
     if on_cpu and config.accelerate == "auto" and (warning := bindings.warning()):
         warn(warning)
     dataset = data.load(config)
-    if warning := batch_warning(config, len(dataset.train)):
-        warn(warning)
+    for text in data.without_effect(config, dataset):
+        warn(text)
     pretrained = starting_weights.read(config, store)
     experiment = experiment or environment_experiment(store) or dataset.name
     network = config.network.partition(":")[2][:50] or config.activation  # which the user's own may not have

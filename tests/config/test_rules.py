@@ -16,6 +16,8 @@ EFFECTIVE = [
     {"scheduler": "exponential", "gamma": 0.99},
     {"split_seed": 1},
     {"validation_size": 0},
+    {"validation_size": 0, "split_seed": 1, "folds": 2},  # it draws the folds
+    {"validation_size": 0, "split_seed": 1, "dataset": "/photos/"},  # and the test images of a folder
     {"dataset": "digits", "data_dir": "auto"},
 ]
 

@@ -12,10 +12,9 @@ from importlib import metadata
 from pathlib import Path
 
 import cifar_mlflow
-from cifar_mlflow.directories import STATE_VARIABLE, spool_directory, state_directory
+from cifar_mlflow.directories import STATE_VARIABLE, cache_directory, spool_directory, state_directory
 from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.jobs import sync
-from cifar_mlflow.learning.data import cifar10
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import count
 from cifar_mlflow.tracking import processes
@@ -115,7 +114,7 @@ def _in_training(directory: Path) -> bool:
 
 def leftovers() -> Iterator[Finding]:
     """Files of ours that were being written when their process was killed, in directories that are ours alone."""
-    cache, saved = cifar10.cache_directory(), state_directory() / "checkpoints"
+    cache, saved = cache_directory(), state_directory() / "checkpoints"
     found = [path for path in saved.glob("*/.*.part") if not _in_training(path.parent)]
     partial_ones = [*cache.glob("*.partial"), *cache.glob("images/*.partial")]
     found += [path for path in partial_ones if not locks.is_locked(path.with_suffix(".lock"))]
@@ -133,7 +132,7 @@ def _remove_file(path: Path) -> str:
 def room(store: Store | None) -> Iterator[Finding]:
     """Directories that cannot be written, or with little room left on their disk."""
     state = state_directory()
-    places = {f"the state directory (${STATE_VARIABLE})": state, "the cache": cifar10.cache_directory()}
+    places = {f"the state directory (${STATE_VARIABLE})": state, "the cache": cache_directory()}
     if store is not None and store.uri.startswith(SQLITE):
         places["the store"] = Path(store.uri.removeprefix(SQLITE).partition("?")[0]).parent
     told: set[int] = set()

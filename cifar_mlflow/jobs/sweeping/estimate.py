@@ -5,12 +5,13 @@ import statistics
 from dataclasses import dataclass, replace
 
 from cifar_mlflow.config import search_space as spaces
-from cifar_mlflow.config.rules import batch_warning, without_effect
+from cifar_mlflow.config.rules import without_effect
 from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.jobs.sweeping import places, worker
 from cifar_mlflow.jobs.sweeping.places import Place
 from cifar_mlflow.jobs.sweeping.plan import Plan
 from cifar_mlflow.jobs.sweeping.trial import load_dataset
+from cifar_mlflow.jobs.training import data
 from cifar_mlflow.text import count, duration
 
 SECONDS_TO_START = 10.0  # for torch and MLflow to be imported in each worker
@@ -62,10 +63,10 @@ def warnings(spec: SweepConfig) -> list[str]:
     probes = spaces.combinations(spec.space, lambda entry: itertools.islice(entry.probes(), 100))
     combinations = itertools.islice(probes, COMBINATIONS_LOOKED_AT)
     configs = [spec.configuration(values, 0) for values in combinations]
-    images = len(load_dataset(spec.base_config).train)
-    batches = dict.fromkeys(batch_warning(config, images) for config in configs)
+    dataset = load_dataset(spec.base_config)
+    by_data = dict.fromkeys(text for config in configs for text in data.without_effect(config, dataset))
     found = [without_effect(config) for config in configs]
-    return [*filter(None, [told, *batches]), *(text for text in found[0] if all(text in texts for texts in found))]
+    return [*filter(None, [told]), *by_data, *(text for text in found[0] if all(text in texts for texts in found))]
 
 
 def duration_of(spec: SweepConfig, estimate: Estimate, images_per_second: float) -> str:

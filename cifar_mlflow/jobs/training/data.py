@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cifar_mlflow.config.rules import batch_warning
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.jobs.listener import bar, warn
 from cifar_mlflow.tables import csv_lines
@@ -55,6 +56,16 @@ def unequal_classes(dataset: Dataset) -> str:
         f"{counts[smallest]:,}, so accuracy flatters what favours the large ones; balanced accuracy, the mean recall, "
         "does not (--class-weights balanced, --objective final_val_balanced_accuracy)"
     )
+
+
+def without_effect(config: TrainingConfig, dataset: Dataset) -> list[str]:
+    """A warning for each option that changes nothing with these images."""
+    told = [batch_warning(config, len(dataset.train))]
+    counts = dataset.train.labels.bincount(minlength=len(dataset.classes))
+    if config.class_weights == "balanced" and counts.min() == counts.max():
+        each = f"each class has {int(counts[0]):,} images to train on"
+        told.append(f"--class-weights balanced has no effect: {each}")
+    return [*filter(None, told)]
 
 
 def files(config: TrainingConfig, dataset: Dataset) -> dict[str, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from cifar_mlflow.config.training import BUILT_IN_NETWORKS, TrainingConfig
+from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.learning.compiled import bindings, convolution, layers, pooling
 
 # By the exact type: a class that is derived from one of torch's may compute something else.
@@ -21,7 +21,7 @@ PLAIN = {ours: torchs for torchs, ours in ACCELERATED.items()}
 
 def applies_to(config: TrainingConfig) -> bool:
     """Whether the layers are to be accelerated; those of a user's own network stay torch's."""
-    return config.accelerate == "auto" and config.network in BUILT_IN_NETWORKS
+    return config.accelerate == "auto" and not config.is_own_network
 
 
 def accelerate(network: nn.Module) -> None:

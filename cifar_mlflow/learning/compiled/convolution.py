@@ -13,6 +13,8 @@ from cifar_mlflow.learning.compiled.bindings import Kernels, differentiable_once
 # Pixels of output a side that are computed together.
 TILE = {torch.float32: 4, torch.bfloat16: 2}
 LEAST_CHANNELS = 24  # that are faster than torch's in bfloat16
+LEAST_TILES = 128  # for which it pays to transform the weights,
+CACHED_CHANNELS = 256  # or twice as many tiles, in float32, for more channels than these
 
 
 class Conv2d(nn.Conv2d):
@@ -46,18 +48,21 @@ class Conv2d(nn.Conv2d):
         """Whether something is gained by the compiled functions for `dtype`, if there are any."""
         if dtype == torch.bfloat16:
             wide = min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
-            return wide and compiled.convolves_bfloat16 and _fills_tiles(input, TILE[dtype])
-        return dtype == input.dtype == torch.float32 and _fills_tiles(input, TILE[dtype])
+            return wide and compiled.convolves_bfloat16 and _fills_tiles(input, TILE[dtype], LEAST_TILES)
+        # In float32 a tile takes 36 numbers for the nine of a weight: more than the processor's cache holds.
+        many = max(self.in_channels, self.out_channels) > CACHED_CHANNELS
+        return dtype == input.dtype == torch.float32 and _fills_tiles(input, TILE[dtype], LEAST_TILES * (1 + many))
 
     def _is_first(self, input: torch.Tensor) -> bool:
         """Whether it takes the images themselves: then its weights' gradient alone is compiled."""
         return self.in_channels in (1, 3) and not input.requires_grad
 
 
-def _fills_tiles(images: torch.Tensor, tile: int) -> bool:
-    """Whether the images are at least half of the tiles that cover them; of less, nothing is gained."""
+def _fills_tiles(images: torch.Tensor, tile: int, least: int) -> bool:
+    """Whether `least` tiles or more cover the images, which are at least half of them; of less, nothing is gained."""
     height, width = images.shape[2:]
-    return 2 * height * width >= tile * -(-height // tile) * tile * -(-width // tile) > 0
+    tiles = -(-height // tile) * -(-width // tile)
+    return len(images) * tiles >= least and 2 * height * width >= tiles * tile**2 > 0
 
 
 class _Convolution(torch.autograd.Function):

@@ -3,14 +3,15 @@
 import hashlib
 import os
 import pickle
-import socket
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from cifar_mlflow.directories import cache_directory
 from cifar_mlflow.errors import DataError
+from cifar_mlflow.process_state import DOWNLOAD_TIMEOUT, socket_timeout
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import first_line
 
@@ -28,7 +29,6 @@ BATCHES = {
 }
 META = {"batches.meta": "5ff9c542aee3614f3951f8cda6e48888"}
 IMAGES_IN_A_FILE = 10_000
-DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 
 
 def read(data_dir: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, tuple[str, ...], str]:
@@ -104,13 +104,6 @@ def inspect() -> Iterator[Finding]:
             yield Finding("error", str(error), f"delete {place} and run cifar-mlflow download")
 
 
-def cache_directory() -> Path:
-    """The user's cache, the only place that is downloaded to."""
-    import platformdirs
-
-    return platformdirs.user_cache_path("cifar-mlflow")
-
-
 def locate(data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
     """The directory or archive that holds CIFAR-10: `data_dir`, else $CIFAR_MLFLOW_DATA, else the user's cache.
 
@@ -140,11 +133,9 @@ def _download(cache: Path, timeout: float) -> Path:
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import download_url
 
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout)  # torchvision's download has none of its own
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{ARCHIVE}.lock"):
+        with FileLock(cache / f"{ARCHIVE}.lock"), socket_timeout(timeout):
             if not (cache / ARCHIVE).exists():
                 partial = cache / f"{ARCHIVE}.partial"
                 download_url(CIFAR10.url, str(cache), filename=partial.name, md5=CIFAR10.tgz_md5)
@@ -156,6 +147,4 @@ def _download(cache: Path, timeout: float) -> Path:
             f"Give the directory that holds {FOLDER} or {ARCHIVE} by --data-dir or ${ENVIRONMENT_VARIABLE}, "
             "or use --dataset digits, which needs no files."
         ) from None
-    finally:
-        socket.setdefaulttimeout(before)
     return cache / ARCHIVE

@@ -14,7 +14,6 @@ Refused: images of several frames, of 32 bits or floating point numbers, and tho
 several pictures that cameras put into one JPEG file, the first is the photograph.)
 """
 
-import functools
 import hashlib
 import logging
 import os
@@ -44,7 +43,7 @@ PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this number; h
 _MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 _GRAY_16 = {"I;16", "I;16L", "I;16B", "I;16N"}
 _GRAY = _GRAY_16 | {"1", "L", "LA", "La"}
-_BLAKE2B = functools.partial(hashlib.blake2b, digest_size=16)
+_BLOCK = 2**18  # bytes that are read at once; hashlib.file_digest would fill as many with zeros for each file
 _STANDARD_ERROR = threading.Lock()  # it is one and the same for all threads
 
 
@@ -144,16 +143,16 @@ def decode(path: Path, shape: tuple[int, int, int]) -> Decoded | Skipped:
             image.draft(None, (max(shape[:2]),) * 2)  # of a JPEG file; others know no such thing
             pixels = fitted(image, shape)
             file.seek(0)
-            return Decoded(pixels, hashlib.file_digest(file, _BLAKE2B).digest(), size, gray)
+            total = hashlib.blake2b(digest_size=16)
+            while content := file.read(_BLOCK):
+                total.update(content)
+            return Decoded(pixels, total.digest(), size, gray)
     except Exception as error:  # each of Pillow's decoders has exceptions of its own
         return Skipped(str(path), _reason(error, first_line(error)))
 
 
 def measure(path: Path) -> tuple[int, int] | None:
-    """(width, height) of the upright image in a file, by what the file says of itself; None if it is no image.
-
-    Within `strict`, as `decode`.
-    """
+    """(width, height) of the upright image in a file, by what that says of itself, or None. Within `strict`."""
     try:
         with _opened(path) as (image, _):
             return _upright_size(image)

@@ -119,7 +119,7 @@ def _decode(found: FolderImages, shape: tuple[int, int, int], config: TrainingCo
                     return
             try:
                 found.pixels = {part: table.pixels(found.rows[part], channels) for part in PARTS}
-            except ValueError:  # the disk has lost what was written: it is decoded once more
+            except (OSError, ValueError):  # another process, or the disk, has lost what was written: once more
                 table.remove()
             else:
                 _find_near(found)
@@ -135,6 +135,10 @@ def _sort_out(found: FolderImages, table: DecodedFiles, readable: np.ndarray, co
         found.warnings.append(f"left out: {count(len(unread), 'file')} that cannot be read: {_named(found, unread)}")
     else:
         found.faults += [f"{each.name}: {each.reason}" for each in found.skipped]
+    side = min(table.shape[:2])
+    small = readable[table.size[readable].min(axis=1) < side].tolist()
+    if 0 < len(small) < len(readable):  # if all are, it was meant
+        found.warnings.append(f"enlarged to {side} pixels a side: {count(len(small), 'image')}: {_named(found, small)}")
     if config:
         found.rows = _split(found, table.digest, readable, config)
         _check_parts(found)
@@ -220,8 +224,9 @@ def _split(
             f"--validation-size: {config.validation_size} is refused: the folder has {len(rows['validation']):,} "
             "validation images of its own; give auto, or 0 to train on them too"
         )
-    if config.split_seed and {"test", "validation"} <= given:
-        found.warnings.append("--split-seed has no effect: the folder has test and validation images of its own")
+    draws = "test" not in given or ("validation" not in given and config.validation_size != 0)
+    if config.split_seed and not draws and config.folds == "none":
+        found.warnings.append("--split-seed has no effect: no images of the folder are drawn")
     return rows
 
 

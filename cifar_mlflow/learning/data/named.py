@@ -5,7 +5,6 @@ import gzip
 import hashlib
 import os
 import shutil
-import socket
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -15,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from cifar_mlflow.directories import cache_directory
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.learning.data.cifar10 import DOWNLOAD_TIMEOUT, ENVIRONMENT_VARIABLE, cache_directory
+from cifar_mlflow.learning.data.cifar10 import ENVIRONMENT_VARIABLE
+from cifar_mlflow.process_state import DOWNLOAD_TIMEOUT, socket_timeout
 from cifar_mlflow.text import first_line
 
 SYSTEM = Path("/usr/share/datasets")  # where Debian's package dataset-fashion-mnist puts its files
@@ -174,11 +175,9 @@ def _download(dataset: _Named, cache: Path, timeout: float) -> Path:
     """Has torchvision download the files, with its bar; they are in the cache whole or not at all."""
     from filelock import FileLock
 
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout)  # torchvision's download has none of its own
     try:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{cache}.lock"):
+        with FileLock(f"{cache}.lock"), socket_timeout(timeout):
             if found := dataset.find(cache):  # another process was at it
                 return found
             partial = cache.with_name(f"{cache.name}.partial")
@@ -194,8 +193,6 @@ def _download(dataset: _Named, cache: Path, timeout: float) -> Path:
             f"${ENVIRONMENT_VARIABLE}, or use --dataset digits, which needs no files."
             + (" Debian's package dataset-fashion-mnist has them." if dataset.loader == "FashionMNIST" else "")
         ) from None
-    finally:
-        socket.setdefaulttimeout(before)
     found = dataset.find(cache)
     assert found is not None
     return found

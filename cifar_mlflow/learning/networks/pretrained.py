@@ -1,7 +1,6 @@
 """Weights to start from: torchvision's own, those of a file, or those of a model that was trained before."""
 
 import hashlib
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.directories import cache_directory
 from cifar_mlflow.errors import DataError, ModelError
-from cifar_mlflow.learning.data import cifar10
 from cifar_mlflow.learning.networks import torchvision_models
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
+from cifar_mlflow.process_state import DOWNLOAD_TIMEOUT, socket_timeout
 from cifar_mlflow.text import first_line
 
-DOWNLOAD_TIMEOUT = 30.0  # seconds without a byte
 # Where training scripts keep the weights in a checkpoint, and what parallel training puts before each name.
 NESTED = ("state_dict", "model_state_dict", "model")
 PREFIX = "module."
@@ -104,26 +103,22 @@ def of_torchvision(config: TrainingConfig) -> Pretrained:
 
 
 def _downloaded(url: str) -> Path:
-    """The file in the user's cache, checked by the digest in its name."""
+    """The file in the user's cache, downloaded to it with torch's bar, and checked by the digest in its name."""
     from filelock import FileLock
 
-    directory, name = cifar10.cache_directory() / "weights", url.rpartition("/")[2]
+    directory, name = cache_directory() / "weights", url.rpartition("/")[2]
     path = directory / name
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)  # torch's download has none of its own
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
+        with FileLock(f"{path}.lock"), socket_timeout(DOWNLOAD_TIMEOUT):
             if not path.exists():
-                torch.hub.download_url_to_file(url, str(path), _digest_in(name), progress=False)
+                torch.hub.download_url_to_file(url, str(path), _digest_in(name))
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "reason", None) or first_line(error)
         raise DataError(
             f"--pretrained: the weights are not on this machine and could not be downloaded from {url} ({reason}).\n"
             f"Put that file at {path}, or name another by --pretrained."
         ) from None
-    finally:
-        socket.setdefaulttimeout(before)
     if not hashlib.sha256(path.read_bytes()).hexdigest().startswith(_digest_in(name)):
         raise DataError(f"--pretrained: {path} is not the file of {url} (its sha256 differs); delete it")
     return path

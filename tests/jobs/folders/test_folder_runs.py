@@ -110,14 +110,19 @@ def test_a_broken_off_run_goes_on(photos, cifar, client, runs, monkeypatch):
             raise KeyboardInterrupt
         return plain(self, epoch)
 
+    (photos / "dark" / "empty.jpg").touch()
+    words = ("--image-size", 12, "--test-size", 9, "--skip-unreadable", *FEW)
     with monkeypatch.context() as patch:
         patch.setattr(Training, "_train_epoch", interrupted)
-        assert cifar("train", "--dataset", f"{photos}/", "--image-size", 12, *FEW).code == 130
+        assert cifar("train", "--dataset", f"{photos}/", *words).code == 130
     (run,) = runs()
     moved = photos.rename(photos.with_name("elsewhere"))
     resumed = cifar("train", "--resume", run.info.run_id, "--data-dir", moved)
     assert resumed.code == 0, resumed.output
+    assert "warning: left out: 1 file that cannot be read: dark/empty.jpg" in resumed.stderr
     assert client().get_run(run.info.run_id).info.status == "FINISHED"
+    evaluated = cifar("evaluate", run.info.run_id, "--data-dir", moved, "--format", "json")
+    assert sum(row["images"] for row in json.loads(evaluated.stdout)["classes"]) == 9
 
 
 def test_a_sweep_varies_the_size(photos, work, cifar, runs):

@@ -12,6 +12,7 @@ from torch import nn
 from cifar_mlflow.analysis import classification
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.sweep import parse_spec
+from cifar_mlflow.jobs.training import data
 from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.data.datasets import LabeledImages, class_weights
 from cifar_mlflow.learning.evaluation import scores
@@ -34,10 +35,10 @@ def test_weights_are_inverse_to_the_images_and_1_on_average():
 
 
 def test_weights_are_those_of_the_loss(unequal):
-    data = datasets.load(resolve({"dataset": str(unequal)}))
-    plain, balanced = (Training(resolve({"class_weights": kind}), data) for kind in ("none", "balanced"))
+    images = datasets.load(resolve({"dataset": str(unequal)}))
+    plain, balanced = (Training(resolve({"class_weights": kind}), images) for kind in ("none", "balanced"))
     logits, labels = torch.randn(6, 3), torch.tensor([0, 0, 1, 1, 2, 2])
-    weights = class_weights(data.train.labels, 3)
+    weights = class_weights(images.train.labels, 3)
     assert plain._loss(logits, labels) == nn.functional.cross_entropy(logits, labels)
     assert balanced._loss(logits, labels) == nn.functional.cross_entropy(logits, labels, weights)
     assert weights[2] > 3 * weights[0]
@@ -88,6 +89,16 @@ def test_a_run_tells_both_accuracies_and_can_be_compared_by_either(unequal, cifa
 
 def test_equal_classes_have_one_accuracy(trained_once):
     assert "balanced" not in trained_once[1].output
+
+
+def test_weights_of_equal_classes_are_told_to_have_no_effect(tiny, unequal):
+    def told(path, **values):
+        config = resolve({"dataset": str(path), "class_weights": "balanced", **values})
+        return data.without_effect(config, datasets.load(config))
+
+    expected = "--class-weights balanced has no effect: each class has 36 images to train on"
+    assert told(tiny) == [expected]
+    assert told(tiny, class_weights="none") == told(unequal) == []
 
 
 def test_a_sweep_can_have_it_as_its_objective(work):

@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning import compiled, export
-from cifar_mlflow.learning.compiled import accelerate, bindings, restore
+from cifar_mlflow.learning.compiled import accelerate, bindings, convolution, restore
 from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.networks import build
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
@@ -249,7 +249,13 @@ def test_an_exported_model_is_that_of_plain_torch(values):
 
 
 @pytest.mark.parametrize(
-    ("values", "changes"), [({}, True), ({"accelerate": "none"}, False), ({"network": "own_layers:own"}, False)]
+    ("values", "changes"),
+    [
+        ({}, True),
+        ({"network": "torchvision:squeezenet1_1"}, True),
+        ({"accelerate": "none"}, False),
+        ({"network": "own_layers:own"}, False),
+    ],
 )
 def test_a_training_accelerates_what_is_asked_for(work, tiny, monkeypatch, values, changes):
     (work / "own_layers.py").write_text(
@@ -266,6 +272,18 @@ def test_a_training_accelerates_what_is_asked_for(work, tiny, monkeypatch, value
     used = compiled.describe(config, torch.device("cpu"))
     assert used == (bindings.describe(torch.device("cpu")) if changes else "torch")
     assert compiled.describe(config, torch.device("cuda")) == "torch"
+
+
+@needs_compiled
+@pytest.mark.parametrize(("channels", "least"), [(32, 128), (272, 256)])
+def test_a_convolution_of_few_tiles_is_torchs(few_tiles, monkeypatch, channels, least):
+    monkeypatch.setattr(convolution, "LEAST_TILES", few_tiles)
+    layer = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
+    accelerate(layer)
+    for number, names in ((least - 1, []), (least, [FORWARD])):  # a tile an image
+        with calls() as call:
+            layer(images((number, channels, 4, 4)))
+        assert named(call) == names
 
 
 def test_without_compiled_functions_a_network_still_trains(monkeypatch):

@@ -64,7 +64,7 @@ class TestTorchvisionsWeights:
         (work / f"resnet18-{digest}.pth").write_bytes(b"something else")
         with pytest.raises(DataError, match="could not be downloaded"):
             pretrained.of_torchvision(resolve(DEFAULT))
-        cache = pretrained.cifar10.cache_directory() / "weights" / f"resnet18-{digest}.pth"
+        cache = pretrained.cache_directory() / "weights" / f"resnet18-{digest}.pth"
         cache.write_bytes(b"something else")
         with pytest.raises(DataError, match="its sha256 differs"):
             pretrained.of_torchvision(resolve(DEFAULT))

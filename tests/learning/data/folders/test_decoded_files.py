@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from support import photo, write_classes, write_photo
 
 from cifar_mlflow.config.rules import resolve
@@ -63,9 +64,11 @@ def test_a_second_start_decodes_nothing(photos, decoded):
 def test_whatever_changes_is_seen(photos, decoded, change):
     first = load(photos)
     change(photos)
+    load(photos, image_size=12)
     decoded.clear()
     assert load(photos).digest != first.digest
     assert decoded
+    assert len(entries()) == 2  # what there was of the same size is replaced
 
 
 def test_a_file_of_the_same_size_and_time_is_not_taken_for_the_other(photos):
@@ -101,6 +104,20 @@ def test_what_the_disk_has_lost_is_decoded_again(photos, name, damage, decoded):
     decoded.clear()
     assert load(photos).digest == first.digest
     assert len(decoded) == 16
+
+
+def test_what_another_process_has_replaced_is_decoded_again(photos, decoded, monkeypatch):
+    plain, replaced = decoded_files.DecodedFiles.pixels, []
+
+    def pixels(self, rows, channels):
+        if not replaced:
+            replaced.append(self.remove())
+        return plain(self, rows, channels)
+
+    first = load(photos)
+    monkeypatch.setattr(decoded_files.DecodedFiles, "pixels", pixels)
+    assert load(photos).digest == first.digest
+    assert len(decoded) == 32
 
 
 def test_what_is_broken_off_is_not_there(photos, monkeypatch):
@@ -142,12 +159,13 @@ def test_many_threads_silence_no_stream_for_good(photos, capfd):
     assert capfd.readouterr().err.endswith("still here")
 
 
-def test_a_bar_is_told_of_each_image(photos):
-    told = []
+@pytest.fixture
+def bars():
+    """A bar that keeps of each use how many there were to be, its words, and how many were told of."""
 
     class Bar:
         def __init__(self, total, description, unit):
-            told.append([total, description, 0])
+            self.told.append([total, description, 0])
 
         def __enter__(self):
             return self
@@ -156,8 +174,36 @@ def test_a_bar_is_told_of_each_image(photos):
             pass
 
         def __call__(self, count):
-            told[-1][2] += count
+            self.told[-1][2] += count
 
-    datasets.load(resolve({"dataset": f"{photos}/", "image_size": 16}), Bar)
-    assert told == [[16, "decoding", 16]]
+    Bar.told = []
+    return Bar
+
+
+def test_another_process_that_decodes_is_waited_for_with_a_bar(photos, decoded, bars, monkeypatch):
+    monkeypatch.setattr(decoded_files, "SECONDS_BETWEEN_LOOKS", 0.05)
+    config = resolve({"dataset": f"{photos}/", "image_size": 16})
+    datasets.load(config)
+    (entry,) = entries()
+    partial, taken = entry.rename(entry.with_suffix(".partial")), FileLock(entry.with_suffix(".lock"))
+    plain, pixels = bars.__call__, partial / decoded_files.PIXELS
+    content = pixels.read_bytes()
+    pixels.write_bytes(content[: len(content) // 2])
+
+    def first_half(self, count):
+        plain(self, count)
+        pixels.write_bytes(content)
+        partial.rename(entry)
+        taken.release()
+
+    monkeypatch.setattr(bars, "__call__", first_half)
+    taken.acquire()
+    datasets.load(config, bars)
+    assert bars.told == [[16, "decoding elsewhere", 8]]
+    assert len(decoded) == 16
+
+
+def test_a_bar_is_told_of_each_image(photos, bars):
+    datasets.load(resolve({"dataset": f"{photos}/", "image_size": 16}), bars)
+    assert bars.told == [[16, "decoding", 16]]
     assert np.all([image_files.measure(path) == (16, 16) for path in photos.rglob("*.png")])

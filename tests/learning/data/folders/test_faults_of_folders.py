@@ -92,6 +92,17 @@ class TestFaults:
                 lambda root: (write_classes(root, 9), (root / "cat" / "loop").symlink_to(root / "cat")),
                 "cat/loop: this link leads back to where it stands",
             ),
+            *(  # what is above would be read from there once more, if not the whole disk
+                (
+                    lambda root, above=above: (write_classes(root, 9), (root / "cat" / "loop").symlink_to(above)),
+                    "cat/loop: this link leads back to where it stands",
+                )
+                for above in ("..", "../..", "/")
+            ),
+            (
+                lambda root: (write_parts(root), (root / "train/cat/loop").symlink_to("..")),
+                "train/cat/loop: this link leads back to where it stands",
+            ),
             (
                 lambda root: (write_classes(root, 9), (root / "cat" / "all").symlink_to("/")),
                 "cat/all: this link leads back to where it stands",

@@ -81,6 +81,8 @@ def build(root, tree) -> None:
             if not path.parent.resolve().is_relative_to(root.resolve()):  # through a link that was made before
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(path):  # who writes to a pipe waits for a reader
+                continue
             if kind == "file":
                 path.write_bytes(content)
             elif kind == "link":

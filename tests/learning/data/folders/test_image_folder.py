@@ -82,6 +82,12 @@ class TestLayouts:
         write_photo(photos, "cat/coloured.png", 4711)
         assert load(photos).image_shape == (16, 16, 3)
 
+    def test_images_that_are_enlarged_are_told_unless_all_are(self, photos):
+        write_classes(photos, 20)  # of 16 x 16
+        write_photo(photos, "cat/tiny.png", 4711, size=(40, 3))
+        assert load(photos, image_size=8).warnings == ("enlarged to 8 pixels a side: 1 image: cat/tiny.png",)
+        assert load(photos, image_size=64).warnings == ()
+
     def test_validation_size_0_trains_on_the_validation_images_too(self, photos):
         write_parts(photos, parts=("train", "val", "test"))
         found = load(photos, validation_size=0)
@@ -91,7 +97,9 @@ class TestLayouts:
     def test_sizes_of_parts_that_are_there_are_told_to_have_no_effect(self, photos):
         write_parts(photos, parts=("train", "val", "test"))
         assert any("--test-size 0.3 has no effect" in text for text in load(photos, test_size=0.3).warnings)
-        assert any("--split-seed has no effect" in text for text in load(photos, split_seed=2).warnings)
+        for values in ({}, {"validation_size": 0}):
+            assert any("--split-seed has no effect" in text for text in load(photos, split_seed=2, **values).warnings)
+        assert not any("--split-seed" in text for text in load(photos, split_seed=2, folds=2).warnings)
         assert "--validation-size: 5 is refused: the folder has 20 validation images" in told(photos, validation_size=5)
 
 
