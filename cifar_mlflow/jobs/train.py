@@ -79,7 +79,7 @@ def train(
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
     """
-    config = resolve(config.model_dump())
+    config = resolve(config.model_dump(exclude_unset=True))
     neighbours = Neighbours(wait=wait, instead="give each training --threads {}")
     enable(system_metrics)
     for text in without_effect(config):
