@@ -13,7 +13,7 @@ from cifar_mlflow.config.faults import describe
 from cifar_mlflow.config.paths import is_path, moved, relative_faults, with_absolute_paths
 from cifar_mlflow.config.training import NAMED_DATASETS, TORCHVISION, TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.text import as_option, did_you_mean, option_name
+from cifar_mlflow.text import as_option, count, did_you_mean, option_name
 
 
 def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
@@ -184,7 +184,7 @@ def without_effect(config: TrainingConfig) -> list[str]:
         "--freeze backbone with --pretrained none leaves the backbone as it was drawn at random": (
             config.freeze == "backbone" and config.pretrained == "none"
         ),
-        f"--patience {config.patience} has no effect: the run has {config.epochs} epochs": (
+        f"--patience {config.patience} has no effect: the run has {count(config.epochs, 'epoch')}": (
             config.patience != "none" and config.patience >= config.epochs
         ),
         "--gamma 1 has no effect: it leaves the rate as it is": falls and config.gamma == 1,

@@ -207,8 +207,8 @@ def record_training(
             with suppress(Exception):  # the user must hear of `error`, even if the store cannot be told any more
                 record.log_failure(error)
             if waiting := run.close(min(drain_timeout or DRAIN_TIMEOUT_AFTER_FAILURE, DRAIN_TIMEOUT_AFTER_FAILURE)):
-                where = f"wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them"
-                say(f"{waiting} writes {where}")
+                kept = f"in {run.directory} for the tracking store; `cifar-mlflow sync` delivers them"
+                say(f"{count(waiting, 'write')} waiting {kept}")
         checkpoints.give_up(error)
         raise
     checkpoints.discard()  # the outbox has everything now, on disk
