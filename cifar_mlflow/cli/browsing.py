@@ -28,8 +28,8 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
     """List the latest runs and sweeps, the newest first; a sweep stands for its runs.
 
     The accuracy (per cent) is the validation's after the last epoch; of runs that hold nothing out, the test set's.
-    Of a sweep they are its winner's. Any command that wants a run takes what stands under run or name; json and csv
-    have the whole ids.
+    Of a sweep they are its winner's. A run has died if it says RUNNING and its process on this machine is gone; how
+    to go on is told. Any command that wants a run takes what stands under run or name; json and csv have whole ids.
     """
     from cifar_mlflow.jobs.browsing.runs import FIRST_RUN, latest, place
     from cifar_mlflow.records import RunSummary

@@ -6,6 +6,7 @@ import os
 import socket
 import sqlite3
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -93,7 +94,10 @@ def connect() -> Store:
     uri = uris.in_use()
     if project_run_id and given and uri != given:
         uris.check_it_is_mlflows(given, uri, project_run_id)
-    import mlflow
+    with warnings.catch_warnings():
+        # So tqdm greets a notebook without ipywidgets, when MLflow imports it.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import mlflow
 
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.artifact.artifact_repo"):
         process_state.set_level(noisy, logging.WARNING)

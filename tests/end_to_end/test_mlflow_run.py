@@ -179,7 +179,9 @@ def test_make_run_trains_on_what_there_is(tmp_path):
     clone = tmp_path / "clone"
     shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv*", "mlflow.db", "mlruns", "__pycache__"))
     (clone / ".venv").mkdir()
-    (clone / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    for part in Path(sys.prefix).iterdir():
+        (clone / ".venv" / part.name).symlink_to(part)
+    (clone / ".venv" / ".installed").unlink(missing_ok=True)
     (clone / ".venv" / ".installed").touch()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
     done = subprocess.run(
