@@ -104,9 +104,11 @@ def train(
     experiment = experiment or environment_experiment(store) or dataset.name
     network = config.network.partition(":")[2][:50] or config.activation  # which the user's own may not have
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
+    of_mlflow = store.client.get_run(store.project_run_id) if store and store.project_run_id else None
+    listed_as = of_mlflow.info.run_name if of_mlflow else run_name
     tags = {"kind": "single", **process_tags()}
     start = functools.partial(SpooledRecorder.start, store, experiment, run_name, tags)
-    with closing(checkpoints), neighbours.turn(run_name, place_of(config)):
+    with closing(checkpoints), neighbours.turn(listed_as, place_of(config)):
         return train_watched(store, config, dataset, start, checkpoints, pretrained=pretrained)
 
 
