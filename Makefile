@@ -57,7 +57,7 @@ mutants: $(VENV)/.tested
 
 # Each script in benchmarks/ by its name: make benchmark-training, or make benchmark-training ARGS=5.
 benchmark-%: $(VENV)/.installed
-	python benchmarks/$*.py $(ARGS)
+	python $(wildcard benchmarks/*/$*.py) $(ARGS)
 
 # The pages of docs/reference/ that say what the code says.
 docs: $(VENV)/.tested

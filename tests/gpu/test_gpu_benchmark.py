@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py, on the processor: each side trains, the reference by its method, and without a card it says so."""
+"""The GPU benchmark, on the processor: each side trains, the reference by its method, and without a card it says so."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks" / "learning"
 CPU = torch.device("cpu")
 
 

@@ -1,6 +1,6 @@
 """A sweep on two workers against the same runs by `train` commands, one after the other.
 
-    python benchmarks/quick_sweep.py [ROUNDS]
+    python benchmarks/sweeps/quick_sweep.py [ROUNDS]
 
 Each round runs experiments/quick.yaml through `mlflow run`, then its twelve runs as twelve commands, each side in a
 fresh store; both sides' seconds are wall-clock, with the start of every process. Leave the machine alone meanwhile.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cifar_mlflow.config.sweep import load_spec
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = ROOT / "experiments" / "quick.yaml"
 
 

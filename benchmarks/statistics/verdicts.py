@@ -1,6 +1,6 @@
 """How often the comparison's verdicts err and what they find, by simulation: of configurations whose truth is known.
 
-    python benchmarks/verdicts.py [SIMULATIONS]     (1,000: about a minute of one core)
+    python benchmarks/statistics/verdicts.py [SIMULATIONS]     (1,000: about a minute of one core)
 
 prints docs/explanation/statistics.md's table. Each cell is a number of configurations, of seeds of each, and a pattern
 of spreads. False alarms: of how many comparisons of configurations that are all equal is any called worse than the

@@ -1,6 +1,6 @@
 """What a trial of a sweep costs beyond its training: 40 trials of one epoch on digits, on two workers.
 
-    python benchmarks/sweep.py [ROUNDS]
+    python benchmarks/sweeps/sweep.py [ROUNDS]
 
 Each round, in turn, each in processes and a store (SQLite) of its own, with one thread a process:
 
@@ -34,7 +34,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 WORKERS = 2
 SPACE = {
     "activation": ["relu", "leaky_relu", "prelu", "elu", "silu"],

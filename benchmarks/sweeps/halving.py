@@ -1,6 +1,6 @@
 """Successive halving against the whole grid of 60 configurations: how many epochs it takes, and how good its winner is.
 
-    python benchmarks/halving.py [ROUNDS [DIRECTORY]]
+    python benchmarks/sweeps/halving.py [ROUNDS [DIRECTORY]]
 
 Each round has a seed of its own and runs experiments/halving.yaml twice as a sweep, without its pruner and as it is, in
 a fresh store. The epochs are counted in the store: the points of val_accuracy of all runs, those that were pruned
@@ -26,7 +26,7 @@ from typing import Any
 import yaml
 from mlflow import MlflowClient
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = yaml.safe_load((ROOT / "experiments" / "halving.yaml").read_text())
 # Without its pruner, and what belongs to that.
 GRID = {name: value for name, value in SPEC.items() if name not in ("pruner", "min_epochs")}

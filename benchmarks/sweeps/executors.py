@@ -1,6 +1,6 @@
 """What it costs to have trials done elsewhere, and to have many done: no training in it.
 
-    python benchmarks/executors.py [cluster|driver]
+    python benchmarks/sweeps/executors.py [cluster|driver]
 
 cluster: 64 tasks of two seconds of sleep on four slots, by processes of this machine and by actors on a Ray cluster of
 two nodes on this machine (that of the tests; needs `cifar-mlflow[ray]`). Ideal are 64 * 2 / 4 = 32 seconds; the start
@@ -21,8 +21,13 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests"), str(ROOT / "tests" / "tuning" / "executors")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [
+    str(ROOT),
+    str(ROOT / "benchmarks" / "sweeps"),
+    str(ROOT / "tests"),
+    str(ROOT / "tests" / "tuning" / "executors"),
+]
 TASKS, SECONDS, SLOTS = 64, 2.0, 4
 TRIALS, WORKERS = 4000, 1000
 

@@ -1,6 +1,6 @@
 """How long a command takes to answer, against what its imports alone take.
 
-    python benchmarks/start.py [ROUNDS]
+    python benchmarks/learning/start.py [ROUNDS]
 
 Each round, in turn, each as a process of its own, in seconds from its start:
 
@@ -28,7 +28,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 HOOK = '''
 import os
 import sys

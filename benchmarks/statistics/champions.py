@@ -1,6 +1,6 @@
 """How far champions fall by promotions that each look harmless: simulated predictions, the gate that promote uses.
 
-    python benchmarks/champions.py [--simulations 200]
+    python benchmarks/statistics/champions.py [--simulations 200]
 
 Ten models come up for promotion one after the other. Each is truly 0.3 points worse than the model before it, or than
 the champion of its moment. A model answers an image correctly if its skill, the image's ease and chance sum to more

@@ -1,6 +1,6 @@
 """An epoch of the report's own loop, and of Lightning, against an epoch of `cifar-mlflow train`, on CIFAR-10.
 
-    CIFAR_MLFLOW_DATA=... python benchmarks/training.py [ROUNDS [SIDE ...]]
+    CIFAR_MLFLOW_DATA=... python benchmarks/learning/training.py [ROUNDS [SIDE ...]]
 
 The sides, all with the report's network, batches of 32 and Adam on the same 50,000 images:
     report     the report's loop, written plainly (report_loop.py): a DataLoader with two workers, float32

@@ -1,6 +1,6 @@
 """A folder of photographs as a dataset, against an epoch of torchvision's ImageFolder over the same files.
 
-    python benchmarks/folders.py [ROUNDS [IMAGES]]
+    python benchmarks/learning/folders.py [ROUNDS [IMAGES]]
 
 20,000 JPEG files of about 300 x 300 pixels, in ten classes, are written once; they become 64 x 64. Each round, in turn,
 each in a process of its own:
@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 IMAGES, CLASSES, SIZE = 20_000, 10, 64
 MOST_OF_EPOCH, MOST_SECONDS, MOST_MEGABYTES = 0.6, 3, 300
 SIDES = ("reference", "first", "second")

@@ -1,6 +1,6 @@
 """What tracking costs a training: to sqlite, to a local server and to one 200 ms away, against none at all.
 
-    CIFAR_MLFLOW_DATA=... python benchmarks/tracking.py [ROUNDS]
+    CIFAR_MLFLOW_DATA=... python benchmarks/tracking/tracking.py [ROUNDS]
 
 Each round first measures an epoch of CIFAR-10 (50,000 images, and the evaluation, with no tracking), which is what
 costs are set against. Then the same training of EPOCHS epochs of 12,500 images goes without tracking and to each of
@@ -34,7 +34,7 @@ from typing import Any
 
 from far_away import far_away, server
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EPOCHS, IMAGES = 4, 12_500
 STORES = ("sqlite", "server", "200 ms away")
 

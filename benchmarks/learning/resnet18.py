@@ -1,6 +1,6 @@
 """ResNet-18 on JPEG images of 64 x 64: images a second of `cifar-mlflow train` against a plain loop of torchvision's.
 
-    python benchmarks/resnet18.py [ROUNDS [IMAGES]]
+    python benchmarks/learning/resnet18.py [ROUNDS [IMAGES]]
 
 2,000 training images in ten classes are written once. All sides train torchvision's resnet18 for two epochs by SGD
 with momentum, in batches of 128, shifted by up to four pixels and flipped at random, in turn, each in a process of its

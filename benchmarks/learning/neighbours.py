@@ -1,6 +1,6 @@
 """Two trainings on one machine: with `--wait`, and at once, against one after the other.
 
-    python benchmarks/neighbours.py [ROUNDS]
+    python benchmarks/learning/neighbours.py [ROUNDS]
 
 Each round trains the report's network on digits for EPOCHS epochs, twice on each side, with all cores (`--threads
 auto`), each side in a store and a state directory of its own. Seconds are wall-clock, from the start of the first
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 EPOCHS = 30
 MOST = 1.05
 ALONE, WAITING, AT_ONCE = "one after the other", "with --wait", "at once"

@@ -1,6 +1,6 @@
 """What the server of deploy/server bears: writes a second by number of clients, the leaderboard by number of runs.
 
-    python benchmarks/server.py [ROUNDS] [RUNS...]
+    python benchmarks/tracking/server.py [ROUNDS] [RUNS...]
 
 A server is set up by deploy/server (PostgreSQL, users, four workers) before moto's S3 server, all on this machine. Told
 is, each done ROUNDS times (default 3), the median with the least and the most:
@@ -39,7 +39,7 @@ from pathlib import Path
 import psutil
 import requests
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "deploy" / "server" / "server"
 CLIENTS, SECONDS, WORKERS = (1, 2, 4, 8, 16, 32), 4.0, 4
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")

@@ -1,6 +1,6 @@
 """Seconds of training until 77.5% of CIFAR-10's test images are right: the report's loop against fast77.yaml.
 
-    CIFAR_MLFLOW_DATA=... python benchmarks/time_to_accuracy.py [ROUNDS]
+    CIFAR_MLFLOW_DATA=... python benchmarks/learning/time_to_accuracy.py [ROUNDS]
 
 Each round has a seed of its own, for both sides. The reference is the report's loop (report_loop.py): the seconds of
 one of its epochs, measured in the round, times the epochs until the test accuracy first is what is wanted. Those are
@@ -24,7 +24,7 @@ from training import check_data, measured, spread
 
 from cifar_mlflow.learning import hardware
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 WANTED = 77.5  # per cent of the test images, what the report came to
 REPORT, FAST = "final.yaml", "fast77.yaml"
 

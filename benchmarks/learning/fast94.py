@@ -1,6 +1,6 @@
 """Whether experiments/fast94.yaml comes to 94% on average, and its time against the report's 30 epochs, on CIFAR-10.
 
-    CIFAR_MLFLOW_DATA=... python benchmarks/fast94.py [SEEDS [RESULTS.jsonl]]
+    CIFAR_MLFLOW_DATA=... python benchmarks/learning/fast94.py [SEEDS [RESULTS.jsonl]]
 
 Each seed (4 by default, from 0 on) begins with the report's loop (report_loop.py), of which an epoch is measured, and
 30 of them are the reference. Then `cifar-mlflow train` runs the preset on all 50,000 images, without a look at the
@@ -30,7 +30,7 @@ from training import check_data, measured, run, spread
 
 from cifar_mlflow.learning import hardware
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 REPORTS_EPOCHS = 30
 WANTED, MOST_TIME = 94.0, 0.6
 

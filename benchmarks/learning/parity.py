@@ -1,6 +1,6 @@
 """Whether `cifar-mlflow train` comes to the accuracy of the report's loop on CIFAR-10, over several seeds.
 
-    CIFAR_MLFLOW_DATA=... python benchmarks/parity.py [SEEDS [EPOCHS [RESULTS.jsonl]]]
+    CIFAR_MLFLOW_DATA=... python benchmarks/learning/parity.py [SEEDS [EPOCHS [RESULTS.jsonl]]]
 
 Each seed (6 by default) trains EPOCHS (5) epochs twice: by the report's loop in float32 (report_loop.py) and by `train`
 with --precision auto, on the same 50,000 images with the same settings. The difference of the mean accuracies after

@@ -1,6 +1,6 @@
 """`compare` in stores of 100, 1,000 and 10,000 runs, against what a user would write, and against `import mlflow`.
 
-    python benchmarks/compare.py [ROUNDS]
+    python benchmarks/tracking/compare.py [ROUNDS]
 
 A real sweep of one run (30 epochs on digits) is trained first; its rows are then copied, with other ids, seeds, rates
 and values, straight into the database: sweeps of 50 runs (10 learning rates, 5 seeds each), in one experiment. Each
@@ -32,7 +32,7 @@ from typing import Any
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.training import TrainingConfig
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SIZES = (100, 1_000, 10_000)
 ALL_RUNS_OF = 1_000
 CONFIGURATIONS, SEEDS = 10, 5  # of a sweep

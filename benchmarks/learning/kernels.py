@@ -1,6 +1,6 @@
 """A training step of each network with the compiled functions (kernels.c) and with torch's own.
 
-    python benchmarks/kernels.py [ROUNDS]
+    python benchmarks/learning/kernels.py [ROUNDS]
 
 The report's network trains 200 steps an epoch with batches of 32 random images of CIFAR-10's size, and that of
 experiments/fast94.yaml 6 steps of 500. The sides take turns in one process; the second of two epochs counts, without an
@@ -27,7 +27,7 @@ from cifar_mlflow.learning.compiled import bindings
 from cifar_mlflow.learning.data.datasets import Dataset, LabeledImages
 from cifar_mlflow.learning.training import Training
 
-FAST94 = Path(__file__).resolve().parent.parent / "experiments" / "fast94.yaml"
+FAST94 = Path(__file__).resolve().parents[2] / "experiments" / "fast94.yaml"
 REPORT = {"batch_size": 32, "scheduler": "none", "validation_size": 0, "epoch_evaluation": False}
 NETWORKS = {"report_cnn": (REPORT, 200), "fast94": (yaml.safe_load(FAST94.read_text()), 6)}
 

@@ -1,7 +1,7 @@
 """On one CUDA card: images a second against the report's loop, and seconds to 94% against airbench94's method.
 
-    CIFAR_MLFLOW_DATA=... python benchmarks/gpu.py [ROUNDS]
-    python benchmarks/gpu.py 1 --device cpu --images 50
+    CIFAR_MLFLOW_DATA=... python benchmarks/learning/gpu.py [ROUNDS]
+    python benchmarks/learning/gpu.py 1 --device cpu --images 50
 
 The sides take turns, each in a process of its own, with the number of the round as its seed, on all 50,000 images:
     report      the report's loop (report_loop.py), its network and its batches on the card: two epochs, of which the
@@ -44,7 +44,7 @@ from cifar_mlflow.learning import evaluation, hardware
 from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.training import Training
 
-FAST94 = Path(__file__).resolve().parent.parent / "experiments" / "fast94.yaml"
+FAST94 = Path(__file__).resolve().parents[2] / "experiments" / "fast94.yaml"
 SPEED, TO_94 = ("report", "auto"), ("airbench94", "fast94")
 EPOCHS, WANTED = 2, 94.0
 WARM_UP_IMAGES = 2048  # two batches of the larger ones
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=0, help="so many random images, to try the script")
     parser.add_argument("--side", choices=MEASURED, help=argparse.SUPPRESS)  # in a process of its own
     options = parser.parse_args()
-    trial = "`python benchmarks/gpu.py 1 --device cpu --images 50` tries the script without one"
+    trial = "`python benchmarks/learning/gpu.py 1 --device cpu --images 50` tries the script without one"
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.exit(f"there is no CUDA GPU that torch can use, so there is nothing to measure; {trial}")
     if options.device == "cpu" and not options.images:
