@@ -24,7 +24,7 @@ IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 300_000
 PORT = 5037
 SIZE = {"width": 1280, "height": 640}
-COMPARISON, VERSION = 868, 720  # heights at which the one's intervals, and all gates of the other, are seen
+COMPARISON, VERSION = 925, 720  # heights at which the one's intervals, and all gates of the other, are seen
 FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update"
 # What a first visit would be greeted with.
 SEEN_BEFORE = {
