@@ -16,6 +16,7 @@ else
 MAKE_VENV = $(PYTHON) -m venv $(VENV)
 INSTALL = $(BIN)/python -m pip install
 endif
+SIZE := $(if $(and $(UV),$(UV_TORCH_BACKEND)),,: about 6 GB, most of it torch with CUDA)
 
 .PHONY: run test test-unit test-long mutants lint docs
 
@@ -69,7 +70,7 @@ lint: $(VENV)/.tested
 
 # What a run needs, by uv where it is on PATH. UV_TORCH_BACKEND=cpu has uv take torch's smaller wheels, without CUDA.
 $(VENV)/.installed: pyproject.toml setup.py $(wildcard cifar_mlflow/learning/compiled/csrc/*)
-	@echo "installing the project into $(VENV) with $(if $(UV),uv,pip): about 6 GB, most of it torch with CUDA" >&2
+	@echo "installing the project into $(VENV) with $(if $(UV),uv,pip)$(SIZE)" >&2
 	@$(MAKE_VENV)
 	@$(INSTALL) --editable .
 	@echo "installed: $$(du -sh $(VENV) | cut -f1) in $(VENV)" >&2

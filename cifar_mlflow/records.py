@@ -54,6 +54,27 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
+class RunSummary:
+    """A run or a sweep in one line. Accuracies are per cent, None where there is none (yet); `started` is in UTC.
+
+    Those of a sweep are its winner's. `status` is MLflow's, or DIED: RUNNING by a process of this machine that is gone.
+    `go_on` is the command that then goes on with it.
+    """
+
+    run_id: str
+    name: str
+    kind: str
+    experiment: str
+    status: str
+    metric: str | None
+    accuracy: float | None
+    test_accuracy: float | None
+    started: datetime | None
+    minutes: float | None
+    go_on: str | None
+
+
+@dataclass(frozen=True)
 class Finding:
     """Something that `doctor` tells: `text` says what and where, `remedy` what to do about it.
 

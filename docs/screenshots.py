@@ -1,6 +1,8 @@
-"""Makes leaderboard.png, mlflow-curves.png and comparison.png in docs/images/ from a real sweep, in Chromium.
+"""Makes comparison.png, leaderboard.png, mlflow-curves.png and mlflow-version.png in docs/images/, in Chromium.
 
-python docs/screenshots.py    # with the packages of the tests; takes two minutes
+They show a real sweep, and a promotion that is refused.
+
+python docs/screenshots.py    # with the packages of the tests; takes three minutes
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ IMAGES = ROOT / "docs" / "images"
 MOST_BYTES = 300_000
 PORT = 5037
 SIZE = {"width": 1280, "height": 640}
+COMPARISON, VERSION = 925, 720  # heights at which the one's intervals, and all gates of the other, are seen
 FLAGS = "--no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update"
 # What a first visit would be greeted with.
 SEEN_BEFORE = {
@@ -57,6 +60,11 @@ def main() -> None:
     sweep = cm.sweep(ROOT / "experiments" / "quick.yaml", progress=True)
     print(sweep.comparison)
     Path("comparison.html").write_text(sweep.comparison.to_html(), encoding="utf-8")
+    assert sweep.winner is not None
+    cm.promote(best_of=sweep, progress=False)
+    (worst, *_) = sweep.comparison.judged.rows[-1].runs
+    refused = cm.promote(worst.run_id, min_class_recall=80, progress=False)
+    print(refused.sentence)
     experiment_id = sweep.url.partition("/experiments/")[2].partition("/")[0]
     with serving(PORT) as (address, _), sync_playwright() as started:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -76,8 +84,13 @@ def main() -> None:
         page.set_viewport_size({**SIZE, "height": 860})
         taken(page, "mlflow-curves", height=860)
         page.set_viewport_size(SIZE)
+        page.goto(f"{address.partition('/#')[0]}/#/models/digits/versions/2?workflowType=machine_learning")
+        page.get_by_text("was refused").wait_for()
+        page.set_viewport_size({**SIZE, "height": VERSION})
+        taken(page, "mlflow-version", height=VERSION)
+        page.set_viewport_size({**SIZE, "height": COMPARISON})
         page.goto(Path("comparison.html").absolute().as_uri())
-        taken(page, "comparison")
+        taken(page, "comparison", height=COMPARISON)
         browser.close()
 
 

@@ -5,7 +5,8 @@
 Each round, in turn, each as a process of its own, in seconds from its start:
 
 - `python -c "import torch, mlflow"` to its end, the reference;
-- `cifar-mlflow --help` to its end;
+- `python -c "import mlflow"` and `cifar-mlflow --help` to their end;
+- `cifar-mlflow list` of what the other commands have left in the store, to its end;
 - `cifar-mlflow train --dataset digits` to the end of its first optimizer step, where it is ended;
 - `mlflow run` of a project that does nothing, to its end: MLflow's own start;
 - `mlflow run . --env-manager local -P dataset=digits` to the first optimizer step.
@@ -54,14 +55,16 @@ def first_step(*arguments):
 sys.meta_path.insert(0, AtTraining())
 '''
 EMPTY_PROJECT = "name: empty\nentry_points:\n  main:\n    command: 'true'\n"
-REFERENCE, HELP, TRAIN, EMPTY_RUN, RUN = (
+REFERENCE, MLFLOW, HELP, LIST, TRAIN, EMPTY_RUN, RUN = (
     "import torch, mlflow",
+    "import mlflow",
     "--help",
+    "list",
     "train",
     "mlflow run of nothing",
     "mlflow run",
 )
-MOST_OF_IMPORTS, MOST_FOR_HELP = 1.3, 0.5
+MOST_OF_IMPORTS, MOST_TO_ANSWER = 1.3, 0.5
 
 
 def seconds(command: list[str], directory: Path, env: Mapping[str, str], to_first_step: bool) -> float:
@@ -90,7 +93,9 @@ def main() -> None:
         ours, local = [sys.executable, "-m", "cifar_mlflow"], ["--env-manager", "local", "--experiment-name", "digits"]
         commands = {
             REFERENCE: [sys.executable, "-c", REFERENCE],
+            MLFLOW: [sys.executable, "-c", MLFLOW],
             HELP: [*ours, "--help"],
+            LIST: [*ours, "list"],
             TRAIN: [*ours, "train", "--dataset", "digits"],
             EMPTY_RUN: ["mlflow", "run", str(directory / "empty"), *local],
             RUN: ["mlflow", "run", str(ROOT), *local, "-P", "dataset=digits"],
@@ -105,7 +110,8 @@ def main() -> None:
     ratios = [ours / imports for ours, imports in zip(times[TRAIN], times[REFERENCE], strict=True)]
     added = [run - train for run, train in zip(times[RUN], times[TRAIN], strict=True)]
     answers = [
-        f"--help {spread(times[HELP])} s (at most {MOST_FOR_HELP} wanted)",
+        f"--help {spread(times[HELP])} s (at most {MOST_TO_ANSWER} wanted)",
+        f"list {spread(times[LIST])} s (at most {MOST_TO_ANSWER} wanted); MLflow's import {spread(times[MLFLOW])} s",
         f"train to the first step {spread(ratios)} times the imports (at most {MOST_OF_IMPORTS} wanted), "
         f"which take {spread(times[REFERENCE])} s",
         f"mlflow run adds {spread(added)} s; MLflow's own start takes {spread(times[EMPTY_RUN])} s",

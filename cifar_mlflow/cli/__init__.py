@@ -124,7 +124,7 @@ def _told(error: click.ClickException) -> str:
 def cli() -> None:
     """Run, track, compare and promote image-classification experiments with MLflow.
 
-    To begin with: cifar-mlflow train --dataset digits --epochs 2 --scheduler none
+    To begin with: cifar-mlflow train --dataset digits --epochs 2
 
     Runs are tracked where MLFLOW_TRACKING_URI says, or in ./mlflow.db. Exit codes: 0 done, 1 a fault of this
     program, 2 wrong options, 3 data, 4 tracking store, 5 training cannot go on, 6 model, 7 not promoted,

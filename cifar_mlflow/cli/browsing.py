@@ -28,10 +28,11 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
     """List the latest runs and sweeps, the newest first; a sweep stands for its runs.
 
     The accuracy (per cent) is the validation's after the last epoch; of runs that hold nothing out, the test set's.
-    Of a sweep they are its winner's. Any command that wants a run takes what stands under run or name; json and csv
-    have the whole ids.
+    Of a sweep they are its winner's. A run has died if it says RUNNING and its process on this machine is gone; how
+    to go on is told. Any command that wants a run takes what stands under run or name; json and csv have whole ids.
     """
-    from cifar_mlflow.jobs.browsing.runs import FIRST_RUN, RunSummary, latest
+    from cifar_mlflow.jobs.browsing.runs import FIRST_RUN, latest, place
+    from cifar_mlflow.records import RunSummary
 
     found = latest(count, experiment)
     if form == "json":
@@ -45,7 +46,7 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
         click.echo(csv_lines([RunSummary.__dataclass_fields__, *rows]), nl=False)
         return
     if not found:
-        click.echo(f"no run yet; this makes one: {FIRST_RUN}")
+        click.echo(f"no run yet in {place()}; this makes one: {FIRST_RUN}")
         return
     lines = []
     for run in found:
@@ -57,6 +58,9 @@ def list_runs(experiment: str | None, count: int, form: str) -> None:
         )
     headings = ("run", "name", "kind", "experiment", "status", "accuracy", "test", "started (UTC)", "minutes")
     click.echo(table(lines, "lllllrrlr", headings))
+    for run in found:
+        if run.go_on:
+            click.echo(f"{run.name} died, its process is gone; to go on: {run.go_on}", err=True)
 
 
 @click.command()

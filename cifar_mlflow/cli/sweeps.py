@@ -58,7 +58,7 @@ def sweep(spec: str, part: str | None, take_over: tuple[int, ...], **beside: Any
         kept = "(the sweep has kept none: log_models: false)"
         click.echo(f"model     cifar-mlflow reproduce {outcome.winner.run_id} {kept}")
     if outcome.left:
-        click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({outcome.left} runs are left)")
+        click.echo(f"go on     cifar-mlflow sweep {spec}, with a larger budget ({count(outcome.left, 'run')} left)")
     counts = f"{count(outcome.runs, 'run')}, {outcome.failed} failed, {outcome.pruned} pruned"
     click.echo(f"done: {counts}; {'winner ' + outcome.winner.text if outcome.winner else 'no winner'}")
 

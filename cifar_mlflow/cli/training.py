@@ -16,7 +16,7 @@ from cifar_mlflow.cli.options import (
     name_faults,
     unknown_options,
 )
-from cifar_mlflow.config.rules import faults_of, resolve
+from cifar_mlflow.config.rules import faults_of, resolve, without_defaults
 from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, TrackingError
 from cifar_mlflow.jobs.listener import warn
@@ -94,7 +94,8 @@ def train(
     else:
         from cifar_mlflow.jobs.train import train as job
 
-        outcome = job(resolve(values), experiment=experiment, run_name=run_name, offline=offline, **beside)
+        chosen = without_defaults(values) if "MLFLOW_RUN_ID" in os.environ and not of_file else values
+        outcome = job(resolve(chosen), experiment=experiment, run_name=run_name, offline=offline, **beside)
     _tell(outcome, offline)
 
 

@@ -13,7 +13,7 @@ from cifar_mlflow.config.faults import describe
 from cifar_mlflow.config.paths import is_path, moved, relative_faults, with_absolute_paths
 from cifar_mlflow.config.training import NAMED_DATASETS, TORCHVISION, TrainingConfig
 from cifar_mlflow.errors import ConfigurationError
-from cifar_mlflow.text import as_option, did_you_mean, option_name
+from cifar_mlflow.text import as_option, count, did_you_mean, option_name
 
 
 def resolve(values: Mapping[str, Any], source: str = "configuration") -> TrainingConfig:
@@ -31,6 +31,15 @@ def recorded(values: Mapping[str, Any], source: str = "configuration") -> Traini
     if faults := _faults(values):
         raise ConfigurationError(faults, source)
     return TrainingConfig.model_validate(dict(values))
+
+
+def without_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The options among `values`, as text, that are not what they would be anyway.
+
+    `mlflow run` gives all of them, those too that nobody has typed.
+    """
+    defaults = TrainingConfig().as_options()
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def resolve_moved(config: TrainingConfig, data_dir: str | None) -> TrainingConfig:
@@ -129,7 +138,10 @@ def batch_warning(config: TrainingConfig, images: int) -> str | None:
 
 
 def without_effect(config: TrainingConfig) -> list[str]:
-    """A warning for each option that changes nothing under the other options given."""
+    """A warning for each option that changes nothing under the other options given.
+
+    Given are `config.model_fields_set`: that a short training of the defaults keeps its rate is no news.
+    """
     defaults, chosen = TrainingConfig(), config.as_options()
     inert = [
         f"{option_name(name)} {chosen[name]} has no effect with {option_name(decider)} {chosen[decider]} "
@@ -160,8 +172,9 @@ def without_effect(config: TrainingConfig) -> list[str]:
         ),
         f"--scheduler step has no effect: the rate first falls after {config.step_size} epochs (--step-size) and the "
         f"run has {config.epochs}": (
-            # That a short training of the defaults keeps its rate is no news: nobody asked for a fall.
-            config.scheduler == "step" and config.step_size >= config.epochs and config.step_size != defaults.step_size
+            config.scheduler == "step"
+            and config.step_size >= config.epochs
+            and not config.model_fields_set.isdisjoint({"scheduler", "step_size"})
         ),
         f"--milestones {as_option(late)} has no effect: the run ends after {config.epochs} epochs": (
             config.scheduler == "multistep" and late
@@ -175,7 +188,7 @@ def without_effect(config: TrainingConfig) -> list[str]:
         "--freeze backbone with --pretrained none leaves the backbone as it was drawn at random": (
             config.freeze == "backbone" and config.pretrained == "none"
         ),
-        f"--patience {config.patience} has no effect: the run has {config.epochs} epochs": (
+        f"--patience {config.patience} has no effect: the run has {count(config.epochs, 'epoch')}": (
             config.patience != "none" and config.patience >= config.epochs
         ),
         "--gamma 1 has no effect: it leaves the rate as it is": falls and config.gamma == 1,

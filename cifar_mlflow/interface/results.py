@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.text import count
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +98,7 @@ class Sweep:
     comparison: Comparison
 
     def __repr__(self) -> str:
-        return f"<Sweep {self.id[:8]} {self.name}: {len(self.comparison.judged.rows)} configurations>"
+        return f"<Sweep {self.id[:8]} {self.name}: {count(len(self.comparison.judged.rows), 'configuration')}>"
 
     @property
     def id(self) -> str:

@@ -68,7 +68,8 @@ def list_runs(
     import pandas as pd
     from pydantic import Field
 
-    from cifar_mlflow.jobs.browsing.runs import RunSummary, latest
+    from cifar_mlflow.jobs.browsing.runs import latest
+    from cifar_mlflow.records import RunSummary
 
     with called(tracking_uri, progress=False):
         found = checked(latest, count=Annotated[int, Field(ge=1)])(count, experiment)

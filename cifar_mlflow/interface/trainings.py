@@ -54,6 +54,8 @@ def train(
     for name, text in (("experiment", experiment), ("run_name", run_name)):
         if isinstance(text, str) and (told := fault(text, NAME_LIMIT) or ("" if text.strip() else "it is empty")):
             raise refused(name, text, told)
+    if isinstance(config, TrainingConfig):
+        config = config.model_dump(exclude_unset=True)
     given = read_yaml(config) if isinstance(config, str | Path) else dict(config or {})
     resolved = resolve({str(name): plain(value) for name, value in {**given, **options}.items()}, "options")
     epochs: list[EpochResult] = []

@@ -11,8 +11,9 @@ from cifar_mlflow.config.yaml_files import read_yaml
 from cifar_mlflow.errors import ConfigurationError, ModelError
 from cifar_mlflow.jobs.listener import warn
 from cifar_mlflow.records import RunRecord
+from cifar_mlflow.text import count
 from cifar_mlflow.tracking import store as tracking_store
-from cifar_mlflow.tracking.reading import evaluations, runs, selection
+from cifar_mlflow.tracking.reading import evaluations, runs, selection, status
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
 MOST_SINGLE_RUNS = 20  # that are paired image by image; the pairs of more would be too many to read
@@ -46,11 +47,12 @@ def compare(
     found = selection.select(store, what, condition)
     ours = [run for run in found if "config_fingerprint" in run.data.tags]
     if other := len(found) - len(ours):
-        warn(f"{other} runs were not recorded by cifar-mlflow, or broke off at once; they are left out")
+        left_out = "was" if other == 1 else "were"
+        warn(f"{count(other, 'run')} {left_out} left out: not recorded by cifar-mlflow, or broken off at once")
     if not ours:
         raise ModelError("no training run is among them, so there is nothing to compare")
     curves = (verdicts.curve_metric(objective), verdicts.REPLICATION_OBJECTIVE) if with_curves else ()
-    records = runs.to_records(store, ours, curves)
+    records = [replace(run, status=status.of(run.status, run.tags)) for run in runs.to_records(store, ours, curves)]
     # A run that broke off and was repeated does not count as missing.
     counted = {record.run_id for record in runs.without_superseded(records)}
     records = [record for record in records if record.status == "FINISHED" or record.run_id in counted]

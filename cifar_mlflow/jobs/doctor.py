@@ -13,8 +13,9 @@ from cifar_mlflow.jobs.listener import bar
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import redact
 from cifar_mlflow.tracking import store as tracking_store
+from cifar_mlflow.tracking import uris
 from cifar_mlflow.tracking.reading import leftovers, team_server
-from cifar_mlflow.tracking.store import SQLITE, Store
+from cifar_mlflow.tracking.store import Store
 from cifar_mlflow.tracking.writing.recorder import mark_job
 
 
@@ -153,6 +154,5 @@ def _fixed(result: Result) -> Result:
 
 def _missing_file() -> Path | None:
     """The file of an SQLite store that is not there yet, and that opening it would make."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db"
-    path = Path(uri.removeprefix(SQLITE).partition("?")[0]).absolute()
-    return path if uri.startswith(SQLITE) and path.name and not path.exists() else None
+    path = uris.sqlite_file(uris.in_use())
+    return path if path and not path.exists() else None

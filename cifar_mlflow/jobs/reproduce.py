@@ -112,7 +112,7 @@ def reproduce(
     if not reached:
         raise ModelError(f"the run {original.run_id} ({original.status}) has no epoch to compare with")
     if reached < original.config.epochs:
-        say(f"the original, {original.status}, has {reached} of {original.config.epochs} epochs; those are compared")
+        say(f"{reached} of {count(original.config.epochs, 'epoch')} are compared: the original is {original.status}")
     config = _as_used(original, changes)
     dataset = data.load_recorded(config, original.tags["dataset_digest"], original.run_id)
     weights = pretrained.read(config, store, original.tags)

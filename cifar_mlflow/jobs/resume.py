@@ -16,7 +16,7 @@ from cifar_mlflow.jobs.training import data, pretrained
 from cifar_mlflow.jobs.training.checkpoints import RunCheckpoints, position
 from cifar_mlflow.jobs.training.neighbours import Neighbours, place_of
 from cifar_mlflow.jobs.training.record import hardware_tags
-from cifar_mlflow.text import as_option, option_name
+from cifar_mlflow.text import as_option, count, option_name
 from cifar_mlflow.tracking import processes
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import resumable
@@ -64,9 +64,9 @@ def resume(
     store = tracking_store.connect()
     mark_job(store)
     run_id = resumable.named(store, run_id)
-    count, refused = resumable.deliver_waiting(store, run_id)
-    if count:
-        say(f"{count} writes of the run had waited on disk; they are delivered")
+    delivered, refused = resumable.deliver_waiting(store, run_id)
+    if delivered:
+        say(f"delivered {count(delivered, 'write')} of the run that had waited on disk")
     for reason in refused:
         warn(f"the store refuses for good: {reason}")
     run = resumable.find(store, run_id)
@@ -75,7 +75,7 @@ def resume(
         run = resumable.find(store, run_id)  # another process may have ended it before this one had it for itself
         if run.status == "FINISHED":
             checkpoints.discard()  # they may have outlived a process that was killed at its very end
-            if count and not refused:
+            if delivered and not refused:
                 return None
             raise ModelError(f"the run {run_id} is finished: nothing of it is left to train")
         given = dict(given or {})
@@ -124,9 +124,9 @@ def _last_checkpoint(checkpoints: RunCheckpoints, run: ResumableRun) -> Mapping[
         reached = max((max(steps) for steps in run.recorded.steps.values()), default=0)
         if processes.is_elsewhere(run.tags) or reached > 1:
             raise ModelError(
-                f"the run {run.run_id}, trained on {run.tags.get('host')}, has {reached} epochs and no checkpoint in "
-                f"{directory}; copy that directory from there, or set CIFAR_MLFLOW_STATE to where checkpoints/"
-                f"{directory.name} is"
+                f"the run {run.run_id}, trained on {run.tags.get('host')}, has {count(reached, 'epoch')} and no "
+                f"checkpoint in {directory}; copy that directory from there, or set CIFAR_MLFLOW_STATE to where "
+                f"checkpoints/{directory.name} is"
             )
         say(f"the run broke off before its first checkpoint (there is none in {directory}), so it begins with epoch 1")
         return None

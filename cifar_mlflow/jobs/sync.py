@@ -96,6 +96,7 @@ def tell(outcome: SyncOutcome) -> None:
         for reason in reasons:
             say(f"{name}: the store refuses a write, which is kept: {reason}")
     for name, lost in outcome.damaged.items():
-        say(f"{name}: {lost} records were damaged on disk and are lost; what is left of them is kept beside the outbox")
+        damaged = "damaged on disk and lost; what is left is kept beside the outbox"
+        say(f"{name}: {count(lost, 'record')} {damaged}")
     for name in outcome.busy:
         say(f"{name}: still being written by its own process, which delivers it")

@@ -79,7 +79,7 @@ def train(
     Raises:
         CifarMlflowError: see `cifar_mlflow.errors`; nothing is left RUNNING.
     """
-    config = resolve(config.model_dump())
+    config = resolve(config.model_dump(exclude_unset=True))
     neighbours = Neighbours(wait=wait, instead="give each training --threads {}")
     enable(system_metrics)
     for text in without_effect(config):
@@ -104,9 +104,11 @@ def train(
     experiment = experiment or environment_experiment(store) or dataset.name
     network = config.network.partition(":")[2][:50] or config.activation  # which the user's own may not have
     run_name = run_name or f"{dataset.name[:150]}-{network}-{config.optimizer}-seed{config.seed}"
+    of_mlflow = store.client.get_run(store.project_run_id) if store and store.project_run_id else None
+    listed_as = of_mlflow.info.run_name if of_mlflow else run_name
     tags = {"kind": "single", **process_tags()}
     start = functools.partial(SpooledRecorder.start, store, experiment, run_name, tags)
-    with closing(checkpoints), neighbours.turn(run_name, place_of(config)):
+    with closing(checkpoints), neighbours.turn(listed_as, place_of(config)):
         return train_watched(store, config, dataset, start, checkpoints, pretrained=pretrained)
 
 
@@ -207,8 +209,8 @@ def record_training(
             with suppress(Exception):  # the user must hear of `error`, even if the store cannot be told any more
                 record.log_failure(error)
             if waiting := run.close(min(drain_timeout or DRAIN_TIMEOUT_AFTER_FAILURE, DRAIN_TIMEOUT_AFTER_FAILURE)):
-                where = f"wait for the tracking store in {run.directory}; `cifar-mlflow sync` delivers them"
-                say(f"{waiting} writes {where}")
+                kept = f"in {run.directory} for the tracking store; `cifar-mlflow sync` delivers them"
+                say(f"{count(waiting, 'write')} waiting {kept}")
         checkpoints.give_up(error)
         raise
     checkpoints.discard()  # the outbox has everything now, on disk

@@ -6,8 +6,9 @@ import os
 import socket
 import sqlite3
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +19,7 @@ from cifar_mlflow.directories import no_room
 from cifar_mlflow.errors import ConfigurationError, TrackingError, causes
 from cifar_mlflow.text import first_line, shown
 from cifar_mlflow.text import redact as redact
-from cifar_mlflow.tracking import access
+from cifar_mlflow.tracking import access, uris
 from cifar_mlflow.tracking.retry import PatientClient, is_verdict, sqlite_code
 
 if TYPE_CHECKING:
@@ -31,12 +32,9 @@ else:  # importing MLflow takes more than a second, and annotations alone need t
     LoggedModel = MlflowClient = ModelVersion = RegisteredModel = Run = Any
 
 CHECK_TIMEOUT = 5  # seconds that a server has to answer before anything starts
-SQLITE = "sqlite:///"
-DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 NOT_WRITABLE = (
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_PERM,
 )  # fmt: skip
-SCHEMES = ("http", "https", "sqlite", *DATABASE_PORTS)
 
 
 @dataclass(frozen=True)
@@ -93,10 +91,13 @@ def connect() -> Store:
         elif value.isdigit() and not os.environ[name].isdigit():
             raise ConfigurationError(f"{name}={shown(os.environ[name])} is no whole number", "environment")
     given, project_run_id = os.environ.get("MLFLOW_TRACKING_URI"), os.environ.get("MLFLOW_RUN_ID") or None
-    uri = _absolute_uri(given or f"{SQLITE}mlflow.db")
+    uri = uris.in_use()
     if project_run_id and given and uri != given:
-        _check_it_is_mlflows(given, uri, project_run_id)
-    import mlflow
+        uris.check_it_is_mlflows(given, uri, project_run_id)
+    with warnings.catch_warnings():
+        # So tqdm greets a notebook without ipywidgets, when MLflow imports it.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        import mlflow
 
     for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.store.artifact.artifact_repo"):
         process_state.set_level(noisy, logging.WARNING)
@@ -105,10 +106,11 @@ def connect() -> Store:
     if (other := mlflow.get_tracking_uri()) != uri:  # the caller has set it by `mlflow.set_tracking_uri`
         mlflow.set_tracking_uri(uri)
         process_state.at_end(lambda: mlflow.set_tracking_uri(other))
-    lock = _lock(uri) if uri.startswith(SQLITE) else nullcontext()
+    file = uris.sqlite_file(uri)
+    lock = _lock(uri) if file else nullcontext()
     with lock, _short_timeouts(), translated_errors(uri):
-        if uri.startswith(SQLITE):
-            _check_sqlite(uri)
+        if file:
+            _check_sqlite(file)
         _check_database_server(uri)
         client = mlflow.MlflowClient(uri)
         client.search_experiments(max_results=1)
@@ -181,7 +183,8 @@ def _explain(uri: str, error: Exception) -> str:
             "server`), correct MLFLOW_TRACKING_URI, unset it to track in ./mlflow.db, or train with --offline and "
             "`cifar-mlflow sync` later"
         )
-    if full := no_room(error, {_sqlite_path(uri).parent: ""} if uri.startswith(SQLITE) else {}):
+    file = uris.sqlite_file(uri)
+    if full := no_room(error, {file.parent: ""} if file else {}):
         return f"{uri}: {full}"
     code = sqlite_code(found) & 0xFF  # without what SQLite adds to it
     if code in NOT_WRITABLE or any(isinstance(each, OSError) and each.errno for each in found):
@@ -211,47 +214,8 @@ def _is_of_the_network(found: Sequence[BaseException]) -> bool:
     return not isinstance(found[0], OSError) and any(each in str(found[0]) for each in words)
 
 
-def _absolute_uri(uri: str) -> str:
-    """A relative SQLite path would be resolved anew, from another directory, in a child process."""
-    setting = f"MLFLOW_TRACKING_URI={redact(uri)}"
-    try:
-        parts = urlsplit(uri)
-    except ValueError as error:
-        raise TrackingError(f"{setting} is no URI ({error}); give for example http://HOST:5000") from None
-    scheme = parts.scheme.partition("+")[0]
-    if uri in ("sqlite:", "sqlite:/", "sqlite://", SQLITE, f"{SQLITE}:memory:"):
-        raise TrackingError(f"{setting} names no file, so all would be forgotten; give for example {SQLITE}mlflow.db")
-    if scheme == "sqlite" and not uri.startswith(f"{SQLITE}/"):
-        return f"{SQLITE}{Path(uri.removeprefix(SQLITE)).absolute()}"
-    if scheme == "file" or (scheme == "" and not uri.startswith("databricks")):
-        raise TrackingError(
-            f"{setting} is a directory, which MLflow no longer tracks to; use for example "
-            f"sqlite:///{Path(parts.path).absolute()}/mlflow.db"
-        )
-    if scheme not in SCHEMES:
-        raise TrackingError(f"{setting} cannot be tracked to; give a URI that starts with {', '.join(SCHEMES)}")
-    return uri
-
-
-def _check_it_is_mlflows(given: str, uri: str, project_run_id: str) -> None:
-    """TrackingError if a relative `given` names another file here than in the directory of `mlflow run`."""
-    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{_sqlite_path(uri).as_uri()}?mode=ro", uri=True)) as tables:
-        if tables.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (project_run_id,)).fetchone():
-            return
-    raise TrackingError(
-        f"MLFLOW_TRACKING_URI={given} is relative, and `mlflow run` has started this command in another directory, "
-        f"{Path.cwd()}, where it is not the database in which MLflow has made the run {project_run_id}; set it to an "
-        f"absolute path, such as {SQLITE}$PWD/mlflow.db"
-    )
-
-
-def _sqlite_path(uri: str) -> Path:
-    return Path(uri.removeprefix(SQLITE).partition("?")[0])
-
-
-def _check_sqlite(uri: str) -> None:
+def _check_sqlite(path: Path) -> None:
     """MLflow would try for 100 seconds to open a file that cannot be opened."""
-    path = _sqlite_path(uri)
     path.parent.mkdir(parents=True, exist_ok=True)
     with closing(sqlite3.connect(path, timeout=CHECK_TIMEOUT)) as database:
         database.execute("PRAGMA schema_version").fetchone()  # creates the file, or reads its first page
@@ -261,11 +225,11 @@ def _check_database_server(uri: str) -> None:
     """MLflow would also try for 100 seconds to reach a database that is down."""
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
-    if scheme not in DATABASE_PORTS:
+    if scheme not in uris.DATABASE_PORTS:
         return
     try:
         if parts.hostname:  # else it is a socket of this machine
-            socket.create_connection((parts.hostname, parts.port or DATABASE_PORTS[scheme]), CHECK_TIMEOUT).close()
+            socket.create_connection((parts.hostname, parts.port or uris.DATABASE_PORTS[scheme]), CHECK_TIMEOUT).close()
     except (OSError, ValueError) as error:
         raise TrackingError(
             f"no database server answers at {redact(uri)} ({error}); start it or correct MLFLOW_TRACKING_URI"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cifar_mlflow.errors import CifarMlflowError
-from cifar_mlflow.text import first_line, redact
+from cifar_mlflow.text import count, first_line, redact
 from cifar_mlflow.tuning import worker_checks
 from cifar_mlflow.tuning.executors import Event, Task
 from cifar_mlflow.tuning.process_executor import WRAP_UP
@@ -163,7 +163,9 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         while missing := [slot for slot in self._slots if slot.node is None and slot.call is not None]:
             if time.monotonic() > deadline:
                 if faults or len(missing) == len(self._slots):
-                    faults["the cluster"] = [f"{len(missing)} workers have not begun for {BEGIN_SECONDS:.0f} seconds"]
+                    faults["the cluster"] = [
+                        f"{count(len(missing), 'worker')} not begun after {BEGIN_SECONDS:.0f} seconds"
+                    ]
                 break
             for slot in self._said(1.0):
                 try:

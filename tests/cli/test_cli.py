@@ -99,6 +99,19 @@ def test_a_file_all_of_which_is_given_as_options_too_is_told(cifar, work, monkey
     assert f"{told}; use -e preset" in outcome.stderr
 
 
+def test_a_fall_of_the_rate_that_never_comes_is_told_if_it_was_asked_for(cifar, work, monkeypatch):
+    told, short = "--scheduler step has no effect", ("train", "--dataset", work / "none.npz", "--epochs", "3")
+    (work / "step.yaml").write_text("scheduler: step")
+    assert told not in cifar(*short).stderr
+    for asked in (("--scheduler", "step"), ("--step-size", "20"), ("--config", "step.yaml")):
+        assert told in cifar(*short, *asked).stderr
+    # `mlflow run` gives every option, so one with its default value may be nobody's wish.
+    monkeypatch.setenv("MLFLOW_RUN_ID", "0" * 32)
+    every = [f"--{name}={value}" for name, value in TrainingConfig().as_options().items()]
+    assert told not in cifar(*short[:1], *every, *short[1:]).stderr
+    assert told in cifar(*short[:1], *every, *short[1:], "--step-size", "7").stderr
+
+
 def test_dashes_and_underscores_are_alike(resolved):
     assert resolved("--batch_size", "16").batch_size == resolved("--batch-size", "16").batch_size == 16
 

@@ -203,6 +203,8 @@ class TestWhatIsWarnedOf:
             ({"data_dir": "/x", "dataset": "digits"}, "--data-dir /x has no effect with --dataset digits"),
             ({"validation_size": 0, "split_seed": 1}, "--split-seed has no effect with --validation-size 0"),
             ({"step_size": 25, "epochs": 20}, "--scheduler step has no effect: the rate first falls after 25 epochs"),
+            ({"scheduler": "step", "epochs": 20}, "--scheduler step has no effect: the rate first falls after 20 epoc"),
+            ({"step_size": 20, "epochs": 5}, "--scheduler step has no effect: the rate first falls after 20 epochs"),
             ({"scheduler": "multistep", "epochs": 20}, "--milestones 25 has no effect: the run ends after 20 epochs"),
             ({"scheduler": "exponential", "epochs": 1}, "--scheduler exponential has no effect: the rate first falls"),
             ({"widths": "8,8,8"}, "--widths 8,8,8 has no effect with --network report_cnn"),

@@ -262,7 +262,7 @@ def print_anew(page: Path) -> None:
     """Runs the page, and writes into it what its commands print now."""
     lines, session, shift = page.read_text(encoding="utf-8").split("\n"), Session(), 0
     for fence in fences(page):
-        if fence.note("not run") or not fence.commands():
+        if fence.note("not run") or fence.note("run by") or not fence.commands():
             continue
         body: list[str] = []
         for command, wrong, printed in run(fence, session):

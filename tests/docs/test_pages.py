@@ -9,7 +9,7 @@ import pytest
 
 LONG = pytest.mark.long
 README = pages.ROOT / "README.md"
-MOST_NOT_RUN = 13
+MOST_NOT_RUN = 9
 # Their commands ask for a server or a cluster: tests/deploy starts those, and runs them.
 ELSEWHERE = [pages.ROOT / "docs" / "guides" / name for name in ("slurm.md", "team-server.md", "scale.md")]
 WITH_COMMANDS = [

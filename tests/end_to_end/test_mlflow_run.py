@@ -1,6 +1,7 @@
 """`mlflow run`, typed as README says, with the environments that can be had without conda."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -170,3 +171,25 @@ def test_virtualenv_builds_its_environment_from_conda_yaml(tmp_path):
     (run,) = runs(tmp_path, "x")
     assert run.info.status == "FINISHED"
     assert run.data.tags["git_commit"].startswith("unknown")
+
+
+@pytest.mark.long
+def test_make_run_trains_on_what_there_is(tmp_path):
+    """`make run ARGS="-P epochs=1"` of README.md in a copy of a clone, less the installation."""
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT, clone, ignore=shutil.ignore_patterns(".git", ".venv*", "mlflow.db", "mlruns", "__pycache__"))
+    (clone / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        (clone / ".venv" / part.name).symlink_to(part)
+    (clone / ".venv" / ".installed").unlink(missing_ok=True)
+    (clone / ".venv" / ".installed").touch()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+    done = subprocess.run(
+        ["make", "run", "ARGS=-P epochs=1"],
+        cwd=clone, env=environment, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    data = "cifar10" if "CIFAR_MLFLOW_DATA" in os.environ else "digits"
+    assert re.search(rf"^done: {data}, validation accuracy [0-9.]+%$", done.stdout, re.MULTILINE)
+    (run,) = runs(clone, data)
+    assert (run.info.status, run.data.params["epochs"]) == ("FINISHED", "1")

@@ -54,6 +54,7 @@ def test_it_runs_from_its_first_cell_to_its_last(work, cifar):
     notebook = NotebookClient(with_the_table(), timeout=600, resources=resources).execute()
     told = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
     assert_as_compare_prints(told, notebook.cells[-1].outputs[0].text, cifar)
+    assert "IProgress" not in told
 
 
 def test_it_is_committed_with_what_it_printed_and_is_small():

@@ -104,7 +104,7 @@ def test_a_model_can_be_named_by_its_id_version_or_alias(evaluated, client, mode
     ("name", "message"),
     [
         ("ned@champion", "there is no registered model 'ned' in sqlite:///"),
-        ("models:/ned/1", "(there are: net)"),
+        ("models:/ned/1", "(did you mean net?)"),
         ("net@camp", "has no alias camp (it has champion)"),
         ("models:/net@camp", "'net' in sqlite:///"),
         ("models:/net/2", "has no version 2 (it has 1)"),

@@ -10,6 +10,7 @@ from support import TINY_TRAINING
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.jobs.train import train
+from cifar_mlflow.jobs.training.neighbours import Neighbours
 from cifar_mlflow.text import first_line
 
 QUICK = (*TINY_TRAINING, "--epochs", "1")
@@ -89,6 +90,15 @@ def test_a_relative_store_under_mlflow_run_from_another_directory(cifar, work, m
     assert os.listdir(project) == (["mlflow.db"] if already else [])
     monkeypatch.chdir(work)
     assert cifar("check").code == 0
+
+
+def test_the_other_trainings_are_told_the_name_that_list_shows(cifar, tiny_training, monkeypatch, client):
+    run = client().create_run("0", run_name="spiffy-newt-965")
+    told, turn = [], Neighbours.turn
+    monkeypatch.setattr(Neighbours, "turn", lambda self, what, place: told.append(what) or turn(self, what, place))
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.info.run_id)
+    assert cifar("train", *tiny_training, "--epochs", "1").code == 0
+    assert told == ["spiffy-newt-965"]
 
 
 def test_what_mlflow_announces_comes_with_its_reason():

@@ -46,7 +46,8 @@ def _headline(comparison: Comparison) -> str:
     others = ", ".join(f"{kinds.count(kind)} {text}" for kind, text in said.items() if kind in kinds)
     mean = wording.number(best.summary.mean, comparison.objective)
     interval, name = wording.interval(best.summary, comparison.objective), wording.label(best, comparison.columns)
-    return f"{size}. Best: {name}, with {mean} ({interval}, {best.summary.n} seeds). Of the others, {others}."
+    told = f"{size}. Best: {name}, with {mean} ({interval}, {count(best.summary.n, 'seed')})."
+    return f"{told} Of the others, {others}." if others else told
 
 
 def _link(run: RunRecord) -> str | None:

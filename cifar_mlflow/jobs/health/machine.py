@@ -17,12 +17,12 @@ from cifar_mlflow.errors import ConfigurationError, ModelError, TrackingError
 from cifar_mlflow.jobs import sync
 from cifar_mlflow.records import Finding
 from cifar_mlflow.text import count
-from cifar_mlflow.tracking import processes
+from cifar_mlflow.tracking import processes, uris
 from cifar_mlflow.tracking.outbox import locks, log
 from cifar_mlflow.tracking.outbox import state as outbox_state
 from cifar_mlflow.tracking.reading import runs
 from cifar_mlflow.tracking.reading.leftovers import FIX
-from cifar_mlflow.tracking.store import SQLITE, Store
+from cifar_mlflow.tracking.store import Store
 
 LITTLE_ROOM = 1e9  # bytes
 PROJECT = Path(cifar_mlflow.__file__).parent.parent / "pyproject.toml"
@@ -133,8 +133,8 @@ def room(store: Store | None) -> Iterator[Finding]:
     """Directories that cannot be written, or with little room left on their disk."""
     state = state_directory()
     places = {f"the state directory (${STATE_VARIABLE})": state, "the cache": cache_directory()}
-    if store is not None and store.uri.startswith(SQLITE):
-        places["the store"] = Path(store.uri.removeprefix(SQLITE).partition("?")[0]).parent
+    if store is not None and (file := uris.sqlite_file(store.uri)):
+        places["the store"] = file.parent
     told: set[int] = set()
     for what, path in places.items():
         existing = next(each for each in (path, *path.parents) if each.exists())

@@ -21,6 +21,7 @@ from cifar_mlflow.jobs.training import data, signals
 from cifar_mlflow.jobs.training.record import EXAMPLE_IMAGES
 from cifar_mlflow.jobs.training.results import model_name
 from cifar_mlflow.records import CALIBRATED
+from cifar_mlflow.text import count
 from cifar_mlflow.tracking import queries
 from cifar_mlflow.tracking import store as tracking_store
 from cifar_mlflow.tracking.reading import evaluations, models
@@ -141,7 +142,8 @@ def calibrate(model: str, *, weights: str = "last", data_dir: str | None = None)
     )
     if outcome.changed:
         warn(
-            f"of {outcome.changed} images the calibrated model names another class: two were as good as equally likely"
+            f"of {count(outcome.changed, 'image')} the calibrated model names another class: two were all but equally "
+            "likely"
         )
     _record(run, outcome, found.weights, {"before": before, "after": after}, labels)
     return outcome

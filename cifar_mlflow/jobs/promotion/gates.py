@@ -103,5 +103,7 @@ def _integrity(found: FoundModel, directory: Path) -> Gate:
     differences = digests.differences(directory, found.tags)
     if differences is None:
         return Gate("integrity", required, "no digests were recorded when it was logged", False)
-    count = sum(1 for path in directory.rglob("*") if path.is_file() and path.name not in digests.WRITTEN_ON_LOADING)
-    return Gate("integrity", required, ", ".join(differences) or f"{count} files, all unchanged", not differences)
+    files = sum(1 for path in directory.rglob("*") if path.is_file() and path.name not in digests.WRITTEN_ON_LOADING)
+    return Gate(
+        "integrity", required, ", ".join(differences) or f"{count(files, 'file')}, all unchanged", not differences
+    )

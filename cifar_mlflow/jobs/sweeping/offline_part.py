@@ -49,7 +49,7 @@ def run(spec: SweepConfig, experiment: str, place: Place, mine: Parts) -> PartOu
     ended = plan.own_outcomes
     failed = [each for each in ended if each.status == "FAILED"]
     if ended and len(failed) == len(ended):
-        raise TrainingError(f"all {len(failed)} runs of {mine} failed; the first: {failed[0].reason}")
+        raise TrainingError(f"every run of {mine} failed ({len(failed)}); the first: {failed[0].reason}")
     return PartOutcome(mine, experiment, len(ended), len(failed), spool=spool_directory())
 
 

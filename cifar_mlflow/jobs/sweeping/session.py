@@ -142,7 +142,7 @@ class SweepSession:
         ended = plan.own_outcomes
         failed = [each for each in ended if each.status == "FAILED"]
         if ended and len(failed) == len(ended):
-            raise TrainingError(f"all {len(failed)} runs of {mine} failed; the first: {failed[0].reason}")
+            raise TrainingError(f"every run of {mine} failed ({len(failed)}); the first: {failed[0].reason}")
         lacks = tuple(self._lacking(whole, missing, others))
         return PartOutcome(mine, self._experiment, len(ended), len(failed), self._parent.run_id, lacks)
 
@@ -229,7 +229,7 @@ class SweepSession:
         records = self._runs.records("epoch_test_accuracy" if spec.is_replication else OBJECTIVES[spec.objective][0])
         compared, winner = sweep_report.publish(self._parent, spec, records, importances)
         if outcomes and len(failed) == len(outcomes):
-            raise TrainingError(f"all {len(failed)} runs of the sweep failed; the first: {failed[0].reason}")
+            raise TrainingError(f"every run of the sweep failed ({len(failed)}); the first: {failed[0].reason}")
         return SweepOutcome(
             self._parent.run_id,
             self._publish_views(),

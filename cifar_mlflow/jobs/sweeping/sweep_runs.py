@@ -9,6 +9,7 @@ from cifar_mlflow.jobs import sync
 from cifar_mlflow.jobs.sweeping.parts import Parts
 from cifar_mlflow.jobs.sweeping.plan import PlannedRun
 from cifar_mlflow.records import RunRecord, TrialOutcome
+from cifar_mlflow.text import count
 from cifar_mlflow.tracking.reading import claims, runs, sweeps
 from cifar_mlflow.tracking.store import Store
 
@@ -60,7 +61,7 @@ class SweepRuns:
                 return
             if time.monotonic() > until:
                 first = ": ".join(next(iter(left.items())))
-                wait = f"{len(left)} runs of the sweep wait on disk for the tracking store ({first})"
+                wait = f"on disk, {count(len(left), 'run')} of the sweep still to reach the tracking store ({first})"
                 raise TrackingError(f"{wait}; the same command goes on from here")
             time.sleep(1.0)
 

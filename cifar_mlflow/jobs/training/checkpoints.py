@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cifar_mlflow import directories
 from cifar_mlflow.errors import Diverged, ModelError, TrackingError
 from cifar_mlflow.jobs.listener import say
+from cifar_mlflow.text import count
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.training.record import TrainingRecord
@@ -164,4 +165,4 @@ def position(saved: Mapping[str, Any]) -> str:
     training = saved["training"]
     steps = training.get("in_progress", {}).get("steps")
     reached = f"epoch {training['epochs']} of {saved['config']['epochs']}"
-    return f"{reached} and {steps} steps of the next" if steps else reached
+    return f"{reached} and {count(steps, 'step')} of the next" if steps else reached

@@ -242,7 +242,7 @@ class TrainingRecord:
         """Ends the run: KILLED if it was interrupted or pruned, else FAILED."""
         reason = redact(str(error)) or type(error).__name__
         try:
-            ended = f"Ended after {len(self.results)} of {self._config.epochs} epochs: {reason}"
+            ended = f"Ended after {len(self.results)} of {count(self._config.epochs, 'epoch')}: {reason}"
             failure = {"failure": reason[:5000], "failure_type": type(error).__name__}
             outcome = {"pruned": "true"} if isinstance(error, Pruned) else failure
             self._run.set_tags({**outcome, "mlflow.note.content": f"{self._sentence()} {ended}"[:5000]})

@@ -140,6 +140,7 @@ class _Scan:
 
     def _images(self, folder: str) -> Iterator[tuple[str, os.stat_result]]:
         """The images in a folder and below it."""
+        self._above |= {*_identities((self._root / folder).parents)}
         left = [(folder, False)]
         while left:
             here, linked = left.pop()

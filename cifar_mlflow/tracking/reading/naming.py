@@ -8,7 +8,7 @@ from functools import partial
 from cifar_mlflow.errors import ModelError
 from cifar_mlflow.text import did_you_mean
 from cifar_mlflow.tracking import queries
-from cifar_mlflow.tracking.reading import runs
+from cifar_mlflow.tracking.reading import runs, status
 from cifar_mlflow.tracking.store import Run, Store
 
 BEGINNING = re.compile(r"[0-9a-f]{6,31}")
@@ -47,7 +47,8 @@ def _description(run: Run, experiment: str) -> str:
     started = datetime.fromtimestamp(run.info.start_time / 1000, UTC)
     accuracy = run.data.metrics.get("final_val_accuracy")
     scored = "" if accuracy is None else f", validation accuracy {accuracy:.2f}%"
-    return f"{run.info.run_name}, in {experiment}, {run.info.status}, begun {started:%Y-%m-%d %H:%M} UTC{scored}"
+    told = status.of(run.info.status, run.data.tags)
+    return f"{run.info.run_name}, in {experiment}, {told}, begun {started:%Y-%m-%d %H:%M} UTC{scored}"
 
 
 def only(word: str, found: Mapping[str, str]) -> str | None:

@@ -105,7 +105,7 @@ def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]
         kind=run.data.tags.get("kind", "single"),
         metrics={name: value for name, value in run.data.metrics.items() if not name.startswith(system_metrics.PREFIX)},
         minutes=(ended - started) / 60_000 if started and ended else None,
-        start_time=_moment(started),
+        start_time=moment(started),
         curves=curves,
         url=store.run_url(run.info.experiment_id, run.info.run_id),
         tags={**run.data.tags, looks.TAG: str(looks.count(run.data.tags))},
@@ -113,7 +113,7 @@ def _to_record(store: Store, run: Run, curves: dict[str, list[tuple[int, float]]
     )
 
 
-def _moment(milliseconds: int | None) -> datetime | None:
+def moment(milliseconds: int | None) -> datetime | None:
     """None where a program has written no time, or one that no calendar has."""
     with suppress(TypeError, ValueError, OverflowError, OSError):
         return datetime.fromtimestamp(milliseconds / 1000, UTC)  # type: ignore[operator]

@@ -27,8 +27,8 @@ def find(store: Store, name: str) -> RegisteredModel:
     model = queries.find(store.client.get_registered_model, name)
     if model is None:
         known = [each.name for each in registered_models(store)]
-        there, hint = ", ".join(known) or "none", did_you_mean(name, known)
-        raise ModelError(f"there is no registered model {name!r} in {redact(store.uri)}{hint} (there are: {there})")
+        there = did_you_mean(name, known) or f" (there are: {', '.join(known) or 'none'})"
+        raise ModelError(f"there is no registered model {name!r} in {redact(store.uri)}{there}")
     return model
 
 

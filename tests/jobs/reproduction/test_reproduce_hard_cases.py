@@ -65,7 +65,7 @@ def test_a_run_that_was_cut_off_is_compared_as_far_as_it_went(cifar, runs, clien
     (original,) = runs()
     outcome = cifar("reproduce", original.info.run_id)
     assert outcome.code == 0
-    assert "the original, KILLED, has 2 of 3 epochs; those are compared" in outcome.stderr
+    assert "2 of 3 epochs are compared: the original is KILLED" in outcome.stderr
     assert outcome.stdout.splitlines()[-1] == "identical to the bit: 6 metrics over 2 epochs"
     assert len(client().get_metric_history(runs()[0].info.run_id, "lr")) == 3
 

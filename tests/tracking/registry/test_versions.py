@@ -47,9 +47,11 @@ def test_what_is_registered_is_not_registered_again(connected, uris):
     versions.ensure(connected, "nets")
 
 
-def test_a_name_that_is_not_there_is_told_with_all_that_are(connected, uris):
-    with pytest.raises(ModelError, match=r"no registered model 'ne' in sqlite:///.* \(there are: it's, net, net two,"):
+def test_a_name_that_is_not_there_is_told_with_what_may_be_meant(connected, uris):
+    with pytest.raises(ModelError, match=r"no registered model 'ne' in sqlite:///[^ ]* \(did you mean net\?\)$"):
         versions.find(connected, "ne")
+    with pytest.raises(ModelError, match=r"no registered model 'cifar' in .* \(there are: it's, net, net two, nets\)$"):
+        versions.find(connected, "cifar")
 
 
 def test_a_version_is_described_and_tags_are_taken_away(connected, uris):
