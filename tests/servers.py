@@ -1,9 +1,10 @@
-"""Servers that tests start for themselves: MLflow's, and PostgreSQL behind it."""
+"""Servers that tests start for themselves: MLflow's, and PostgreSQL behind it; a directory over HTTP."""
 
 from __future__ import annotations
 
 import contextlib
 import getpass
+import http.server
 import os
 import runpy
 import shutil
@@ -12,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +50,24 @@ def wait_for(address: str, is_alive: Callable[[], bool], log: Path, seconds: flo
             assert is_alive(), log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def serving(directory: Path, host: str = "127.0.0.1") -> Iterator[tuple[str, list[str]]]:
+    """The address of the directory over HTTP, and the list of what is asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(directory))
+
+        def log_request(self, code="-", size="-"):
+            asked.append(self.path)
+
+    with http.server.ThreadingHTTPServer((host, 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://{host}:{server.server_port}", asked
+        server.shutdown()
 
 
 @contextlib.contextmanager

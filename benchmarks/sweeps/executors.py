@@ -83,7 +83,7 @@ def on_cluster(directory: Path) -> None:
         code = {"executors.py": Path(__file__).read_bytes()}
         with contextlib.closing(ray_cluster.connect(nodes.address, directory / "ray.log", code)):
             began = time.monotonic()
-            with RayExecutor(SLOTS, 1, 0.0, executors.sleep, executors.nothing, log) as executor:
+            with RayExecutor(SLOTS, 1, 0.0, executors.sleep, executors.nothing, executors.nothing, log) as executor:
                 report("Ray", time.monotonic() - began, work_through(executor))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.config.sweep import SweepConfig, load_spec, parse_spec
@@ -16,10 +16,12 @@ from cifar_mlflow.text import NAME_LIMIT, fault
 
 if TYPE_CHECKING:
     from cifar_mlflow.jobs.reproduce import ReproduceOutcome
+    from cifar_mlflow.jobs.sweeping.report import PartOutcome
     from cifar_mlflow.jobs.train import TrainOutcome
     from cifar_mlflow.learning.training import EpochResult
 
 Configuration = TrainingConfig | Mapping[str, Any] | str | Path
+Spec = SweepConfig | Mapping[str, Any] | str | Path
 
 
 def train(
@@ -93,17 +95,46 @@ def resume(
     return _run(outcome, epochs) if outcome else None
 
 
+@overload
 def sweep(
-    spec: SweepConfig | Mapping[str, Any] | str | Path,
+    spec: Spec,
     *,
+    report: bool = False,
     executor: Literal["process", "ray"] = "process",
     ray_address: str | None = None,
     tracking_uri: str | Path | None = None,
     progress: bool | None = None,
-) -> Sweep:
+) -> Sweep: ...
+
+
+@overload
+def sweep(
+    spec: Spec,
+    *,
+    part: str | None = None,
+    take_over: Sequence[int] = (),
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
+) -> Sweep | PartOutcome: ...
+
+
+def sweep(
+    spec: Spec,
+    *,
+    part: str | None = None,
+    take_over: Sequence[int] = (),
+    report: bool = False,
+    executor: Literal["process", "ray"] = "process",
+    ray_address: str | None = None,
+    tracking_uri: str | Path | None = None,
+    progress: bool | None = None,
+) -> Sweep | PartOutcome:
     """Runs a sweep, or what is left of it; `spec` is a YAML file or what would stand in one.
 
-    With the `executor` ray, the nodes of the Ray cluster at `ray_address` train, else processes of this machine.
+    Processes anywhere may share it: each runs a `part`, "1/4" to "4/4", and those that it is to `take_over` from others
+    that are gone. What such a call returns says what is lacking; the one that ends last returns the sweep, and so does
+    `report`, which trains nothing. With the `executor` ray, the nodes of the Ray cluster at `ray_address` train, else
+    processes of this machine.
 
     Its workers import the caller's main module anew, as `multiprocessing` does: in a script, call this under
     `if __name__ == "__main__":`.
@@ -115,8 +146,9 @@ def sweep(
 
     Raises:
         ConfigurationError: with all faults of the spec, or of what changed since it was run before.
-        TrackingError: the store cannot be used, or the sweep is being run elsewhere.
+        TrackingError: the store cannot be used, or the sweep, or the part, is being run elsewhere.
         TrainingError: all its runs failed.
+        ModelError: there is nothing to `report`, or not all of it.
     """
     if isinstance(spec, str | Path):
         spec = load_spec(spec)
@@ -127,10 +159,12 @@ def sweep(
     from cifar_mlflow.jobs.sweep import sweep as job
     from cifar_mlflow.jobs.sweeping.report import SweepOutcome
 
+    which = {"part": part, "take_over": take_over, "report": report}
     with called(tracking_uri, progress):
-        outcome = checked(job)(spec, executor=executor, ray_address=ray_address)
-    assert isinstance(outcome, SweepOutcome)  # it is no part
-    return Sweep(outcome, Comparison(outcome.comparison, spec.name))
+        outcome = checked(job)(spec, **which, executor=executor, ray_address=ray_address)
+    if isinstance(outcome, SweepOutcome):
+        return Sweep(outcome, Comparison(outcome.comparison, spec.name))
+    return outcome
 
 
 def reproduce(

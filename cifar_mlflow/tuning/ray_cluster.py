@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import cifar_mlflow
 from cifar_mlflow import process_state
@@ -52,15 +51,15 @@ class Cluster:
 
     def _enter(self, address: str, code: Mapping[str, bytes]) -> None:
         _checked_code_size(code)
-        environment: dict[str, Any] = {"py_modules": [str(Path(cifar_mlflow.__file__).parent)], "excludes": NOT_CODE}
-        if code:
-            directory = self._ending.enter_context(tempfile.TemporaryDirectory(prefix="cifar-mlflow-code-"))
-            for name, content in code.items():
-                path = Path(directory, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            # The workers stand in it: a network of one's own is looked for in the current directory.
-            environment["working_dir"] = directory
+        # The workers stand in it: a network of one's own is looked for in the current directory. Without one, Ray has
+        # them import from the path of this process's own, where their machine may have another state of the package.
+        directory = self._ending.enter_context(tempfile.TemporaryDirectory(prefix="cifar-mlflow-code-"))
+        for name, content in code.items():
+            path = Path(directory, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        package = str(Path(cifar_mlflow.__file__).parent)
+        environment = {"working_dir": directory, "py_modules": [package], "excludes": NOT_CODE}
         _log_to(self._log, self._ending)
         before = self._log.stat().st_size
         import ray

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cifar_mlflow.errors import CifarMlflowError
-from cifar_mlflow.text import count, first_line, redact
+from cifar_mlflow.text import first_line, redact
 from cifar_mlflow.tuning import worker_checks
 from cifar_mlflow.tuning.executors import Event, Task
 from cifar_mlflow.tuning.process_executor import WRAP_UP
 from cifar_mlflow.tuning.ray_cluster import carried
-from cifar_mlflow.tuning.ray_worker import Begun, RayWorker
+from cifar_mlflow.tuning.ray_worker import Begun, Looked, RayWorker
 
 # Of Ray's actors: what has died is told to the driver, which decides whether it is repeated.
 ONCE = {"max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
 BEGIN_SECONDS = 300.0  # that all workers have to prepare themselves
+GRACE = 3.0  # seconds, once one of them has told what is wrong, for the others to tell of the same
 FIRST_SECONDS = 600.0  # without any worker, before the sweep ends: a node may come back
 
 
@@ -29,7 +31,8 @@ class Slot:
 
     actor: Any
     call: Any
-    node: str | None = None  # None: it has not begun yet
+    node: str = "a node"  # by its address, once it has told of it
+    begun: bool = False
     task_id: Any = None
 
 
@@ -42,11 +45,15 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         threads: int,
         gpus: float,
         task: Task,
+        check: Callable[[], None],
         prepare: Callable[[], None],
         log: Path,
         preload: Sequence[str] = (),
     ) -> None:
         """As of ProcessExecutor, in a process that is connected. What workers print stays on their nodes.
+
+        `check` is called by each actor before it starts its worker, and raises CifarMlflowError for what can be seen
+        at once.
 
         Raises:
             CifarMlflowError: workers cannot start, or have other versions, data, clocks than this process: all of it
@@ -55,7 +62,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         import ray
 
         self._actor = ray.remote(num_cpus=threads, num_gpus=gpus, concurrency_groups={"control": 1}, **ONCE)(RayWorker)
-        self._arguments = (threads, task, prepare, f"{log.parent.name}-{log.stem}-{{}}.log", tuple(preload))
+        self._arguments = (threads, task, check, prepare, f"{log.parent.name}-{log.stem}-{{}}.log", tuple(preload))
         self._environment: Mapping[str, str] = carried()
         self._here = worker_checks.facts()
         self._deaths_in_preparation = 0
@@ -79,7 +86,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def events(self, timeout: float) -> Iterator[Event]:
         for slot in self._said(timeout):
             yield from self._read(slot)
-        if any(slot.node for slot in self._slots):
+        if any(slot.begun for slot in self._slots):
             self._served = time.monotonic()
         elif time.monotonic() - self._served > FIRST_SECONDS:
             raise CifarMlflowError(
@@ -94,7 +101,7 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
         """Ends all workers: each closes its run before its actor ends."""
         import ray
 
-        stopping = [slot.actor.stop.options(concurrency_group="control").remote() for slot in self._slots if slot.node]
+        stopping = [slot.actor.stop.options(concurrency_group="control").remote() for slot in self._slots if slot.begun]
         if stopping:
             ray.wait(stopping, num_returns=len(stopping), timeout=WRAP_UP + 5)
         for slot in self._slots:
@@ -119,32 +126,36 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
     def _read(self, slot: Slot) -> Iterator[Event]:
         import ray
 
+        ended = ray.exceptions
         call, slot.call = slot.call, None
         try:
             said = ray.get(call)
-        except ray.exceptions.RayActorError as error:
+        except (ended.RayActorError, ended.OutOfMemoryError, ended.NodeDiedError, ended.ObjectLostError) as error:
             yield from self._replace(slot, error)
             return
-        except ray.exceptions.RayError as error:
-            raise CifarMlflowError(f"the workers cannot start: {redact(first_line(error))}") from error
-        if isinstance(said, Begun):
-            if faults := self._faults(said):
-                raise _cannot_start({said.node: faults})
-            slot.node, self._deaths_in_preparation = said.node, 0
+        except ended.RayError as error:
+            cannot = "go on" if slot.begun else "start"
+            raise CifarMlflowError(f"the workers cannot {cannot}: {_reason(error)}") from error
+        if isinstance(said, Looked | Begun):
+            if faults := self._take(slot, said):
+                raise _cannot_start({slot.node: faults})
             return
         kind, payload = said
         if kind in ("unprepared", "stopped"):
-            raise CifarMlflowError(f"the workers cannot start: {slot.node}: {payload}")
+            raise _cannot_start({slot.node: [str(payload)]})
         task_id = slot.task_id
         if kind != "event":
             slot.task_id = None
         yield Event(kind, task_id, payload, slot)
 
     def _replace(self, slot: Slot, error: Exception) -> Iterator[Event]:
-        if slot.node is None:
+        import ray
+
+        ray.kill(slot.actor)  # it may only be out of reach, and go on
+        if not slot.begun:
             self._deaths_in_preparation += 1
             if self._deaths_in_preparation > len(self._slots):
-                raise CifarMlflowError(f"the workers cannot start ({redact(first_line(error))})")
+                raise _cannot_start({_node(error, slot): [_reason(error)]})
         self._slots[self._slots.index(slot)] = self._start()
         if slot.task_id is not None:
             yield Event("lost", slot.task_id, f"the worker on {slot.node} is gone ({_cause(error)})", slot)
@@ -153,52 +164,48 @@ class RayExecutor(AbstractContextManager["RayExecutor"]):
 
     def _start(self) -> Slot:
         actor = self._actor.remote(self._environment)
-        return Slot(actor, actor.begin.remote(*self._arguments))
+        return Slot(actor, actor.look.remote())
 
     def _begin(self) -> None:
-        """Waits for all workers, and tells all that is wrong with any of them."""
+        """Waits for all workers, and tells what is wrong with any of them."""
         import ray
 
         deadline, faults = time.monotonic() + BEGIN_SECONDS, dict[str, list[str]]()
-        while missing := [slot for slot in self._slots if slot.node is None and slot.call is not None]:
-            if time.monotonic() > deadline:
-                if faults or len(missing) == len(self._slots):
-                    faults["the cluster"] = [
-                        f"{count(len(missing), 'worker')} not begun after {BEGIN_SECONDS:.0f} seconds"
-                    ]
-                break
-            for slot in self._said(1.0):
+        while any(slot.call for slot in self._slots) and time.monotonic() < deadline:
+            for slot in self._said(0.5):
+                call, slot.call = slot.call, None
                 try:
-                    begun = ray.get(slot.call)
+                    told = self._take(slot, ray.get(call))
                 except ray.exceptions.RayError as error:
-                    slot.call = None
-                    faults.setdefault("a node", []).append(redact(first_line(error)))
-                    continue
-                slot.call = None
-                if told := self._faults(begun):
-                    faults[begun.node] = [*faults.get(begun.node, []), *told]
-                else:
-                    slot.node = begun.node
-        for node, fault in self._clock_faults():
-            faults[node] = [*faults.get(node, []), fault]
+                    slot.node, told = _node(error, slot), [_reason(error)]
+                if told:
+                    faults[slot.node] = [*faults.get(slot.node, []), *told]
+                    deadline = min(deadline, time.monotonic() + GRACE)
+        if not faults and not any(slot.begun for slot in self._slots):
+            faults["the cluster"] = [f"none of {len(self._slots)} workers has begun for {BEGIN_SECONDS:.0f} seconds"]
         if faults:
             raise _cannot_start(faults)
 
-    def _faults(self, begun: Begun) -> list[str]:
-        return [*worker_checks.faults(self._here, begun.facts), *([begun.fault] if begun.fault else [])]
+    def _take(self, slot: Slot, said: Looked | Begun) -> list[str]:
+        """What is wrong with a worker that has looked at its machine, or prepared itself; else it goes on."""
+        if isinstance(said, Begun):
+            if said.fault:
+                return [said.fault]
+            slot.begun, self._deaths_in_preparation = True, 0
+            return []
+        slot.node = said.node
+        faults = [*worker_checks.faults(self._here, said.facts), *self._clock_faults(slot)]
+        if not faults:
+            slot.call = slot.actor.begin.remote(*self._arguments)
+        return faults
 
-    def _clock_faults(self) -> Iterator[tuple[str, str]]:
+    def _clock_faults(self, slot: Slot) -> Iterator[str]:
         import ray
 
-        of_node = {slot.node: slot for slot in self._slots if slot.node}
-        for node, slot in of_node.items():
-            asked = time.time()
-            try:
-                there = ray.get(slot.actor.clock.options(concurrency_group="control").remote(), timeout=30)
-            except ray.exceptions.RayError:
-                continue  # that it is gone is told by its next call
-            if node and (fault := worker_checks.clock_fault(there, asked)):
-                yield node, fault
+        asked = time.time()
+        with suppress(ray.exceptions.RayError):  # that it is gone is told by its next call
+            if fault := worker_checks.clock_fault(ray.get(slot.actor.clock.remote(), timeout=30), asked):
+                yield fault
 
 
 def _cannot_start(faults: Mapping[str, Sequence[str]]) -> CifarMlflowError:
@@ -206,8 +213,25 @@ def _cannot_start(faults: Mapping[str, Sequence[str]]) -> CifarMlflowError:
     return CifarMlflowError(f"the workers cannot start:{''.join(lines)}")
 
 
+def _node(error: Exception, slot: Slot) -> str:
+    """The address of the node that a worker was to begin on, or was on."""
+    found = re.search(r"\bip=([^,\s)]+)", str(error))
+    return found[1] if found else slot.node
+
+
+def _reason(error: Exception) -> str:
+    """What Ray has raised, in a line: what Python ended with there, where that was it."""
+    lines = redact(str(error)).strip().splitlines()
+    if "ray::" not in "".join(lines[:1]):
+        return first_line(error)
+    missing = re.match("(ModuleNotFound|Import)Error", lines[-1])
+    return f"{lines[-1]}{'; install there what this process has' if missing else ''}"
+
+
 def _cause(error: Exception) -> str:
     text = str(error)
+    if type(error).__name__ == "OutOfMemoryError":
+        return "Ray has ended it, since its node is short of memory"
     if "node has died" in text or "node failure" in text.lower():
         return "its node was lost"
     return "its process has ended"

@@ -23,12 +23,17 @@ Said = tuple[str, Any]  # as kind and payload of an Event; besides "unprepared" 
 
 
 @dataclass(frozen=True)
+class Looked:
+    """What a worker has told of the machine that it is on, before it prepares itself."""
+
+    node: str
+    facts: Facts
+
+
+@dataclass(frozen=True)
 class Begun:
     """A worker that has prepared itself, or could not: `fault` says why."""
 
-    node: str
-    process: int
-    facts: Facts
     fault: str | None
 
 
@@ -44,20 +49,34 @@ class RayWorker:
         self._asked: Event | None = None
         self._turn, self._stopping = threading.Lock(), threading.Event()
 
+    def look(self) -> Looked:
+        import ray
+
+        return Looked(str(ray.util.get_node_ip_address()), facts())
+
     def begin(
-        self, threads: int, task: Task, prepare: Callable[[], None], log: str, preload: Sequence[str], node: str = ""
+        self,
+        threads: int,
+        task: Task,
+        check: Callable[[], None],
+        prepare: Callable[[], None],
+        log: str,
+        preload: Sequence[str],
     ) -> Begun:
-        """Starts the worker process, which prints to the file `log` beside the state of this node's sweeps."""
-        told, fault = facts(), None
+        """Starts the worker process, which prints to the file `log` beside the state of this node's sweeps.
+
+        `check` is called first, and raises CifarMlflowError for what can be seen at once.
+        """
         try:
+            check()
             path = writable("sweeps") / log.format(os.getpid())
             with self._turn:
                 self._executor = ProcessExecutor(1, threads, task, prepare, path, preload)
                 while not self._executor.ready and not self._stopping.is_set():
                     list(self._executor.events(POLL))
         except CifarMlflowError as error:
-            fault = str(error).removeprefix("the workers cannot start: ")
-        return Begun(node or _address(), os.getpid(), told, fault)
+            return Begun(str(error).removeprefix("the workers cannot start: "))
+        return Begun(None)
 
     def clock(self) -> float:
         return time.time()
@@ -93,9 +112,3 @@ class RayWorker:
             executor, self._executor = self._executor, None
             if executor:
                 executor.__exit__()
-
-
-def _address() -> str:
-    import ray
-
-    return str(ray.util.get_node_ip_address())

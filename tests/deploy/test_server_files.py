@@ -10,12 +10,12 @@ import tomllib
 
 import pytest
 import yaml
-from servers import environment
+from servers import BIN, environment
 from team import PATH, ROOT
 
 DEPLOY = ROOT / "deploy" / "server"
 WORDS = ("--name", "tracking.example", "--artifacts", "s3://mlflow", "--endpoint", "http://objects:7070")
-NO_SECRETS = {"POSTGRES_USER": "mlflow", "POSTGRES_DB": "mlflow"}
+NO_SECRETS = {"POSTGRES_USER": "mlflow", "POSTGRES_DB": "mlflow", "VGW_HEALTH": "/health"}
 
 
 @pytest.fixture
@@ -78,14 +78,25 @@ def test_compose_publishes_nginx_alone_and_has_no_password():
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     services = compose["services"]
     assert {name: each.get("ports") for name, each in services.items() if "ports" in each} == {
-        "mlflow": ["443:${MLFLOW_TLS_PORT:?use --env-file}"]
+        "mlflow": [":".join(2 * ["${MLFLOW_TLS_PORT:?use --env-file}"])]
     }
     assert services["nginx"]["network_mode"] == "service:mlflow"
-    assert {name for name, each in services.items() if "healthcheck" not in each} == {"objects"}
+    assert all("healthcheck" in each for each in services.values())
     given = {name: value for each in services.values() for name, value in each.get("environment", {}).items()}
     assert all(NO_SECRETS.get(name) == value or value.startswith("${") for name, value in given.items())
     copied = re.findall(r"^COPY (.*) /deploy/$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
     assert all((DEPLOY / name).exists() for line in copied for name in line.split())
+
+
+def test_compose_is_one_by_the_specification_s_schema(tmp_path):
+    def told(path):
+        command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", path]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    assert told(DEPLOY / "compose.yaml") == "ok -- validation done\n"
+    wrong = (DEPLOY / "compose.yaml").read_text().replace("condition: service_healthy", "condition: healthy")
+    (tmp_path / "compose.yaml").write_text(wrong)
+    assert "'healthy' is not one of ['service_started', 'service_healthy'" in told(tmp_path / "compose.yaml")
 
 
 def test_the_server_has_the_packages_of_the_project_in_the_same_versions():

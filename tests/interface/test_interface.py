@@ -135,6 +135,26 @@ def test_a_sweep_from_a_mapping(store, tiny):
     assert sorted(done.table["parameter:activation"]) == ["gelu", "relu"]
 
 
+def test_a_sweep_in_parts(store, tiny):
+    spec = {
+        "name": "s",
+        "base": {"dataset": str(tiny), **FAST},
+        "space": {"activation": ["relu", "gelu", "elu"]},
+        "repeats": 1,
+        "workers": 1,
+    }
+    part = cm.sweep(spec, part="1/3")
+    assert (part.runs, part.failed, part.lacks) == (1, 0, ("1 run of part 2/3", "1 run of part 3/3"))
+    with pytest.raises(ModelError, match="the sweep s is not complete: 1 run of part 2/3, 1 run of part 3/3 not done"):
+        cm.sweep(spec, report=True)
+    done = cm.sweep(spec, part="2/3", take_over=[3])
+    assert (done.id, done.outcome.runs, len(done.table)) == (part.run_id, 3, 3)
+    assert cm.sweep(spec, report=True).table.equals(done.table)
+    with pytest.raises(ConfigurationError) as caught:
+        cm.sweep(spec, part=2, take_over="3")
+    assert [fault.partition(":")[0] for fault in caught.value.faults] == ["part", "take_over"]
+
+
 def test_a_model_is_asked(store, tiny):
     from PIL import Image
 

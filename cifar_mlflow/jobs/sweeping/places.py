@@ -1,5 +1,6 @@
 """Where the trials of a sweep are trained: in processes of this machine, or on the nodes of a Ray cluster."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -10,6 +11,7 @@ from cifar_mlflow.config.sweep import SweepConfig
 from cifar_mlflow.config.training import TrainingConfig
 from cifar_mlflow.directories import writable
 from cifar_mlflow.errors import ConfigurationError
+from cifar_mlflow.jobs.training import data
 from cifar_mlflow.jobs.training.neighbours import cores
 from cifar_mlflow.text import count
 from cifar_mlflow.tuning.executors import Executor, Task
@@ -91,8 +93,8 @@ class OnRay:
     ) -> Executor:
         from cifar_mlflow.tuning.ray_executor import RayExecutor
 
-        share = spec.gpus_per_worker if self._gpus else 0.0
-        return RayExecutor(workers, spec.threads, share, task, prepare, log, preload)
+        share, check = spec.gpus_per_worker if self._gpus else 0.0, functools.partial(data.check, spec.base_config)
+        return RayExecutor(workers, spec.threads, share, task, check, prepare, log, preload)
 
 
 def refuse_together(executor: ExecutorName, address: str | None, others: list[str]) -> None:

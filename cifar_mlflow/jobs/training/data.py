@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from cifar_mlflow.config.paths import is_path
 from cifar_mlflow.config.rules import batch_warning
 from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.errors import DataError
 from cifar_mlflow.jobs.listener import bar, warn
 from cifar_mlflow.tables import csv_lines
 from cifar_mlflow.text import shown
@@ -14,6 +17,16 @@ if TYPE_CHECKING:
     from cifar_mlflow.learning.data.datasets import Dataset
 
 UNEQUAL = 3  # times as many images has the largest class: then balanced accuracy is told too
+
+
+def check(config: TrainingConfig) -> None:
+    """Raises DataError if this machine, one of several, has not the data, nor can fetch them; nothing is read."""
+    from cifar_mlflow.learning.data import cifar10
+
+    if config.dataset == "cifar10":
+        cifar10.place_here(config.data_dir)
+    elif is_path("dataset", config.dataset) and not os.path.exists(os.path.expanduser(config.dataset)):
+        raise DataError(f"{config.dataset}: there is no such path; each node needs the data at the same one")
 
 
 def load(config: TrainingConfig) -> Dataset:

@@ -1,9 +1,14 @@
 """CIFAR-10 (Krizhevsky, 2009): found on disk or downloaded, checked against the official md5s, read."""
 
 import hashlib
+import http.client
 import os
 import pickle
+import sys
 import tarfile
+import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +16,15 @@ import numpy as np
 
 from cifar_mlflow.directories import cache_directory
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.process_state import DOWNLOAD_TIMEOUT, socket_timeout
+from cifar_mlflow.process_state import DOWNLOAD_TIMEOUT
 from cifar_mlflow.records import Finding
-from cifar_mlflow.text import first_line
+from cifar_mlflow.text import first_line, redact
 
 ENVIRONMENT_VARIABLE = "CIFAR_MLFLOW_DATA"
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = "cifar-10-python.tar.gz"
-# The files in order, and their md5s: torchvision's, whose import takes a second and 170 MB.
+# Where they are published, the files in order, and all md5s: torchvision's, whose import takes a second and 170 MB.
+URL, ARCHIVE_MD5 = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "c58f30108f718f92721af3b95e74349a"
 BATCHES = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -88,14 +94,13 @@ def _archived(place: Path) -> dict[str, bytes]:
 
 def inspect() -> Iterator[Finding]:
     """What is wrong with CIFAR-10 where $CIFAR_MLFLOW_DATA says, else in the user's cache; nothing is downloaded."""
-    given = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    directory = Path(os.path.expanduser(given)) if given else cache_directory()
-    place = _find(directory)
-    if place is None and given:
+    directory, _ = _named("auto")
+    place = _find(directory or cache_directory())
+    if place is None and directory:
         remedy = f"name the directory that holds {FOLDER} or {ARCHIVE}, or unset the variable"
         yield Finding("error", f"CIFAR-10 is not in {directory}, which ${ENVIRONMENT_VARIABLE} names", remedy)
     elif place is None:
-        yield Finding("note", f"CIFAR-10 is not on this machine ({directory})", "cifar-mlflow download")
+        yield Finding("note", f"CIFAR-10 is not on this machine ({cache_directory()})", "cifar-mlflow download")
     else:
         try:
             for _ in _official_files(place):
@@ -107,20 +112,34 @@ def inspect() -> Iterator[Finding]:
 def locate(data_dir: str = "auto", timeout: float = DOWNLOAD_TIMEOUT) -> Path:
     """The directory or archive that holds CIFAR-10: `data_dir`, else $CIFAR_MLFLOW_DATA, else the user's cache.
 
-    Only the cache is downloaded to. `timeout` is the longest silence of the server, in seconds.
+    The variable may also name the http address of such a directory, from which the cache is filled. Only the cache is
+    downloaded to. `timeout` is the longest silence of the server, in seconds.
 
     Raises DataError if it is not there, and there is no download of it either.
     """
-    given = os.environ.get(ENVIRONMENT_VARIABLE, "") if data_dir == "auto" else data_dir
-    if found := _find(Path(os.path.expanduser(given)) if given else cache_directory()):
+    return place_here(data_dir) or _download(cache_directory(), _named(data_dir)[1], timeout)
+
+
+def place_here(data_dir: str = "auto") -> Path | None:
+    """As `locate`, without a download: None if it needs one."""
+    directory, _ = _named(data_dir)
+    if found := _find(directory or cache_directory()):
         return found
-    if not given:
-        return _download(cache_directory(), timeout)
+    if directory is None:
+        return None
     origin = f"${ENVIRONMENT_VARIABLE}" if data_dir == "auto" else "--data-dir"
     raise DataError(
-        f"{given} ({origin}) holds neither the folder {FOLDER} nor {ARCHIVE}; name the directory that does, "
+        f"{directory} ({origin}) holds neither the folder {FOLDER} nor {ARCHIVE}; name the directory that does, "
         "or use --dataset digits, which needs no files"
     )
+
+
+def _named(data_dir: str) -> tuple[Path | None, str]:
+    """The directory, and the address, that are given: none, or one of them."""
+    given = os.environ.get(ENVIRONMENT_VARIABLE, "") if data_dir == "auto" else data_dir
+    if data_dir == "auto" and given.startswith(("http://", "https://")):
+        return None, given.rstrip("/")
+    return Path(os.path.expanduser(given)) if given else None, ""
 
 
 def _find(directory: Path) -> Path | None:
@@ -128,23 +147,56 @@ def _find(directory: Path) -> Path | None:
     return next((path for path in (directory / FOLDER, directory / ARCHIVE, *itself) if path.exists()), None)
 
 
-def _download(cache: Path, timeout: float) -> Path:
+def _download(cache: Path, address: str, timeout: float) -> Path:
+    """Fills the cache from `address`, else from where CIFAR-10 is published; it is there whole or not at all."""
     from filelock import FileLock
-    from torchvision.datasets import CIFAR10
-    from torchvision.datasets.utils import download_url
 
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache / f"{ARCHIVE}.lock"), socket_timeout(timeout):
-            if not (cache / ARCHIVE).exists():
-                partial = cache / f"{ARCHIVE}.partial"
-                download_url(CIFAR10.url, str(cache), filename=partial.name, md5=CIFAR10.tgz_md5)
-                partial.replace(cache / ARCHIVE)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "reason", None) or error
+        with FileLock(cache / f"{ARCHIVE}.lock"):
+            if found := _find(cache):  # another process was at it
+                return found
+            if not address:
+                return _fetch(URL, cache / ARCHIVE, ARCHIVE_MD5, timeout)
+            try:
+                return _fetch_folder(f"{address}/{FOLDER}", cache / FOLDER, timeout)
+            except urllib.error.HTTPError as error:
+                if error.code != 404:
+                    raise
+            return _fetch(f"{address}/{ARCHIVE}", cache / ARCHIVE, ARCHIVE_MD5, timeout)
+    except (OSError, http.client.HTTPException) as error:
+        where, reason = redact(address) or URL, getattr(error, "reason", None) or error
         raise DataError(
-            f"CIFAR-10 is not on this machine and could not be downloaded from {CIFAR10.url} ({reason}).\n"
+            f"CIFAR-10 is not on this machine and could not be downloaded from {where} ({reason}).\n"
             f"Give the directory that holds {FOLDER} or {ARCHIVE} by --data-dir or ${ENVIRONMENT_VARIABLE}, "
             "or use --dataset digits, which needs no files."
         ) from None
-    return cache / ARCHIVE
+
+
+def _fetch_folder(address: str, folder: Path, timeout: float) -> Path:
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}-", dir=folder.parent) as directory:
+        partial = Path(directory, folder.name)
+        partial.mkdir()
+        for name, md5 in {**META, **BATCHES}.items():
+            _fetch(f"{address}/{name}", partial / name, md5, timeout)
+        return partial.replace(folder)
+
+
+def _fetch(address: str, path: Path, md5: str, timeout: float) -> Path:
+    """Downloads a file, with a bar; OSError if it is not the official one."""
+    from tqdm import tqdm
+
+    partial, digest = path.with_name(f"{path.name}.partial"), hashlib.md5(usedforsecurity=False)
+    with (
+        urllib.request.urlopen(address, timeout=timeout) as answer,
+        partial.open("wb") as file,
+        tqdm(total=answer.length, desc=path.name, unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as bar,
+    ):
+        while chunk := answer.read(2**20):
+            file.write(chunk)
+            digest.update(chunk)
+            bar.update(len(chunk))
+    if digest.hexdigest() != md5:
+        partial.unlink()
+        raise OSError(f"what it gives as {path.name} is not the official file, or not all of it")
+    return partial.replace(path)

@@ -100,6 +100,7 @@ class TestCifar10:
         assert [[name, md5] for name, md5 in cifar10.BATCHES.items()] == CIFAR10.train_list + CIFAR10.test_list
         meta = {"filename": "batches.meta", "key": "label_names", "md5": cifar10.META["batches.meta"]}
         assert meta == CIFAR10.meta
+        assert (CIFAR10.url, CIFAR10.tgz_md5) == (cifar10.URL, cifar10.ARCHIVE_MD5)
 
     def test_is_found_by_the_environment_variable(self, files, work, monkeypatch):
         write_folder(work, files)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import os
 import secrets
 import shutil
@@ -21,14 +22,19 @@ from servers import free_port
 
 RAY = Path(sys.executable).parent / "ray"
 STORE = "100000000"  # bytes of shared memory
+NUMBERS = itertools.count()  # of the clusters of this process
 
 
 class Node:
     """One node, whose processes are known by the directory of their own in their environment."""
 
-    def __init__(self, directory: Path, inside: list[str], words: list[object], environment: dict[str, str]) -> None:
+    def __init__(
+        self, directory: Path, inside: list[str], python: Path, words: list[object], environment: dict[str, str]
+    ) -> None:
+        """`inside` is the command that it is started by, and `python` the interpreter that has Ray."""
         directory.mkdir()
-        self.directory, self._inside, self._words = directory, inside, words
+        self.directory, self._words = directory, words
+        self._ray = [*inside, str(python), "-m", "ray.scripts.scripts"]
         self._environment = {
             **environment,
             "CIFAR_MLFLOW_STATE": str(directory / "state"),
@@ -39,7 +45,7 @@ class Node:
 
     def start(self) -> None:
         log = self.directory / "ray.log"
-        command = [*self._inside, str(RAY), "start", *map(str, self._words)]
+        command = [*self._ray, "start", *map(str, self._words)]
         command += ["--block", "--num-cpus=2", f"--object-store-memory={STORE}"]
         with log.open("w") as output:
             self.process = subprocess.Popen(
@@ -71,6 +77,11 @@ class Node:
         if self.process:
             self.process.wait()
 
+    def seen(self, path: Path) -> Path:
+        """What the processes of the node see under the path, as a path of this process."""
+        assert self.process
+        return Path(f"/proc/{self.process.pid}/root{path}")
+
     def workers(self) -> list[psutil.Process]:
         """The processes that train: forked from one whose parent is an actor."""
         forked = [each for each in self.processes() if "forkserver" in _command(each)]
@@ -84,25 +95,35 @@ class Node:
 class Cluster:
     """The nodes, and what a driver needs to reach them."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, python: Path, variables: dict[str, str]) -> None:
+        """The second node has the environment of the interpreter `python`; both have the `variables` besides."""
         port, self.token = free_port(), secrets.token_hex(32)
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, "RAY_USAGE_STATS_ENABLED": "0"}
+        self.environment = {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": self.token,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            **variables,
+        }
         kept = {
             name: os.environ[name] for name in ("HOME", "LANG", "XDG_CACHE_HOME", "MPLCONFIGDIR") if name in os.environ
         }
         # The package is on no node's path: it has to travel.
         kept |= {"RAY_memory_monitor_refresh_ms": "0"}  # others have the memory of this machine too
-        kept |= {"PATH": f"{RAY.parent}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true", **self.environment}
+        kept |= {"PATH": f"{RAY.parent}:{os.environ['PATH']}", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        kept |= self.environment
         self.directory = directory
         self.hidden = directory / "hidden"  # what is in it, the second node does not see
         self.hidden.mkdir()
-        self._namespace = f"ray{os.getpid()}" if may_divide() else None
-        net = f"10.{64 + os.getpid() % 60}.{os.getpid() // 60 % 250}"
+        self.cache = self.hidden / "cache"
+        kept["XDG_CACHE_HOME"] = str(self.cache)
+        number = next(NUMBERS)
+        self._namespace = f"ray{os.getpid()}-{number}" if may_divide() else None
+        net = f"10.{64 + os.getpid() % 60}.{(os.getpid() // 60 + number) % 250}"
         host, other, inside = ("127.0.0.1", "127.0.0.1", [])
         if self._namespace:
             host, other = f"{net}.1", f"{net}.2"
-            self.link = f"v{os.getpid()}"
-            peer = f"w{os.getpid()}"
+            self.link = f"v{os.getpid()}-{number}"
+            peer = f"w{os.getpid()}-{number}"
             _ip("netns", "add", self._namespace)
             _ip("link", "add", self.link, "type", "veth", "peer", "name", peer, "netns", self._namespace)
             _ip("addr", "add", f"{host}/24", "dev", self.link)
@@ -127,9 +148,10 @@ class Cluster:
         self.nodes: list[Node] = []
         try:
             words = ["--head", f"--port={port}", f"--node-ip-address={host}", "--include-dashboard=false"]
-            self.nodes.append(Node(directory / "head", [], [*words, f"--temp-dir={directory}/ray"], kept))
+            words += [f"--temp-dir={directory}/ray"]
+            self.nodes.append(Node(directory / "head", [], Path(sys.executable), words, kept))
             words = [f"--address={self.address}", f"--node-ip-address={other}"]
-            self.nodes.append(Node(directory / "second", inside, words, kept))
+            self.nodes.append(Node(directory / "second", inside, python, words, kept))
         except BaseException:
             self.close()
             raise
@@ -193,8 +215,8 @@ def _ip(*words: str) -> None:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
-    """A running cluster of its own; skips where Ray is not installed."""
+def cluster(python: Path = Path(sys.executable), **variables: str) -> Iterator[Cluster]:
+    """A running cluster of its own, whose second node is started by `python`; skips where Ray is not installed."""
     if importlib.util.find_spec("ray") is None or not RAY.exists():
         pytest.skip("Ray is not installed: pip install 'cifar-mlflow[ray]'")
     directory = Path(
@@ -202,7 +224,7 @@ def cluster() -> Iterator[Cluster]:
     )  # Ray's sockets lie there, whose paths must be short
     nodes = None
     try:
-        nodes = Cluster(directory)
+        nodes = Cluster(directory, python, variables)
         yield nodes
     finally:
         if nodes:

@@ -18,7 +18,7 @@ SPACE = {"activation": ["relu", "elu"]}
 BASE = {"epochs": 2, "batch_size": 8, "scheduler": "none", "precision": "float32"}
 
 
-def write_spec(directory: Path, dataset: Path, base=None, **changes) -> Path:
+def write_spec(directory: Path, dataset: Path | str, base=None, **changes) -> Path:
     base = {"dataset": str(dataset), **BASE, **(base or {})}
     spec = {"name": "tiny", "base": base, "space": SPACE, "repeats": 2, "workers": 2, "log_models": False}
     path = directory / "sweep.yaml"

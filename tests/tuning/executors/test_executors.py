@@ -8,11 +8,13 @@ import re
 import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import executor_tasks
 import pytest
 from executor_tasks import cannot_prepare, nothing, outcomes, until
+from servers import serving
 from sweeps_on_ray import check, local_table, wait_for, write_spec
 
 from cifar_mlflow.errors import CifarMlflowError
@@ -34,7 +36,7 @@ def on_ray(nodes, directory):
         connected = ray_cluster.connect(nodes.address, directory / "ray.log", TASKS)
         with contextlib.closing(connected):
             yield lambda prepare=nothing: RayExecutor(
-                2, 1, 0.0, executor_tasks.anything, prepare, directory / "workers.log"
+                2, 1, 0.0, executor_tasks.anything, nothing, prepare, directory / "workers.log"
             )
 
 
@@ -163,11 +165,31 @@ def test_a_worker_without_the_data_is_told_by_its_node(on_ray_nodes, cifar_proce
     outcome = cifar_process("sweep", spec, "--executor", "ray", "--ray-address", on_ray_nodes.address)
     assert outcome.code == 1
     head, second = on_ray_nodes.hosts
-    assert f"error: the workers cannot start:\n  - {second}: the data: " in outcome.stderr
+    assert f"error: the workers cannot start:\n  - {second}: {on_ray_nodes.hidden}/tiny.npz: there is" in outcome.stderr
     assert f"- {head}" not in outcome.stderr
     assert outcome.stderr.count("tiny.npz") == 1
     assert [run.info.status for run in runs()] == ["FAILED"]  # the parent, and no trial
     assert not any(node.workers() for node in on_ray_nodes.nodes)
+
+
+@pytest.mark.long
+def test_cifar_10_is_fetched_once_a_node_from_the_address_that_is_given(
+    on_ray_nodes, spawn, work, runs, cifar10_directory, monkeypatch
+):
+    if not on_ray_nodes.is_divided:
+        pytest.skip("the nodes have one cache")
+    spec = write_spec(work, "cifar10", {"epochs": 100}, workers=4)
+    with serving(cifar10_directory, on_ray_nodes.host) as (address, asked):
+        monkeypatch.setenv("CIFAR_MLFLOW_DATA", address)
+        process = spawn("sweep", spec, "--executor", "ray", "--ray-address", on_ray_nodes.address)
+        wait_for(lambda: len([run for run in runs() if run.data.tags["kind"] == "trial"]) == 4, process)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    places = [work.parent / "cache", *(node.seen(on_ray_nodes.cache) for node in on_ray_nodes.nodes)]
+    assert all((place / "cifar-mlflow" / "cifar-10-batches-py" / "test_batch").exists() for place in places)
+    assert set(Counter(asked).values()) == {len(places)}
+    for place in places:
+        shutil.rmtree(place)
 
 
 @pytest.mark.parametrize(
