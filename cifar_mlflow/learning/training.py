@@ -111,8 +111,7 @@ class Training:
             chosen = network.whitened(data.train.labels, *data.image_shape[:2]).to(self.device)
             network.whiten(self.preprocessing(self._train.pixels[chosen]))
         self.start = transfer.start(config, network, data, pretrained)
-        if compiled.applies_to(config):
-            compiled.accelerate(self.network)
+        compiled.accelerate_for(config, self.network)
         self._average: AveragedModel | None = None
         if config.averaging == "ema":
             average = get_ema_multi_avg_fn(config.averaging_decay)  # type: ignore[no-untyped-call]

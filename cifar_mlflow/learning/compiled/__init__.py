@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
-from cifar_mlflow.config.training import TrainingConfig
+from cifar_mlflow.config.training import BUILT_IN_NETWORKS, TrainingConfig
 from cifar_mlflow.learning.compiled import bindings, convolution, layers, pooling
 
 # By the exact type: a class that is derived from one of torch's may compute something else.
@@ -16,7 +18,9 @@ ACCELERATED: dict[type[nn.Module], type[nn.Module]] = {
     nn.PReLU: layers.PReLU,
     nn.Sequential: layers.Sequential,
 }
-PLAIN = {ours: torchs for torchs, ours in ACCELERATED.items()}
+# Of networks of any shape, torchvision's.
+ACCELERATED_LARGE = ACCELERATED | {nn.Conv2d: convolution.LargeConv2d}
+PLAIN = {ours: torchs for kinds in (ACCELERATED, ACCELERATED_LARGE) for torchs, ours in kinds.items()}
 
 
 def applies_to(config: TrainingConfig) -> bool:
@@ -24,14 +28,14 @@ def applies_to(config: TrainingConfig) -> bool:
     return config.accelerate == "auto" and not config.is_own_network
 
 
-def accelerate(network: nn.Module) -> None:
-    """Gives each layer of `ACCELERATED` in a network on the CPU its faster class; others are left as they are.
+def accelerate(network: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]] = ACCELERATED) -> None:
+    """Gives each layer of `classes` in a network on the CPU its faster class; others are left as they are.
 
     The objects stay the same: parameters, buffers, hooks, the mode and the keys of state_dict. Without the compiled
     functions, PReLU and Flatten still gain something.
     """
     if all(parameter.is_cpu for parameter in network.parameters()):
-        _change_classes(network, ACCELERATED)
+        _change_classes(network, classes)
 
 
 def restore(network: nn.Module) -> None:
@@ -39,12 +43,18 @@ def restore(network: nn.Module) -> None:
     _change_classes(network, PLAIN)
 
 
+def accelerate_for(config: TrainingConfig, network: nn.Module) -> None:
+    """`accelerate` as `config` asks for it, if it does."""
+    if applies_to(config):
+        accelerate(network, ACCELERATED if config.network in BUILT_IN_NETWORKS else ACCELERATED_LARGE)
+
+
 def describe(config: TrainingConfig, device: torch.device) -> str:
     """Whose functions train: their results differ in the last bits."""
     return bindings.describe(device) if applies_to(config) else "torch"
 
 
-def _change_classes(network: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> None:
+def _change_classes(network: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
     for module in network.modules():
         # torch.nn.utils.parametrize changes classes in the same way. The new one adds no state to that of torch's.
         module.__class__ = classes.get(type(module), type(module))

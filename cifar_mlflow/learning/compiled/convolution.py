@@ -13,8 +13,7 @@ from cifar_mlflow.learning.compiled.bindings import Kernels, differentiable_once
 # Pixels of output a side that are computed together.
 TILE = {torch.float32: 4, torch.bfloat16: 2}
 LEAST_CHANNELS = 24  # that are faster than torch's in bfloat16
-LEAST_TILES = 128  # for which it pays to transform the weights,
-CACHED_CHANNELS = 256  # or twice as many tiles, in float32, for more channels than these
+CACHED_CHANNELS = 256  # above which, in float32, it takes twice as many tiles
 
 
 class Conv2d(nn.Conv2d):
@@ -24,6 +23,9 @@ class Conv2d(nn.Conv2d):
     float32, and under autocast in bfloat16 if the processor multiplies it. What those do not take is left to torch:
     other options, numbers of channels that are no multiples of 8 and 16 (but for images of one or three), ...
     """
+
+    least_tiles = 0
+    """For how many the functions are taken."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         compiled = bindings.available() if self.training else None
@@ -48,14 +50,24 @@ class Conv2d(nn.Conv2d):
         """Whether something is gained by the compiled functions for `dtype`, if there are any."""
         if dtype == torch.bfloat16:
             wide = min(self.in_channels, self.out_channels) >= LEAST_CHANNELS
-            return wide and compiled.convolves_bfloat16 and _fills_tiles(input, TILE[dtype], LEAST_TILES)
+            return wide and compiled.convolves_bfloat16 and _fills_tiles(input, TILE[dtype], self.least_tiles)
         # In float32 a tile takes 36 numbers for the nine of a weight: more than the processor's cache holds.
         many = max(self.in_channels, self.out_channels) > CACHED_CHANNELS
-        return dtype == input.dtype == torch.float32 and _fills_tiles(input, TILE[dtype], LEAST_TILES * (1 + many))
+        return dtype == input.dtype == torch.float32 and _fills_tiles(input, TILE[dtype], self.least_tiles * (1 + many))
 
     def _is_first(self, input: torch.Tensor) -> bool:
         """Whether it takes the images themselves: then its weights' gradient alone is compiled."""
         return self.in_channels in (1, 3) and not input.requires_grad
+
+
+class LargeConv2d(Conv2d):
+    """The same where it pays to transform the weights; torch's where there are few tiles.
+
+    For networks of any shape. The built-in ones take `Conv2d` for the smaller last batch of an epoch too, where it
+    costs next to nothing, so that their results stay those of earlier versions to the last bit.
+    """
+
+    least_tiles = 128
 
 
 def _fills_tiles(images: torch.Tensor, tile: int, least: int) -> bool:

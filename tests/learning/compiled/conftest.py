@@ -3,15 +3,7 @@
 import pytest
 from layer_results import CAPABILITIES, libraries
 
-from cifar_mlflow.learning.compiled import bindings, convolution
-
-
-@pytest.fixture(autouse=True)
-def few_tiles(monkeypatch):
-    """Small convolutions are done by the compiled functions too; what it was that a convolution must have."""
-    least = convolution.LEAST_TILES
-    monkeypatch.setattr(convolution, "LEAST_TILES", 0)
-    return least
+from cifar_mlflow.learning.compiled import bindings
 
 
 def _level(name):

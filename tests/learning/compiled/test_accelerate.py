@@ -12,7 +12,7 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from cifar_mlflow.config.rules import resolve
 from cifar_mlflow.learning import compiled, export
-from cifar_mlflow.learning.compiled import accelerate, bindings, convolution, restore
+from cifar_mlflow.learning.compiled import accelerate, bindings, restore
 from cifar_mlflow.learning.data import datasets
 from cifar_mlflow.learning.networks import build
 from cifar_mlflow.learning.networks.preprocessing import Preprocessing
@@ -276,10 +276,15 @@ def test_a_training_accelerates_what_is_asked_for(work, tiny, monkeypatch, value
 
 @needs_compiled
 @pytest.mark.parametrize(("channels", "least"), [(32, 128), (272, 256)])
-def test_a_convolution_of_few_tiles_is_torchs(few_tiles, monkeypatch, channels, least):
-    monkeypatch.setattr(convolution, "LEAST_TILES", few_tiles)
-    layer = nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last)
-    accelerate(layer)
+def test_a_convolution_of_few_tiles_is_torchs_but_in_built_in_networks(channels, least):
+    built_in, layer = (
+        nn.Conv2d(channels, channels, 3, padding=1).to(memory_format=torch.channels_last) for _ in range(2)
+    )
+    compiled.accelerate_for(resolve({}), built_in)
+    compiled.accelerate_for(resolve({"network": "torchvision:resnet18"}), layer)
+    with calls() as call:
+        built_in(images((1, channels, 4, 4)))
+    assert named(call) == [FORWARD]
     for number, names in ((least - 1, []), (least, [FORWARD])):  # a tile an image
         with calls() as call:
             layer(images((number, channels, 4, 4)))
