@@ -141,7 +141,7 @@ def answer(decision: Decision, comparison: Comparison) -> str:
 
 
 def against_chosen(decision: Decision, comparison: Comparison) -> dict[str, float]:
-    """Holm's p-value of each setting against the report's choice, of all pairs of the decision; NaN of one run."""
+    """p-value of each setting against the report's choice, corrected for all pairs of the decision; NaN of one run."""
     values = [str(row.parameters[decision.parameter]) for row in comparison.rows]
     reference = values.index(final_value(decision.parameter) if decision.no_effect else str(decision.chosen))
     floor = statistics.rounding_variance(IMAGES["validation"])
