@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import types
 
 import pytest
 
@@ -80,7 +81,8 @@ def test_of_an_installed_package_is_its_version(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("network", ["nowhere:build", "os.nowhere:build", "__main__:build", "sys:build"])
-def test_may_be_none(network):
+def test_may_be_none(network, monkeypatch):
+    monkeypatch.setitem(sys.modules, "__main__", types.ModuleType("__main__"))  # an interpreter's; pytest's has a file
     assert source.of(network).files == {}
 
 
