@@ -115,8 +115,8 @@ def test_a_model_of_a_deleted_run_can_still_be_used(store, run_id, registered, w
     with pytest.raises(ModelError) as raised:
         models.find_model(store, "net@champion")
     assert str(raised.value) == (
-        f"the run {run_id} was deleted{whose}; restore it by `mlflow {command}`. The model {registered[1]} itself can "
-        "still be used: cifar-mlflow predict"
+        f"the run {run_id} was deleted{whose}; restore it by `mlflow {command}` (the model {registered[1]} itself can "
+        "still be used: cifar-mlflow predict)"
     )
     assert models.find_loadable(store, "net@champion").tags["weights"] == "best"
 
