@@ -1,12 +1,14 @@
 """The options of train: one for each field of the configuration, whose values are checked together."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cifar_mlflow.config.training import BUILT_IN_DATASETS, BUILT_IN_NETWORKS, TrainingConfig
+from cifar_mlflow.jobs.listener import warn
 from cifar_mlflow.text import NAME_LIMIT, as_option, fault, option_name, shown
 
 if TYPE_CHECKING:
@@ -138,7 +140,8 @@ def beside_others(command: Callable[..., Any]) -> Callable[..., Any]:
 class Commands(click.Group):
     """A group whose help has sections: of each, the commands with the line that tells of it.
 
-    In its commands a flag may be followed by true or false, as `mlflow run -P wait=true` makes it.
+    In its commands a flag may be followed by true or false, as `mlflow run -P wait=true` makes it, and an option that
+    is given again is told of.
     """
 
     def __init__(self, *, sections: Mapping[str, Mapping[click.Command, str]], **options: Any) -> None:
@@ -157,7 +160,17 @@ class Commands(click.Group):
         name, command, left = super().resolve_command(context, words)
         options = [each for each in command.params if isinstance(each, click.Option)] if command else []
         flags = {option for each in options if each.is_flag for option in each.opts}
+        if not context.resilient_parsing:  # as for a shell's Tab
+            for option in _repeated(
+                {name for each in options if not each.multiple for name in each.opts} - flags, left
+            ):
+                warn(f"{option} is given more than once: the last counts")
         return name, command, _without_values(flags, left)
+
+
+def _repeated(options: Collection[str], words: Iterable[str]) -> list[str]:
+    given = Counter(word.partition("=")[0].replace("_", "-") for word in takewhile(lambda word: word != "--", words))
+    return [name for name, number in given.items() if number > 1 and name in options]
 
 
 def _without_values(flags: Collection[str], words: Iterable[str]) -> list[str]:

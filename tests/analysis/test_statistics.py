@@ -34,6 +34,7 @@ spread_out = several.filter(lambda values: len(set(values)) > 1)
 confidence = st.floats(0.5, 0.999)
 
 
+@settings(deadline=None)
 @given(spread_out, confidence)
 def test_mean_interval_is_scipys(values: list[float], level: float) -> None:
     ours = mean_interval(values, level)
@@ -71,6 +72,7 @@ def test_values_must_be_there_and_finite(values: list[float]) -> None:
         pairwise_tests([[1.0, 2.0], values])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20000), st.floats(0, 1), confidence)
 def test_wilson_interval_is_statsmodels(n: int, share: float, level: float) -> None:
     successes = round(share * n)
@@ -183,6 +185,7 @@ def test_single_runs_are_not_tested_and_do_not_count_as_pairs() -> None:
     assert p[0, 2] == pytest.approx(scipy.stats.ttest_ind(first, second, equal_var=False).pvalue)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(accuracy, min_size=1, max_size=4), max_size=5), accuracy, accuracy)
 def test_no_warning_and_no_nan_whatever_the_spread(groups: list[list[float]], one: float, other: float) -> None:
     groups = [*groups, [one] * 3, [other] * 2]
@@ -207,6 +210,7 @@ def test_equal_constants_are_not_different() -> None:
     assert pairwise_tests([[0.1 + 0.2] * 5, [0.3] * 5])[0, 1] == 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 200), st.integers(0, 200))
 def test_mcnemar_is_statsmodels_exact_test_less_what_was_seen(first: int, second: int) -> None:
     exact = reference_mcnemar([[0, first], [second, 0]], exact=True).pvalue

@@ -202,3 +202,13 @@ def test_an_error_of_no_known_kind_is_told_in_one_line(cifar, monkeypatch):
     monkeypatch.setenv("CIFAR_MLFLOW_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         cifar("train")
+
+
+@pytest.mark.parametrize("again", [("--epochs", "2"), ("--epochs=2",), ("--epochs", "1")])
+def test_an_option_that_is_given_again_is_told_of(cifar, again):
+    words = ("train", "--dataset", "absent.npz", "--split-seed", "3", "--split_seed", "4", "--epochs", "1")
+    told = cifar(*words, *again).stderr
+    assert "warning: --epochs is given more than once: the last counts\n" in told
+    assert "warning: --split-seed is given more than once: the last counts\n" in told
+    assert told.count("warning: ") == 2
+    assert "more than once" not in cifar(*words[:5]).stderr

@@ -115,8 +115,8 @@ def test_a_model_of_a_deleted_run_can_still_be_used(store, run_id, registered, w
     with pytest.raises(ModelError) as raised:
         models.find_model(store, "net@champion")
     assert str(raised.value) == (
-        f"the run {run_id} was deleted{whose}; restore it by `mlflow {command}`. The model {registered[1]} itself can "
-        "still be used: cifar-mlflow predict"
+        f"the run {run_id} was deleted{whose}; restore it by `mlflow {command}` (the model {registered[1]} itself can "
+        "still be used: cifar-mlflow predict)"
     )
     assert models.find_loadable(store, "net@champion").tags["weights"] == "best"
 
@@ -202,3 +202,12 @@ def test_a_training_is_found_by_its_run_and_by_its_model(store, run_id, register
 def test_what_is_no_training(store, training, tags, told):
     with pytest.raises(ModelError, match=told):
         recorded_training.find(store, training("KILLED", tags=tags))
+
+
+def test_a_training_whose_experiment_alone_was_deleted(store, training):
+    run_id = training(experiment="gone")
+    experiment_id = store.client.get_run(run_id).info.experiment_id
+    store.client.delete_experiment(experiment_id)
+    store.client.restore_run(run_id)
+    with pytest.raises(ModelError, match=f"was deleted; restore it by `mlflow experiments restore -x {experiment_id}`"):
+        recorded_training.find(store, run_id)
