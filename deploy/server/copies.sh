@@ -47,7 +47,8 @@ restore() {
     pg_restore --no-owner --single-transaction --exit-on-error --dbname="$(database)" "$from/mlflow.dump"
     pg_restore --no-owner --single-transaction --exit-on-error --dbname="$(users)" "$from/users.dump"
     files copy --checksum "$from/artifacts" "$bucket"
-    files check --one-way "$from/artifacts" "$bucket" 2>/dev/null || fail "not all files have arrived; restore again"
+    files check --one-way "$from/artifacts" "$bucket" 2>/dev/null ||
+        fail "not all files have arrived; make both databases and the bucket anew, empty, and restore again"
     say "restored: $(paste -sd, "$from/about"); server start, then cifar-mlflow doctor, which proves each champion whole"
 }
 

@@ -74,6 +74,15 @@ def test_what_is_missing_is_named(script, words, message):
     assert (code, message in told) == (2, True), told
 
 
+def test_stop_ends_no_other_program_that_has_got_the_number(script, tmp_path):
+    script("settings", *WORDS, "--database", "postgresql+psycopg://mlflow@database/mlflow")
+    with subprocess.Popen(["sleep", "60"]) as other:
+        (tmp_path / "home" / "server.pid").write_text(str(other.pid))
+        assert script("stop") == (0, "")
+        assert other.poll() is None
+        other.kill()
+
+
 def test_compose_publishes_nginx_alone_and_has_no_password():
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
     services = compose["services"]
