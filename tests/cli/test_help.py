@@ -101,6 +101,7 @@ def test_each_command_is_told_in_one_line(cifar):
         (["train", "a.yaml"], "every value needs an option before it (did you mean --config a.yaml?)"),
         (["train", "--dataset", "digit"], "as in photos/ (did you mean digits?)"),
         (["train", "--dataset", "photos"], "as in photos/ (did you mean photos/?)"),
+        (["train", "--dataset", ""], "as in photos/\n"),
         (["train", "--config", "spec.yaml"], "this is the spec of a sweep: cifar-mlflow sweep spec.yaml"),
         (["sweep", "one.yaml"], "these are options of one training (`cifar-mlflow train --config FILE`)"),
     ],
