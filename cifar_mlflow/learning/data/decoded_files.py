@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,11 +27,11 @@ from PIL import __version__ as pillow_version
 
 from cifar_mlflow.directories import cache_directory, no_room
 from cifar_mlflow.errors import DataError
-from cifar_mlflow.learning.data import image_files
+from cifar_mlflow.learning.data import duplicates, image_files
 from cifar_mlflow.learning.data.folder_tree import ImageFile
 from cifar_mlflow.learning.data.image_files import Decoded, Skipped
 
-VERSION = 1  # of the entries; another one is read by nobody
+VERSION = 2  # of the entries; another one is read by nobody
 DAYS_KEPT = 30
 SECONDS_BETWEEN_LOOKS = 0.5  # at what another process writes
 AT_ONCE, AT_ONCE_BYTES = 16, 2**20  # images, and their pixels, that a thread decodes without a word to the others
@@ -48,15 +49,16 @@ def no_bar(total: int, description: str, unit: str) -> AbstractContextManager[Ca
 class DecodedFiles:
     """What became of each file, in their order: arrays with one entry a file; `shape` is (height, width, channels).
 
-    `digest` and `pixel_digest` are uint8 (files, 16), of its bytes and of its pixels; `size` is its own (width,
-    height); `reason` says why it cannot be read, and is empty if it can.
+    `digest` and `pixel_digest` are uint8 (files, 16), of its bytes and of its pixels; `perceptual_hash` is uint64, that
+    of `duplicates`; `size` is its own (width, height); `reason` says why it cannot be read, and is empty if it can.
     """
 
     def __init__(self, directory: Path) -> None:
         """Reads the table in the directory; ValueError, OSError or KeyError if it is not what was written there."""
         with np.load(directory / TABLE, allow_pickle=False) as table:
-            self.digest, self.pixel_digest, self.size = (table[name] for name in ("digest", "pixel_digest", "size"))
-            self.gray, self.reason = table["gray"], table["reason"]
+            self.digest, self.pixel_digest, self.perceptual_hash, self.size, self.gray, self.reason = (
+                table[name] for name in ("digest", "pixel_digest", "perceptual_hash", "size", "gray", "reason")
+            )
             height, width, channels = map(int, table["shape"])
         self.shape = (height, width, channels)
         self._path = directory / PIXELS
@@ -149,7 +151,11 @@ def _turn(entry: Path, count: int, shape: tuple[int, int, int], bar: Bar) -> Ite
 
 def measured(root: Path, files: Sequence[ImageFile], bar: Bar) -> list[tuple[int, int] | None]:
     """(width, height) of each image, by what the files say of themselves; None of what is no image."""
-    return list(_in_all_cores(lambda file: image_files.measure(root / file.path), files, "measuring", bar))
+
+    def measure(some: Sequence[ImageFile]) -> list[tuple[int, int] | None]:
+        return [image_files.measure(root / file.path) for file in some]
+
+    return [*chain.from_iterable(_in_all_cores(measure, files, "measuring", bar))]
 
 
 def _place(root: Path, files: Sequence[ImageFile], shape: tuple[int, int, int]) -> str:
@@ -189,66 +195,62 @@ def _write(root: Path, files: Sequence[ImageFile], shape: tuple[int, int, int], 
     partial = entry.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    count, unread = len(files), np.zeros(shape, np.uint8)
-    digest, pixel_digest = np.zeros((count, 16), np.uint8), np.zeros((count, 16), np.uint8)
-    size, gray, reasons = np.zeros((count, 2), np.int32), np.zeros(count, bool), [""] * count
+    at_once = min(max(1, AT_ONCE_BYTES // math.prod(shape)), AT_ONCE)
+    columns: list[dict[str, np.ndarray]] = []
     try:
         with (partial / PIXELS).open("wb") as out:
-            at_once = min(max(1, AT_ONCE_BYTES // math.prod(shape)), AT_ONCE)
-            results = _in_all_cores(lambda file: _decode(root / file.path, shape), files, "decoding", bar, at_once)
-            for row, result in enumerate(results):
-                if isinstance(result, Skipped):
-                    reasons[row] = result.reason
-                    out.write(unread.data)
-                    continue
-                image, of_pixels = result
-                out.write(image.pixels.data)
-                digest[row], size[row], gray[row] = np.frombuffer(image.digest, np.uint8), image.size, image.gray
-                pixel_digest[row] = np.frombuffer(of_pixels, np.uint8)
-        np.savez(
-            partial / TABLE,
-            digest=digest,
-            pixel_digest=pixel_digest,
-            size=size,
-            gray=gray,
-            reason=np.array(reasons, dtype=str),
-            shape=shape,
-        )
+            for pixels, rows in _in_all_cores(lambda some: _decode(root, some, shape), files, "decoding", bar, at_once):
+                out.write(pixels.data)
+                columns.append(rows)
+        whole = {name: np.concatenate([rows[name] for rows in columns]) for name in columns[0]}
+        np.savez(partial / TABLE, allow_pickle=False, shape=shape, **whole)
         partial.rename(entry)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _decode(path: Path, shape: tuple[int, int, int]) -> tuple[Decoded, bytes] | Skipped:
-    """The image in a file, and the digest of its pixels."""
-    image = image_files.decode(path, shape)
-    return image if isinstance(image, Skipped) else (image, _digest(image.pixels.data))
+def _decode(
+    root: Path, files: Sequence[ImageFile], shape: tuple[int, int, int]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The pixels of some files, black where there are none, and what the table has of them."""
+    results = [image_files.decode(root / file.path, shape) for file in files]
+    none = Decoded(np.zeros(shape, np.uint8), bytes(16), (0, 0), False)
+    images = [none if isinstance(result, Skipped) else result for result in results]
+    pixels = np.stack([image.pixels for image in images])
+    digests = ([image.digest for image in images], [_digest(each.data) for each in pixels])
+    digest, pixel_digest = (np.frombuffer(b"".join(each), np.uint8).reshape(-1, 16) for each in digests)
+    return pixels, {
+        "digest": digest,
+        "pixel_digest": pixel_digest,
+        "perceptual_hash": duplicates.perceptual_hashes(pixels),
+        "size": np.array([image.size for image in images], np.int32),
+        "gray": np.array([image.gray for image in images]),
+        "reason": np.array([result.reason if isinstance(result, Skipped) else "" for result in results]),
+    }
 
 
 def _in_all_cores(
-    work: Callable[[ImageFile], _Result], files: Sequence[ImageFile], what: str, bar: Bar, at_once: int = AT_ONCE
+    work: Callable[[Sequence[ImageFile]], _Result],
+    files: Sequence[ImageFile],
+    what: str,
+    bar: Bar,
+    at_once: int = AT_ONCE,
 ) -> Iterator[_Result]:
-    """What `work` makes of each file, in order; threads take `at_once` files at a time.
+    """What `work` makes of each `at_once` files, in order.
 
     Threads will do: Pillow lets others run while it decodes. Their words with each other for every single file would
     take a fifth of the time.
     """
     threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    groups = [files[start : start + at_once] for start in range(0, len(files), at_once)]
     with image_files.strict(), bar(len(files), what, " images") as update:
-        pool, begun = ThreadPoolExecutor(threads), deque[Future[list[_Result]]]()
-
-        def results() -> list[_Result]:
-            made = begun.popleft().result()
-            update(len(made))
-            return made
-
+        pool, begun = ThreadPoolExecutor(threads), deque[Future[_Result]]()
         try:
-            for start in range(0, len(files), at_once):
-                begun.append(pool.submit(lambda group: [*map(work, group)], files[start : start + at_once]))
-                if len(begun) > AHEAD * threads:
-                    yield from results()
-            while begun:
-                yield from results()
+            for number in range(len(groups) + AHEAD * threads):
+                begun += [pool.submit(work, group) for group in groups[number : number + 1]]
+                if begun and number >= AHEAD * threads:
+                    yield begun.popleft().result()
+                    update(len(groups[number - AHEAD * threads]))
         finally:
             pool.shutdown(cancel_futures=True)
 

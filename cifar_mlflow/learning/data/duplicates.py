@@ -8,7 +8,6 @@ HASH_BITS = 64
 NEIGHBOURS = 8  # in the order of the hashes, with which an image is compared
 MOST_BITS = 4  # in which the hashes of near duplicates differ
 MOST_DISTANCE = 6.0  # levels of 256 by which their pixels differ on average
-_BLOCK_BYTES = 2**22  # of images that are hashed at once
 
 
 def same_groups(digests: np.ndarray) -> list[np.ndarray]:
@@ -26,25 +25,17 @@ def perceptual_hashes(pixels: np.ndarray) -> np.ndarray:
     Of 8 x 9 gray squares, each bit says whether one is brighter than that to its left. Source: Krawetz, "Kind of like
     that", The Hacker Factor Blog (2013).
     """
-    height, width, channels = pixels.shape[1:]
-    rows, columns = _squares(height, 8), _squares(width, 9)
-    area = rows.sum(1)[:, None] * columns.sum(1)
-    columns = np.repeat(columns, channels, axis=1).T
-    hashes = [np.empty(0, np.uint64)]
-    block = max(1, _BLOCK_BYTES // (height * width * channels))
-    for start in range(0, len(pixels), block):
-        lines = pixels[start : start + block].reshape(-1, width * channels).astype(np.float32)
-        squares = rows @ (lines @ columns).reshape(-1, height, 9) / area  # sums of whole numbers: exact
-        bits = (np.diff(squares, axis=2) > 0).reshape(len(squares), -1)
-        hashes.append(np.packbits(bits, axis=1).view(">u8")[:, 0].astype(np.uint64))
-    return np.concatenate(hashes)
+    height, width = pixels.shape[1:3]
+    lines = [pixels[:, start:end].sum(axis=1, dtype=np.uint32) for start, end in _divided(height, 8)]
+    gray = np.stack(lines, axis=1).sum(axis=-1)  # of as many lines in each square of a row: no need to divide
+    squares = [gray[..., start:end].sum(axis=-1) / (end - start) for start, end in _divided(width, 9)]
+    bits = np.diff(np.stack(squares, axis=-1)) > 0
+    return np.packbits(bits.reshape(len(pixels), -1), axis=1).view(">u8")[:, 0].astype(np.uint64)
 
 
-def _squares(length: int, number: int) -> np.ndarray:
-    """float32 (number, length): 1 where a pixel is in one of so many parts of a line, which may share pixels."""
-    starts = np.arange(number)[:, None] * length
-    pixels = np.arange(length)
-    return ((starts // number <= pixels) & (pixels < -(-(starts + length) // number))).astype(np.float32)
+def _divided(length: int, number: int) -> list[tuple[int, int]]:
+    """Start and end of so many parts of a line, which share pixels where it cannot be divided."""
+    return [(part * length // number, -(-(part + 1) * length // number)) for part in range(number)]
 
 
 def near_pairs(hashes: np.ndarray, images: Sequence[np.ndarray], groups: np.ndarray) -> Iterator[tuple[int, int]]:

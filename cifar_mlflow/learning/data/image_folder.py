@@ -122,7 +122,7 @@ def _decode(found: FolderImages, shape: tuple[int, int, int], config: TrainingCo
             except (OSError, ValueError):  # another process, or the disk, has lost what was written: once more
                 table.remove()
             else:
-                _find_near(found)
+                _find_near(found, table.perceptual_hash)
                 return
     raise DataError(f"{found.tree.root}: the disk does not give back the decoded images as they were written")
 
@@ -270,11 +270,10 @@ def _find_same(found: FolderImages) -> None:
     found.faults += faulty[:PAIRS_NAMED] + (more if len(faulty) > PAIRS_NAMED else [])
 
 
-def _find_near(found: FolderImages) -> None:
+def _find_near(found: FolderImages, hashes: np.ndarray) -> None:
     rows = np.concatenate([found.rows[part] for part in PARTS])
-    hashes = np.concatenate([duplicates.perceptual_hashes(found.pixels[part]) for part in PARTS])
     images = [image for part in PARTS for image in found.pixels[part]]
-    pairs = duplicates.near_pairs(hashes, images, _groups(found)[rows])
+    pairs = duplicates.near_pairs(hashes[rows], images, _groups(found)[rows])
     found.near = [(found.names[rows[first]], found.names[rows[second]]) for first, second in pairs]
     if found.near:
         pairs_named = [f"{first} and {second}" for first, second in found.near]
