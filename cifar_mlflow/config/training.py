@@ -164,8 +164,8 @@ class TrainingConfig(BaseModel):
     )
     data_dir: str = field(
         "auto",
-        "directory that holds the files of a dataset with a name; auto is $CIFAR_MLFLOW_DATA (of CIFAR-10 also "
-        "the http address of one), else a download to the user's cache",
+        "directory that holds the files of a dataset with a name; auto is $CIFAR_MLFLOW_DATA, else a download to the "
+        "user's cache",
     )
     image_size: ImageSize = field(
         "auto", "pixels a side of the images of a folder; auto is the size that all have, if it is at most 64"
