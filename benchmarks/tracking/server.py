@@ -10,10 +10,11 @@ is, each done ROUNDS times (default 3), the median with the least and the most:
   come, for SECONDS; the median request and the slowest of a hundred beside it; and the processor time of MLflow and
   PostgreSQL a write, which other programs on the cores change little. The clients are threads of this process and
   take their share of the cores, so a server alone on such a machine bears more;
-- the leaderboard: the 50 best of RUNS runs (default 1,000, 10,000 and 100,000), as MLflow's page and `compare` ask for
-  them; writes of 8 clients at that size. The runs are copies of the training's rows, made in the database.
+- the leaderboard: the 50 best of RUNS runs (default 1,000, 10,000 and 100,000), as MLflow's page asks for them; writes
+  of 8 clients, and our own commands, as processes with all their imports, at that size. The runs are copies of the
+  training's rows, made in the database: sweeps of 50, each of 10 learning rates with 5 seeds.
 
-Needs what the tests need, six minutes, and 4 GB of disk for 100,000 runs. Leave the machine alone meanwhile; the load
+Needs what the tests need, ten minutes, and 4 GB of disk for 100,000 runs. Leave the machine alone meanwhile; the load
 before the start is told.
 """
 
@@ -42,6 +43,16 @@ import requests
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "deploy" / "server" / "server"
 CLIENTS, SECONDS, WORKERS = (1, 2, 4, 8, 16, 32), 4.0, 4
+SWEEP = "INSERT INTO tags SELECT 'sweep', 'sweep-' || n / 50, md5('copy' || n) FROM generate_series({first}, {last}) n"
+COMMANDS = {
+    "compare, 50 of them": ["compare", "digits", "--filter", "tags.sweep = 'sweep-7'"],
+    "compare, all": ["compare", "digits"],
+    "list": ["list"],
+    "doctor": ["doctor"],
+    "train --offline": ["train", "--dataset", "digits", "--scheduler", "none", "--epochs", "1", "--offline"],
+    "sync": ["sync"],
+}
+MOST_COMPARED = 10_000
 METRICS = ("val_accuracy", "val_loss", "train_accuracy", "train_loss", "lr", "images_per_second")
 KEYS = "AWS_ACCESS_KEY_ID=moto\nAWS_SECRET_ACCESS_KEY=moto\n"
 # Of the rows of one run, as many copies as wanted, each with an id and an accuracy of its own.
@@ -51,7 +62,8 @@ FROM {table} r, generate_series({first}, {last}) n WHERE r.run_uuid = '{run_id}'
 """
 CHANGES = {
     "runs": "jsonb_build_object('start_time', r.start_time + n, 'name', r.name || n)",
-    "params": "'{}'",
+    "params": """jsonb_build_object('value', CASE r.key WHEN 'seed' THEN (n % 5)::text WHEN 'learning_rate'
+        THEN (0.001 * (1 + n % 50 / 5) + 0.000001 * (n / 50))::text ELSE r.value END)""",
     "tags": "'{}'",
     "latest_metrics": "jsonb_build_object('value', r.value + n % 997 / 1000.0)",
 }
@@ -212,6 +224,19 @@ def leaderboard(server: Server, experiment_id: str) -> tuple[float, float]:
         return time.perf_counter() - begun, server.processor_seconds() - busy
 
 
+def commands(server: Server, runs: int) -> str:
+    """The seconds of each command, from its start to its end."""
+    lines = []
+    for name, words in COMMANDS.items():
+        if name == "compare, all" and runs > MOST_COMPARED:
+            continue
+        command, begun = [sys.executable, "-m", "cifar_mlflow", *words], time.perf_counter()
+        done = subprocess.run(command, env=server.environment, capture_output=True, text=True)
+        lines.append(f"{name} {time.perf_counter() - begun:.1f} s")
+        assert done.returncode == 0 or name == "doctor", done.stderr
+    return "; ".join(lines)
+
+
 def told(values: list[float], form: str) -> str:
     low, middle, high = (format(each, form) for each in (min(values), statistics.median(values), max(values)))
     return f"{middle} ({low} to {high})"
@@ -257,6 +282,7 @@ def measure(server: Server, endpoint: str, rounds: int, sizes: list[int]) -> Non
     for runs in sizes:
         for table, changes in CHANGES.items():
             server.sql(COPIES.format(table=table, changes=changes, first=there + 1, last=runs, run_id=run_id))
+        server.sql(SWEEP.format(first=there + 1, last=runs))
         server.sql("VACUUM ANALYZE")
         there = runs
         leaderboard(server, experiment_id)  # the first after so large a change is of no interest
@@ -267,6 +293,7 @@ def measure(server: Server, endpoint: str, rounds: int, sizes: list[int]) -> Non
         line = f"leaderboard {told(wall, '.2f')} s, {told(busy, '.2f')} s of processors; 8 clients write "
         line += f"{told([each[0] for each in rate], '.0f')} a second, {told([each[3] for each in rate], '.0f')} ms each"
         print(f"{runs:,} runs: {line}, the database has {database:,.0f} MB", flush=True)
+        print(f"    {commands(server, runs)}", flush=True)
 
 
 if __name__ == "__main__":

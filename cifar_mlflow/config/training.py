@@ -79,9 +79,7 @@ Dataset = Annotated[
     Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz|.*/.*|~|\.\.?)$"),
     expected(
         f"{', '.join(BUILT_IN_DATASETS)}, a path that ends in .npz, or a folder, with a slash, as in photos/",
-        lambda name: (
-            f" (did you mean {name}/?)" if name and Path(name).is_dir() else did_you_mean(name, BUILT_IN_DATASETS)
-        ),
+        lambda value: f" (did you mean {value}/?)" if Path(value).is_dir() else did_you_mean(value, BUILT_IN_DATASETS),
     ),
 ]
 ImageSize = Annotated[
@@ -166,8 +164,8 @@ class TrainingConfig(BaseModel):
     )
     data_dir: str = field(
         "auto",
-        "directory that holds the files of a dataset with a name; auto is $CIFAR_MLFLOW_DATA (for CIFAR-10 also an "
-        "http address), else a download",
+        "directory that holds the files of a dataset with a name; auto is $CIFAR_MLFLOW_DATA, else a download to the "
+        "user's cache",
     )
     image_size: ImageSize = field(
         "auto", "pixels a side of the images of a folder; auto is the size that all have, if it is at most 64"

@@ -20,7 +20,7 @@ def remedy(uri: str, status: int, answer: str) -> str:
         return f"the user {user} was sent without a password: set MLFLOW_TRACKING_PASSWORD" if user else NEEDED
     if status == 401:
         return f"{what} is wrong, has expired or was withdrawn; {NEEDED}"
-    return f"{who} may not do this: ask whoever runs the server for the right"
+    return f"{who} may not do this, or it is not there: a server with users answers the same; ask whoever runs it"
 
 
 def token_hint(uri: str, reason: str) -> str:

@@ -216,6 +216,16 @@ def test_a_password_that_is_withdrawn_in_the_middle_of_a_training(server, team, 
     assert steps == list(range(1, 61))
 
 
+def test_an_offline_training_is_delivered_by_a_user(server, as_user, cifar, tiny):
+    client = as_user("ann")  # to whom the server denies a run that is not there yet
+    words = ("train", "--dataset", tiny, *TINY_TRAINING, "--run-name", "offline")
+    assert cifar(*words, "--offline").code == 0
+    outcome = cifar("sync")
+    assert outcome.code == 0, outcome.output
+    (run,) = client.search_runs([client.get_experiment_by_name("tiny").experiment_id], "run_name = 'offline'")
+    assert run.info.status == "FINISHED"
+
+
 @pytest.mark.parametrize("all_commands", [False, pytest.param(True, marks=LONG)])
 def test_tls_and_tokens_by_nginx(server, team, as_user, cifar, tiny, work, all_commands):
     with server.behind_nginx(token="of-ann", user=team["ann"]) as (address, with_token):

@@ -78,7 +78,7 @@ def test_a_database_whose_driver_is_not_installed(refused_store):
     [
         (500, b"oops", "too many 500 error responses"),
         (401, b"who are you?", "refuses access (API request to endpoint"),
-        (403, b"no", "the user user may not do this: ask whoever runs the server for the right"),
+        (403, b"no", "the user user may not do this, or it is not there: a server with users answers the same"),
         (404, b"nothing here", "failed with error code 404"),
         (200, b"<html>Welcome</html>", "the response body was not in a valid JSON format"),
         (200, b"{}", "does not answer as an MLflow server: its runs have no id"),

@@ -21,7 +21,7 @@ def _no_credentials_file(monkeypatch):
         (SERVER, {}, 403, access.NEEDED),
         (SERVER, {"user": "ann"}, 401, "the user ann was sent without a password: set MLFLOW_TRACKING_PASSWORD"),
         (SERVER, {"user": "ann", "password": "secret"}, 401, "the password of ann is wrong, has expired or was"),
-        (SERVER, {"user": "ann", "password": "secret"}, 403, "the user ann may not do this: ask whoever runs"),
+        (SERVER, {"user": "ann", "password": "secret"}, 403, "the user ann may not do this, or it is not there"),
         (SERVER, {"user": "ann", "password": "secret", "token": "x"}, 401, "the password of ann is wrong"),
         (SERVER, {"token": "secret"}, 401, "the token in MLFLOW_TRACKING_TOKEN is wrong, has expired or was withdrawn"),
         (SERVER, {"token": "secret"}, 403, "the holder of MLFLOW_TRACKING_TOKEN may not do this"),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 RUN_TAG = "mlflow.cifar_mlflow.key"  # of a run: drawn before it is made, and the name of its outbox if that was first
 PARENT_TAG = "mlflow.parentRunId"
 MISSING = "RESOURCE_DOES_NOT_EXIST"  # MLflow's answer if there is no such run or experiment
+DENIED = "PERMISSION_DENIED"
 # What MLflow answers to a request that would fail in the same way whenever it is sent.
 FINAL = {MISSING, "INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 # The recorder's methods for those records that have all in their values.
@@ -113,7 +114,13 @@ class Delivery:
         return self._recorder
 
     def _find(self, run_id: str) -> RunInfo | None:
-        run: Run | None = _unless_missing(self._store.client.get_run, run_id)
+        run: Run | None = None
+        try:
+            run = _unless_missing(self._store.client.get_run, run_id)
+        except TrackingError as error:
+            # A server with users denies what is not there as well. Who may read the experiment may read all its runs.
+            if _code(error) != DENIED or not self._is_known():
+                raise
         return run.info if run else None
 
     def _make_run(self) -> str:
