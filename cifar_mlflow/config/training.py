@@ -79,7 +79,9 @@ Dataset = Annotated[
     Field(pattern=rf"(?s)^({'|'.join(BUILT_IN_DATASETS)}|.*\.npz|.*/.*|~|\.\.?)$"),
     expected(
         f"{', '.join(BUILT_IN_DATASETS)}, a path that ends in .npz, or a folder, with a slash, as in photos/",
-        lambda value: f" (did you mean {value}/?)" if Path(value).is_dir() else did_you_mean(value, BUILT_IN_DATASETS),
+        lambda name: (
+            f" (did you mean {name}/?)" if name and Path(name).is_dir() else did_you_mean(name, BUILT_IN_DATASETS)
+        ),
     ),
 ]
 ImageSize = Annotated[
