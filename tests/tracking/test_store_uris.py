@@ -6,7 +6,7 @@ import pytest
 from mlflow.store.model_registry import SEARCH_REGISTERED_MODEL_MAX_RESULTS_THRESHOLD
 
 from cifar_mlflow.errors import TrackingError
-from cifar_mlflow.tracking import queries, retry, store
+from cifar_mlflow.tracking import queries, retry, store, uris
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from cifar_mlflow.tracking import queries, retry, store
 )
 def test_what_is_no_store_is_refused_by_name(uri, told):
     with pytest.raises(TrackingError) as raised:
-        store._absolute_uri(uri)
+        uris.absolute(uri)
     assert f"MLFLOW_TRACKING_URI={uri} {told}" in str(raised.value)
 
 
