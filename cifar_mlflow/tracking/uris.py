@@ -20,7 +20,7 @@ def in_use() -> str:
     Raises:
         TrackingError: it is no address that can be tracked to.
     """
-    return _absolute(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
+    return absolute(os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}mlflow.db")
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -33,7 +33,7 @@ def read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
 
 
-def _absolute(uri: str) -> str:
+def absolute(uri: str) -> str:
     """A relative SQLite path would be resolved anew, from another directory, in a child process."""
     setting = f"MLFLOW_TRACKING_URI={redact(uri)}"
     try:

@@ -12,7 +12,7 @@ import pytest
 
 from cifar_mlflow import process_state
 from cifar_mlflow.errors import ConfigurationError, TrackingError
-from cifar_mlflow.tracking import queries, store
+from cifar_mlflow.tracking import queries, store, uris
 from cifar_mlflow.tracking.store import Store, active_run, connect, environment_experiment
 
 
@@ -212,7 +212,7 @@ def test_a_database_that_is_locked_is_told_after_seconds(work, monkeypatch):
     holder = sqlite3.connect(work / "x.db")
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(sqlite3.OperationalError, match="locked"):
-        store._check_sqlite(f"sqlite:///{work}/x.db?timeout=3")
+        store._check_sqlite(uris.sqlite_file(f"sqlite:///{work}/x.db?timeout=3"))
     holder.close()
 
 

@@ -52,7 +52,7 @@ class TestTheUri:
     def test_may_name_a_directory_that_is_not_there_yet(self, work, cifar, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///new/place/mlflow.db")
         # What makes a store of it takes seconds; here it only has to be found writable.
-        store._check_sqlite(uris.sqlite_file(uris.in_use()))
+        store._check_sqlite(uris.sqlite_file(uris.absolute("sqlite:///new/place/mlflow.db")))
         assert (work / "new" / "place" / "mlflow.db").exists()
 
     def test_that_the_caller_gave_to_mlflow_alone_is_theirs_again_after_the_job(self, cifar, work, monkeypatch):
@@ -67,7 +67,7 @@ class TestTheUri:
 
     @pytest.mark.parametrize("uri", ["http://host:5000", "https://u:p@host", "postgresql+psycopg://u:p@host/db"])
     def test_of_a_server_stays_what_it_is(self, uri):
-        assert uris._absolute(uri) == uri
+        assert uris.absolute(uri) == uri
 
 
 def test_users_without_a_number_can_track_too(cifar, monkeypatch):

@@ -24,7 +24,7 @@ from cifar_mlflow.tracking import queries, retry, store, uris
 )
 def test_what_is_no_store_is_refused_by_name(uri, told):
     with pytest.raises(TrackingError) as raised:
-        uris._absolute(uri)
+        uris.absolute(uri)
     assert f"MLFLOW_TRACKING_URI={uri} {told}" in str(raised.value)
 
 
