@@ -39,7 +39,7 @@ def test_an_interrupted_run_keeps_what_it_reached(cifar, spawn, client, runs, ti
     assert [point.step for point in points] == list(range(1, len(points) + 1))
     assert len(points) >= 2
     assert {"config.yaml", "curves.png"} <= artifacts(client(), run)
-    assert f"Ended after {len(points)} of 100000 epochs: stopped by" in run.data.tags["mlflow.note.content"]
+    assert f"Ended after {len(points)} of 100,000 epochs: stopped by" in run.data.tags["mlflow.note.content"]
 
 
 class TestUnderMlflowRun:

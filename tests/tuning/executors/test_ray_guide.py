@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def experiments(work, empty_store):
 def test_the_token_of_the_page_lets_in_and_its_nodes_start_as_those_of_the_tests(tmp_path):
     if not ray_nodes.RAY.exists():
         pytest.skip("Ray is not installed")
-    _, token, start, symmetric = fences("sh")
+    _, token, start, _, symmetric = fences("sh")
     run("\n".join(token), tmp_path, HOME=str(tmp_path))
     kept = tmp_path / ".ray" / "auth_token"
     assert len(kept.read_text()) >= 32
@@ -54,6 +55,33 @@ def test_the_token_of_the_page_lets_in_and_its_nodes_start_as_those_of_the_tests
     for option in ("--head --port=", "--address=", "--include-dashboard=false", "--executor ray --ray-address"):
         assert option in words
     assert "export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0" in start
+
+
+def test_what_the_page_serves_is_had_at_the_address_that_it_exports(tmp_path):
+    (tmp_path / "a file").write_text("of the data")
+    port = str(free_port())
+    serve, export = fences("sh")[3]
+    address = export.partition("=")[2].replace("FIRST_NODE", "127.0.0.1").replace("8000", port)
+    command = serve.replace("8000", port).replace("/data", str(tmp_path))
+    with subprocess.Popen(
+        ["bash", "-c", f"exec {command}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as server:
+        try:
+            assert wait_for(f"{address}/a%20file") == b"of the data"
+        finally:
+            server.kill()
+
+
+def wait_for(address: str) -> bytes:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5) as answer:
+                return answer.read()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @pytest.mark.long
@@ -67,7 +95,7 @@ def test_the_sweep_of_the_page(nodes, experiments):
 def test_the_symmetric_run_of_the_page_on_one_machine(experiments):
     if not ray_nodes.RAY.exists() or os.getuid() or not shutil.which("unshare"):
         pytest.skip("Ray, and a namespace of processes for what `ray stop` ends")
-    (command,) = fences("sh")[3]
+    (command,) = fences("sh")[4]
     inside = ("unshare", "--pid", "--net", "--fork", "--mount-proc", "--kill-child", "sh", "-c")
     inside += ('ip link set lo up && exec "$@"', "sh")
     words = f"--num-cpus=2 --object-store-memory={ray_nodes.STORE} --temp-dir=/tmp/cm-ray-{os.getpid()}"
