@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -70,6 +71,9 @@ def called(
     tracking_uri: str | Path | None, progress: bool | None, callback: Callable[[EpochResult], object] | None = None
 ) -> Iterator[None]:
     """The store and the listener of one call."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # as multiprocessing itself asks for its own
+        again = "a worker of a sweep imports this script anew, and comes here again"
+        raise ConfigurationError(f"{again}: put what trains below `if __name__ == '__main__':`", "script")
     if not isinstance(tracking_uri, str | Path | None):
         raise refused("tracking_uri", tracking_uri, "it must be text or a path")
     if not isinstance(progress, bool | None):

@@ -196,3 +196,17 @@ def test_nothing_of_the_callers_is_changed(store, tiny, monkeypatch):
         warnings.simplefilter("error")
         cm.train(dataset=str(tiny), tracking_uri="sqlite:///elsewhere.db", **FAST)
     assert dict(os.environ) == before
+
+
+def test_a_script_whose_workers_would_sweep_again_ends_with_the_reason(store, tiny, work):
+    spec = {
+        "name": "unguarded",
+        "base": {"dataset": str(tiny), **FAST},
+        "space": {"activation": ["relu"]},
+        "workers": 1,
+    }
+    (work / "script.py").write_text(f"import cifar_mlflow as cm\ncm.sweep({spec!r})\n")
+    ended = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1
+    assert "put what trains below `if __name__ == '__main__':`" in ended.stderr
+    assert "the workers cannot start" in ended.stderr.splitlines()[-1]
